@@ -1,0 +1,42 @@
+# The two commands of this project are `make run` and `make test`. `make help` lists the others.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help install run test check format clean-data
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
+
+run: install ## Run the whole shop in this terminal
+	@exec $(BIN)/python manage.py run
+
+test: install ## Run all tests, on their own PostgreSQL and Redis
+	@$(BIN)/python -m pytest
+
+check: install ## Lint, format, types, import contracts, migrations, deploy checks
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python manage.py makemigrations --check --dry-run --skip-checks
+	@env -u VAR_DIR DEBUG=false SECRET_KEY=$$(head -c 48 /dev/urandom | base64 -w0) ALLOWED_HOSTS=shop.example.com \
+		$(BIN)/python manage.py check --deploy --fail-level WARNING
+
+format: install ## Let ruff put the code in order
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean-data: ## Delete the data of `make run`, after stopping it
+	rm -rf var
+
+install: .venv/installed ## Make .venv and install the pinned requirements
+
+.venv/installed: requirements.txt requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name it with: make PYTHON=/path/to/python3.13 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -m venv --clear .venv || \
+		{ echo "Python cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@echo "Installing the pinned requirements into .venv …"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.txt --requirement requirements-dev.txt
+	@touch $@

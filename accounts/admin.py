@@ -1,0 +1,31 @@
+from django.contrib import admin
+from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+
+from myproject.admin import ReadOnlyAdmin
+
+from .models import AccountMail, User
+
+
+@admin.register(User)
+class UserAdmin(DjangoUserAdmin):
+    ordering = ["email"]
+    list_display = ["email", "name", "is_staff", "is_active", "date_joined", "mail_sent_at"]
+    list_filter = ["is_staff", "is_active"]
+    search_fields = ["email", "name"]
+    readonly_fields = ["last_login", "date_joined", "mail_due_at", "mail_sent_at", "mail_error"]
+    fieldsets = [
+        (None, {"fields": ["email", "name", "password"]}),
+        ("Permissions", {"fields": ["is_active", "is_staff", "is_superuser", "groups", "user_permissions"]}),
+        ("Dates", {"fields": ["last_login", "date_joined"]}),
+        ("Welcome mail", {"fields": ["mail_due_at", "mail_sent_at", "mail_error"]}),
+    ]
+    add_fieldsets = [(None, {"fields": ["email", "name", "usable_password", "password1", "password2"]})]
+
+
+@admin.register(AccountMail)
+class AccountMailAdmin(ReadOnlyAdmin):
+    list_display = ["subject", "to", "created_at", "mail_due_at", "mail_sent_at", "mail_error"]
+    # They hold a one-time link that opens somebody's account.
+    exclude = ["text", "html"]
+    search_fields = ["to", "subject"]
+    ordering = ["-created_at"]

@@ -1,0 +1,20 @@
+from django.conf import settings
+from django.core.mail import EmailMultiAlternatives
+from django.urls import reverse
+
+from myproject import mail
+
+from .models import AccountMail, User
+
+
+def welcome(user: User) -> EmailMultiAlternatives:
+    context = {"user": user, "url": settings.SITE_URL + reverse("orders:catalogue")}
+    return mail.render("accounts/email/welcome", user.email, f"welcome-{user.pk}", context)
+
+
+def account(row: AccountMail) -> EmailMultiAlternatives:
+    message = EmailMultiAlternatives(row.subject, row.text, to=[row.to])
+    if row.html:
+        message.attach_alternative(row.html, "text/html")
+    message.extra_headers["Message-ID"] = mail.message_id(f"account-{row.pk}")
+    return message

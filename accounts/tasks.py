@@ -1,0 +1,29 @@
+from celery import shared_task
+
+from myproject import mail
+
+from . import emails
+from .models import AccountMail, User
+
+LIMITS = {"queue": "mail", "soft_time_limit": 50, "time_limit": 60}
+
+
+@shared_task(**LIMITS, ignore_result=True)
+def send_welcome_email(*, user_id: int) -> None:
+    """Welcome a new customer. Safe to repeat: the row is claimed, and remembers that it was sent."""
+    mail.deliver(User.objects.get(pk=user_id), emails.welcome)
+
+
+@shared_task(**LIMITS, ignore_result=True)
+def send_account_email(*, mail_id: int) -> None:
+    """Send a mail about an account. Safe to repeat: the row is claimed, and remembers that it was sent."""
+    mail.deliver(AccountMail.objects.get(pk=mail_id), emails.account)
+
+
+@shared_task(queue="mail", ignore_result=True)
+def check_unsent_mail() -> None:
+    """Queue again what was never sent. Safe to repeat: so is each mail."""
+    for user_id in User.objects.mail_due().order_by("pk").values_list("pk", flat=True)[:500]:
+        send_welcome_email.delay(user_id=user_id)
+    for mail_id in AccountMail.objects.mail_due().order_by("pk").values_list("pk", flat=True)[:500]:
+        send_account_email.delay(mail_id=mail_id)

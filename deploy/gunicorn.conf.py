@@ -1,0 +1,23 @@
+import os
+
+# Before the settings are read: threads share connections, and a pool is how Django lets them.
+os.environ["DATABASE_POOL"] = "true"
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "myproject.settings")
+
+from django.conf import settings
+
+bind = os.environ.get("WEB_BIND", f"127.0.0.1:{settings.PORT}")
+workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
+# Threads, so that the polling pages and a slow broker do not stop the others.
+worker_class = "gthread"
+threads = 4
+# Each worker has a socket of its own: with one for all, kept-alive connections can end up with one worker.
+reuse_port = True
+timeout = 30
+graceful_timeout = 25
+# Where workers prove that they live; on disk it can block for seconds.
+worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
+# Its default path is one for all applications of a user; signals do what we need.
+control_socket_disable = True
+# In development the code is read again when it changes.
+reload = settings.DEBUG

@@ -1,0 +1,21 @@
+"""Flower's settings; `celery -A myproject flower` reads this file by itself."""
+
+import environ
+from django.conf import settings
+
+env = environ.Env()
+
+address = env.str("FLOWER_ADDRESS", default="127.0.0.1")
+port = settings.FLOWER_PORT
+
+# Whoever is staff in the shop may enter; the handler names them "<user id>@staff".
+auth_provider = "myproject.flower.StaffLogin"
+auth = ".*@staff"
+cookie_secret = settings.SECRET_KEY
+# Watching is for all staff, revoking and shutting down only where somebody switched it on.
+read_only = not env.bool("FLOWER_WRITABLE", default=False)
+
+# History survives a restart.
+settings.VAR_DIR.mkdir(parents=True, exist_ok=True)
+persistent = True
+db = str(settings.VAR_DIR / "flower")

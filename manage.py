@@ -1,0 +1,20 @@
+#!/usr/bin/env python
+import os
+import sys
+
+from django.core.management import execute_from_command_line
+from django.db import OperationalError
+
+
+def main() -> None:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "myproject.settings")
+    try:
+        execute_from_command_line(sys.argv)
+    except OperationalError as error:
+        # One line instead of a page of traceback: the database is down far more often than broken.
+        first_line = str(error).strip().splitlines()[0]
+        sys.exit(f"The database does not answer ({first_line}). Start it with `make run`, or set DATABASE_URL.")
+
+
+if __name__ == "__main__":
+    main()

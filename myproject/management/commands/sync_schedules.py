@@ -1,0 +1,88 @@
+import hashlib
+import json
+from argparse import ArgumentParser
+from typing import Any
+
+from celery.schedules import crontab
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from django.db import transaction
+from django_celery_beat.models import CrontabSchedule, IntervalSchedule, PeriodicTask
+
+from myproject.celery import SCHEDULES, Schedule
+
+# How a row says that it was written from SCHEDULES; the fingerprint after it tells whether it was edited since.
+MARK = "Declared in myproject/celery.py. Edits made here are kept. "
+
+
+class Command(BaseCommand):
+    help = "Write the declared schedules to the database: create, update what nobody edited, disable what was removed."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--check", action="store_true", help="Change nothing; fail if something would change.")
+
+    @transaction.atomic
+    def handle(self, *args: Any, check: bool = False, **options: Any) -> None:
+        changes = [*self.sync_declared(), *self.disable_removed()]
+        if check and changes:
+            transaction.set_rollback(True)
+            raise CommandError(f"Run `manage.py sync_schedules`, it would: {'; '.join(changes)}.")
+        for change in changes:
+            self.stdout.write(change)
+
+    def sync_declared(self) -> list[str]:
+        return [change for name, schedule in SCHEDULES.items() if (change := sync(name, schedule))]
+
+    def disable_removed(self) -> list[str]:
+        removed = PeriodicTask.objects.filter(description__startswith=MARK, enabled=True).exclude(name__in=SCHEDULES)
+        return [disable(row) for row in removed.order_by("name")]
+
+
+def sync(name: str, schedule: Schedule) -> str:
+    """Bring one row up to date; return what was done, empty if nothing."""
+    row = PeriodicTask.objects.filter(name=name).first()
+    if row is None:
+        write(PeriodicTask(name=name), schedule)
+        return f"create {name}"
+    written = row.description.removeprefix(MARK)
+    if not row.description.startswith(MARK) or written != fingerprint(row):
+        return ""
+    write(row, schedule)
+    return f"update {name}" if written != fingerprint(row) else ""
+
+
+def write(row: PeriodicTask, schedule: Schedule) -> None:
+    row.task, row.kwargs, row.expire_seconds = schedule.task, json.dumps(dict(schedule.kwargs)), schedule.expires
+    row.enabled = True
+    row.interval = row.crontab = None
+    if isinstance(schedule.when, crontab):
+        # The time zone is the shop's, whatever the one of this machine.
+        row.crontab = CrontabSchedule.from_schedule(schedule.when)
+        row.crontab.timezone = settings.TIME_ZONE
+        row.crontab, _ = CrontabSchedule.objects.get_or_create(**fields(row.crontab))
+    else:
+        seconds = int(schedule.when.total_seconds())
+        row.interval, _ = IntervalSchedule.objects.get_or_create(every=seconds, period=IntervalSchedule.SECONDS)
+    description = MARK + fingerprint(row)
+    if row.description != description:
+        row.description = description
+        row.save()
+
+
+def fields(schedule: CrontabSchedule) -> dict[str, Any]:
+    names = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week", "timezone")
+    return {name: str(getattr(schedule, name)) for name in names}
+
+
+def fingerprint(row: PeriodicTask) -> str:
+    """Return a short digest of everything about the row that a person may edit."""
+    facts = [row.task, row.args, row.kwargs, row.queue, row.priority, row.expire_seconds, row.one_off, row.enabled]
+    when = [row.interval, row.crontab, row.solar, row.clocked, row.start_time, row.expires]
+    return hashlib.sha256(json.dumps([str(fact) for fact in facts + when]).encode()).hexdigest()[:12]
+
+
+def disable(row: PeriodicTask) -> str:
+    row.enabled = False
+    row.description = MARK + fingerprint(row)
+    row.save()
+    return f"disable {row.name}"

@@ -1,0 +1,258 @@
+"""All settings, for every place: environment variables are the only difference between them.
+
+On a laptop nothing needs to be set. `.env.example` lists every variable; a `.env` beside `manage.py` is read too.
+"""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import environ
+from csp.constants import NONE, SELF
+from django.core.exceptions import ImproperlyConfigured
+from django.urls import reverse_lazy
+from kombu import Queue
+
+from myproject import embedded
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environ.Env()
+if (BASE_DIR / ".env").exists():
+    environ.Env.read_env(BASE_DIR / ".env")
+
+DEBUG = env.bool("DEBUG", default=True)
+# Everything that is not code: data of the embedded servers, reports, collected static files.
+VAR_DIR = Path(env.str("VAR_DIR", default=str(BASE_DIR / "var")))
+MEDIA_ROOT = Path(env.str("MEDIA_ROOT", default=str(VAR_DIR / "media")))
+STATIC_ROOT = Path(env.str("STATIC_ROOT", default=str(VAR_DIR / "static")))
+
+# --- Addresses -----------------------------------------------------------------------------------------------
+
+# Moves all four ports at once, for a second checkout on one machine.
+PORT_OFFSET = env.int("PORT_OFFSET", default=0)
+PORT = 8000 + PORT_OFFSET
+FLOWER_PORT = 5555 + PORT_OFFSET
+SANDBOX_PORT = 8001 + PORT_OFFSET
+SMTP_PORT = 1025 + PORT_OFFSET
+
+SITE_NAME = "Lantern & Loom"
+SITE_URL = env.str("SITE_URL", default=f"http://localhost:{PORT}")
+FLOWER_URL = env.str("FLOWER_URL", default=f"http://localhost:{FLOWER_PORT}")
+# The stand-in for the payment provider and the mail server; empty where the real ones are used.
+SANDBOX_URL = env.str("SANDBOX_URL", default=f"http://localhost:{SANDBOX_PORT}" if DEBUG else "")
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"] if DEBUG else [])
+
+# --- Security ------------------------------------------------------------------------------------------------
+
+SECRET_KEY = env.str("SECRET_KEY", default="not-secret-and-only-for-development" if DEBUG else "")
+if not SECRET_KEY:
+    raise ImproperlyConfigured("Set SECRET_KEY: DEBUG is off, so this is not a laptop.")
+
+# False only where no TLS stands in front, such as the demo of docker-compose.yml.
+HTTPS = env.bool("HTTPS", default=not DEBUG)
+SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
+SECURE_HSTS_SECONDS = int(timedelta(days=365).total_seconds()) if HTTPS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("BEHIND_PROXY", default=False) else None
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+X_FRAME_OPTIONS = "DENY"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "base-uri": [NONE],
+        "form-action": [SELF],
+        "frame-ancestors": [NONE],
+        "object-src": [NONE],
+    }
+}
+
+# --- Django --------------------------------------------------------------------------------------------------
+
+INSTALLED_APPS = [
+    "myproject",
+    "accounts",
+    "orders",
+    "reports",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    # whitenoise before staticfiles, so that runserver and gunicorn serve static files alike.
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "django.contrib.humanize",
+    "allauth",
+    "allauth.account",
+    "csp",
+    "django_celery_beat",
+    "django_celery_results",
+    "django_filters",
+    "django_htmx",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+ROOT_URLCONF = "myproject.urls"
+WSGI_APPLICATION = "myproject.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "myproject.web.links",
+            ]
+        },
+    }
+]
+LANGUAGE_CODE = "en-gb"
+TIME_ZONE = env.str("TIME_ZONE", default="Europe/Berlin")
+USE_TZ = True
+STATIC_URL = "static/"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+WHITENOISE_USE_FINDERS = DEBUG
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+        if DEBUG
+        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+    },
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
+}
+
+# --- Database ------------------------------------------------------------------------------------------------
+
+DATABASES: dict[str, dict[str, Any]] = {"default": env.db_url("DATABASE_URL", default=embedded.database_url(VAR_DIR))}
+# The pool serves the threads of a web process only: in a worker it opens more connections than none at all.
+if env.bool("DATABASE_POOL", default=False):
+    DATABASES["default"].setdefault("OPTIONS", {})["pool"] = {"min_size": 1, "max_size": 8, "timeout": 5}
+else:
+    DATABASES["default"] |= {"CONN_MAX_AGE": 600, "CONN_HEALTH_CHECKS": True}
+
+# --- People --------------------------------------------------------------------------------------------------
+
+AUTH_USER_MODEL = "accounts.User"
+AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+LOGIN_URL = reverse_lazy("account_login")
+LOGIN_REDIRECT_URL = reverse_lazy("dashboard")
+ACCOUNT_ADAPTER = "accounts.adapter.AccountAdapter"
+ACCOUNT_FORMS = {"signup": "accounts.forms.SignupForm"}
+ACCOUNT_USER_MODEL_USERNAME_FIELD = None
+ACCOUNT_LOGIN_METHODS = {"email"}
+ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*", "password2*"]
+# A new customer may shop at once; the mail that verifies the address goes out beside.
+ACCOUNT_EMAIL_VERIFICATION = "optional"
+ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
+ACCOUNT_LOGOUT_REDIRECT_URL = reverse_lazy("orders:catalogue")
+
+# --- The world outside ---------------------------------------------------------------------------------------
+
+EMAIL_CONFIG = env.email_url("EMAIL_URL", default=f"smtp://127.0.0.1:{SMTP_PORT}")
+vars().update(EMAIL_CONFIG)
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="Lantern & Loom <shop@example.com>")
+
+STRIPE_API_KEY = env.str("STRIPE_API_KEY", default="sk_test_sandbox" if DEBUG else "")
+# Empty means Stripe itself.
+STRIPE_API_BASE = env.str("STRIPE_API_BASE", default=f"http://127.0.0.1:{SANDBOX_PORT}" if DEBUG else "")
+STRIPE_TIMEOUT_SECONDS = env.float("STRIPE_TIMEOUT_SECONDS", default=10)
+
+# --- The shop ------------------------------------------------------------------------------------------------
+
+CURRENCY = "EUR"
+# How long a worker may hold an order. It is also the hard time limit of `process_order`, so that no worker
+# can still be busy with an order that the sweep hands to another one.
+ORDER_LEASE = timedelta(seconds=env.int("ORDER_LEASE_SECONDS", default=30))
+REPORT_LEASE = timedelta(seconds=env.int("REPORT_LEASE_SECONDS", default=600))
+
+# --- Celery: each setting with its reason --------------------------------------------------------------------
+
+CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default=embedded.broker_url(VAR_DIR))
+# A worker that starts before its broker waits for it.
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    # A message that nobody acknowledged comes back after this; it must exceed the longest hard time limit.
+    "visibility_timeout": 3600,
+    # Look for such messages every 2 seconds; the default is every 100.
+    "unacked_restore_interval": 2,
+    "unacked_restore_throttle": 1,
+    # Without these a click waits for ever on a broker that is frozen or unreachable.
+    "socket_timeout": 1,
+    "socket_connect_timeout": 1,
+    # Notice a half-open connection after about 10 seconds; the default is 51.
+    "health_check_interval": 5,
+}
+# One more try, then the sweep takes over: a customer does not wait for the broker.
+CELERY_TASK_PUBLISH_RETRY_POLICY = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1}
+CELERY_BROKER_POOL_ACQUIRE_TIMEOUT = 2
+
+# JSON only: unpickling a message runs whatever its sender wants.
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_SERIALIZER = "json"
+CELERY_RESULT_SERIALIZER = "json"
+
+# Messages carry UTC; schedules are read in the shop's own time.
+CELERY_ENABLE_UTC = True
+CELERY_TIMEZONE = TIME_ZONE
+
+# Queues by nature, so that a long report never stands in front of an order; a plain worker consumes them all.
+CELERY_TASK_QUEUES = [Queue(name, routing_key=name) for name in ("default", "orders", "mail", "reports")]
+CELERY_TASK_DEFAULT_QUEUE = "default"
+# A mistyped queue is an error, not a new queue that no worker reads.
+CELERY_TASK_CREATE_MISSING_QUEUES = False
+
+# Acknowledge after the work: a worker that dies leaves the message, and every task is safe to repeat.
+CELERY_TASK_ACKS_LATE = True
+# A killed child is a retry, counted by max_retries; reject_on_worker_lost would repeat for ever.
+CELERY_TASK_RETRY_ON_WORKER_LOST = True
+# A lost broker connection is no reason to kill a task that is nearly done.
+CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
+# Take one message at a time, so that no task waits behind a long one while another worker is idle.
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+# The soft limit is an exception that the task can answer; the hard one kills. Tasks set tighter ones.
+CELERY_TASK_SOFT_TIME_LIMIT = 25 * 60
+CELERY_TASK_TIME_LIMIT = 30 * 60
+
+# Results live in the Django database, where the admin shows them with their task's name and arguments.
+CELERY_RESULT_BACKEND = "django-db"
+CELERY_RESULT_EXTENDED = True
+CELERY_TASK_TRACK_STARTED = True
+# No expiry here: Celery's own clean-up loads whole tables; `clear_task_results` deletes in chunks.
+CELERY_RESULT_EXPIRES = None
+# Flower lives on these events.
+CELERY_WORKER_SEND_TASK_EVENTS = True
+
+# Schedules live in the database and are edited in the admin; `sync_schedules` puts ours there.
+CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
+
+# Celery closes the database connection around every task unless told how many tasks may share it.
+CELERY_DB_REUSE_MAX = 1000

@@ -1,0 +1,55 @@
+"""Tasks that belong to no app."""
+
+import logging
+from datetime import timedelta
+
+from celery import shared_task
+from django.contrib.sessions.models import Session
+from django.db.models import Model, QuerySet
+from django.utils import timezone
+from django_celery_results.models import TaskResult
+
+log = logging.getLogger(__name__)
+
+RESULTS_KEPT = timedelta(days=7)
+# Rows deleted in one statement: short locks, and memory that does not grow with the table.
+CHUNK = 5_000
+
+
+@shared_task
+def add(x: float, y: float) -> float:
+    """Add two numbers. Safe to repeat: it changes nothing."""
+    return x + y
+
+
+@shared_task
+def multiply(x: float, y: float) -> float:
+    """Multiply two numbers. Safe to repeat: it changes nothing."""
+    return x * y
+
+
+@shared_task
+def heartbeat() -> str:
+    """Show in the list of results that beat, broker and worker are alive. Safe to repeat: it changes nothing."""
+    return timezone.now().isoformat(timespec="seconds")
+
+
+@shared_task(ignore_result=True)
+def clear_task_results() -> None:
+    """Delete the results of old tasks. Safe to repeat: what is gone is gone."""
+    delete_in_chunks(TaskResult.objects.filter(date_done__lt=timezone.now() - RESULTS_KEPT))
+
+
+@shared_task(ignore_result=True)
+def clear_sessions() -> None:
+    """Delete expired sessions. Safe to repeat: what is gone is gone."""
+    delete_in_chunks(Session.objects.filter(expire_date__lt=timezone.now()))
+
+
+def delete_in_chunks(rows: QuerySet[Model]) -> int:
+    """Delete the rows a chunk at a time, log and return how many there were."""
+    total = 0
+    while chunk := list(rows.order_by("pk").values_list("pk", flat=True)[:CHUNK]):
+        total += rows.model._default_manager.filter(pk__in=chunk).delete()[0]
+    log.info("Deleted %s old rows of %s", total, rows.model._meta.label)
+    return total

@@ -1,0 +1,60 @@
+import uuid
+from typing import Any
+
+import django_filters
+from django import forms
+from django.db.models import Q, QuerySet
+
+from .models import Card, Product
+
+
+class ProductFilter(django_filters.FilterSet):
+    q = django_filters.CharFilter(label="Search", method="search")
+    category = django_filters.ChoiceFilter(label="Category", empty_label="All categories", choices=lambda: categories())
+
+    class Meta:
+        model = Product
+        fields = ["q", "category"]
+
+    def search(self, products: QuerySet[Product], name: str, text: str) -> QuerySet[Product]:
+        for word in text.split():
+            products = products.filter(Q(name__icontains=word) | Q(description__icontains=word) | Q(sku__iexact=word))
+        return products
+
+
+def categories() -> list[tuple[str, str]]:
+    names = Product.objects.on_sale().order_by("category").values_list("category", flat=True).distinct()
+    return [(name, name) for name in names]
+
+
+class QuantityForm(forms.Form):
+    """How many of a product; `in_basket` counts what is there already. `least` is 0 where 0 means to remove."""
+
+    quantity = forms.IntegerField(initial=1)
+
+    def __init__(self, *args: Any, product: Product, in_basket: int = 0, least: int = 1, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.product, self.in_basket, self.least = product, in_basket, least
+        self.fields["quantity"].widget.attrs |= {"min": least, "max": max(product.stock, least)}
+
+    def clean_quantity(self) -> int:
+        quantity: int = self.cleaned_data["quantity"]
+        if quantity < self.least:
+            raise forms.ValidationError(f"Please order at least {self.least}.")
+        if quantity == 0:
+            return 0
+        if not self.product.stock:
+            raise forms.ValidationError(f"{self.product.name} is sold out.")
+        if quantity + self.in_basket > self.product.stock:
+            there = f", and {self.in_basket} are in your basket" if self.in_basket else ""
+            raise forms.ValidationError(f"Only {self.product.stock} of {self.product.name} left{there}.")
+        return quantity
+
+
+class CardForm(forms.Form):
+    card = forms.ChoiceField(label="Pay with", choices=Card.choices, widget=forms.RadioSelect, initial=Card.VISA)
+
+
+class CheckoutForm(CardForm):
+    # One page of the form is one order, however often it is sent.
+    token = forms.UUIDField(widget=forms.HiddenInput, initial=uuid.uuid4)

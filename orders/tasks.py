@@ -1,0 +1,42 @@
+from typing import Any
+
+from celery import shared_task
+from django.conf import settings
+
+from myproject import mail
+from myproject.celery import Task
+
+from . import emails, services
+from .models import Kind, Order, OrderEvent
+
+# Orders that one wake-up takes along: fifty at a time drain a backlog far faster than one by one.
+SET = 50
+LEASE_SECONDS = settings.ORDER_LEASE.total_seconds()
+
+
+@shared_task(bind=True, queue="orders", soft_time_limit=LEASE_SECONDS * 0.8, time_limit=LEASE_SECONDS)
+def process_order(self: Task, *, order_id: int) -> dict[str, Any]:
+    """Process an order, and others that wait. Safe to repeat: each step resumes from its row, a charge has its key."""
+    claimed = Order.objects.claim(self.request.id, first=order_id, limit=SET)
+    processed = services.process_orders(claimed, task_id=self.request.id)
+    for pk in processed.completed:
+        send_order_confirmation.delay(order_id=pk)
+    if processed.unanswered:
+        raise processed.unanswered[0]
+    return {"claimed": len(claimed), "completed": len(processed.completed)}
+
+
+@shared_task(bind=True, queue="mail", soft_time_limit=50, time_limit=60, ignore_result=True)
+def send_order_confirmation(self: Task, *, order_id: int) -> None:
+    """Confirm a completed order by mail. Safe to repeat: the row is claimed, and remembers that it was sent."""
+    if mail.deliver(Order.objects.select_related("customer").get(pk=order_id), emails.confirmation):
+        OrderEvent.objects.record([order_id], Kind.CONFIRMED, task_id=self.request.id)
+
+
+@shared_task(queue="orders", ignore_result=True)
+def check_pending_orders() -> None:
+    """Queue again what was left behind: open orders and unsent confirmations. Safe to repeat: so is each of them."""
+    for pk in Order.objects.left_behind().order_by("due_at").values_list("pk", flat=True)[:500]:
+        process_order.delay(order_id=pk)
+    for pk in Order.objects.mail_due().order_by("mail_due_at").values_list("pk", flat=True)[:500]:
+        send_order_confirmation.delay(order_id=pk)

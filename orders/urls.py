@@ -1,0 +1,20 @@
+from django.urls import path
+
+from . import views
+
+app_name = "orders"
+urlpatterns = [
+    path("", views.catalogue, name="catalogue"),
+    path("products/<slug:slug>.svg", views.picture, name="picture"),
+    path("products/<slug:slug>/", views.product, name="product"),
+    path("basket/", views.basket, name="basket"),
+    path("basket/add/<slug:slug>/", views.basket_add, name="basket-add"),
+    path("basket/change/<slug:slug>/", views.basket_change, name="basket-change"),
+    path("checkout/", views.checkout, name="checkout"),
+    path("orders/", views.order_list, name="list"),
+    path("orders/<str:reference>/", views.order_detail, name="detail"),
+    path("orders/<str:reference>/status/", views.order_status, name="status"),
+    path("orders/<str:reference>/pay/", views.pay, name="pay"),
+    path("orders/<str:reference>/cancel/", views.cancel, name="cancel"),
+    path("orders/<str:reference>/nudge/", views.nudge, name="nudge"),
+]

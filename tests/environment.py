@@ -1,0 +1,60 @@
+"""A pytest plugin that points the settings at servers of the tests' own, whatever is set outside."""
+
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from myproject import embedded
+
+HOME = Path(tempfile.mkdtemp(prefix="shop-test-"))
+PORTS = (8000, 5555, 8001, 1025)
+
+
+def free_offset() -> int:
+    """Return a PORT_OFFSET whose four ports are all free."""
+    return next(offset for offset in range(20_000, 40_000, 7) if all(is_free(port + offset) for port in PORTS))
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+os.environ.update(
+    VAR_DIR=str(HOME),
+    MEDIA_ROOT=str(HOME / "media"),
+    DATABASE_URL=embedded.database_url(HOME),
+    CELERY_BROKER_URL=embedded.broker_url(HOME),
+    PORT_OFFSET=str(free_offset()),
+    DEBUG="true",
+    # Short, so that the tests of recovery need not wait.
+    ORDER_LEASE_SECONDS="5",
+    REPORT_LEASE_SECONDS="10",
+    STRIPE_TIMEOUT_SECONDS="3",
+    SANDBOX_SLOW_SECONDS="2",
+    # Playwright keeps an event loop in the thread of the test, which Django would take for an async view.
+    DJANGO_ALLOW_ASYNC_UNSAFE="true",
+)
+for variable in ("SITE_URL", "FLOWER_URL", "SANDBOX_URL", "EMAIL_URL", "STRIPE_API_BASE", "STRIPE_API_KEY"):
+    os.environ.pop(variable, None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def servers() -> Iterator[tuple[embedded.Postgres, embedded.Redis]]:
+    with embedded.Postgres(HOME) as postgres, embedded.Redis(HOME) as redis:
+        yield postgres, redis
+    shutil.rmtree(HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(servers: object) -> None:
+    """Have PostgreSQL running before pytest-django creates its database there."""

@@ -1,0 +1,116 @@
+"""The shop's real processes, for tests that need them whole."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self, TypeVar
+from urllib.request import Request, urlopen
+
+from django.conf import settings
+from django.db import connection
+from honcho.environ import parse_procfile
+
+from myproject import embedded
+from myproject.celery import app
+
+T = TypeVar("T")
+SECONDS = 60
+
+
+def wait_for(condition: Callable[[], T], what: str, seconds: float = SECONDS) -> T:
+    """Ask until the condition holds and return its value; fail loudly when time is up."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {seconds} s in vain for {what}")
+        time.sleep(0.05)
+    return value
+
+
+class Shop:
+    """Runs the Procfile against the database of the tests; `kill` and `start` break and mend it."""
+
+    def __init__(self) -> None:
+        self.commands = parse_procfile((settings.BASE_DIR / "Procfile").read_text()).processes
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self.log = settings.VAR_DIR / "processes.log"
+
+    def __enter__(self) -> Self:
+        for name in self.commands:
+            if name != "beat":
+                self.start(name)
+        self.wait_until_ready()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for process in self.running.values():
+            process.terminate()
+        for process in self.running.values():
+            process.wait(SECONDS)
+
+    def start(self, name: str) -> None:
+        with self.log.open("ab") as log:
+            self.running[name] = subprocess.Popen(
+                self.commands[name].split(),
+                cwd=settings.BASE_DIR,
+                env=self.environment(),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def environment(self) -> dict[str, str]:
+        return os.environ | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "DATABASE_URL": embedded.database_url(settings.VAR_DIR, connection.settings_dict["NAME"]),
+            "SANDBOX_PORT": str(settings.SANDBOX_PORT),
+            "SMTP_PORT": str(settings.SMTP_PORT),
+            "SANDBOX_DATA": str(settings.VAR_DIR / "sandbox"),
+            "DJANGO_ALLOW_ASYNC_UNSAFE": "",
+        }
+
+    def kill(self, name: str) -> None:
+        """SIGKILL the process and all its children at once, as a machine that loses power does."""
+        os.killpg(self.running[name].pid, signal.SIGKILL)
+        self.running[name].wait()
+
+    def heal(self) -> None:
+        """Start beat, and again what a test has killed."""
+        for name in self.commands:
+            if name not in self.running or self.running[name].poll() is not None:
+                self.start(name)
+        self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        wait_for(lambda: answers(f"{settings.SITE_URL}/accounts/login/"), "the web server")
+        wait_for(lambda: answers(f"{settings.SANDBOX_URL}/healthz"), "the sandbox")
+        wait_for(lambda: app.control.ping(timeout=1), "the worker")
+
+    def settle(self) -> None:
+        """Stop beat, then wait until no message is queued or in a worker's hands."""
+        self.running["beat"].terminate()
+        self.running["beat"].wait(SECONDS)
+        with app.connection_for_read() as broker:
+            redis = broker.default_channel.client
+            queues = [queue.name for queue in settings.CELERY_TASK_QUEUES]
+            wait_for(lambda: not any(map(redis.llen, queues)) and not redis.hlen("unacked"), "empty queues")
+
+    def sandbox(self, path: str, data: dict[str, Any] | None = None) -> Any:
+        """Ask the sandbox's JSON pages; with data, post them."""
+        body = None if data is None else json.dumps(data).encode()
+        request = Request(settings.SANDBOX_URL + path, body, {"Content-Type": "application/json"})
+        with urlopen(request, timeout=10) as answer:
+            return json.load(answer)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urlopen(url, timeout=5):
+            return True
+    except OSError:
+        return False
