@@ -5,7 +5,7 @@ from myproject import mail
 from . import emails
 from .models import AccountMail, User
 
-LIMITS = {"queue": "mail", "soft_time_limit": 50, "time_limit": 60}
+LIMITS = {"soft_time_limit": 50, "time_limit": 60}
 
 
 @shared_task(**LIMITS, ignore_result=True)
@@ -20,7 +20,7 @@ def send_account_email(*, mail_id: int) -> None:
     mail.deliver(AccountMail.objects.get(pk=mail_id), emails.account)
 
 
-@shared_task(queue="mail", ignore_result=True)
+@shared_task(ignore_result=True)
 def check_unsent_mail() -> None:
     """Queue again what was never sent. Safe to repeat: so is each mail."""
     for user_id in User.objects.mail_due().order_by("pk").values_list("pk", flat=True)[:500]:

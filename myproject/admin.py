@@ -39,7 +39,7 @@ admin.site.unregister(TaskResult)
 
 @admin.register(TaskResult)
 class TaskResultAdmin(ReadOnlyAdmin, BaseTaskResultAdmin):
-    list_display = ["task_name", "subject", "status", "worker", "date_started", "date_done", "task_id"]
+    list_display = ["task_name", "subject", "status", "date_done", "worker", "task_id"]
     list_display_links = ["task_name"]
     list_filter = ["status", "date_done", "task_name", "worker"]
     search_fields = ["task_id", "task_name", "task_kwargs"]

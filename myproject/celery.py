@@ -1,4 +1,4 @@
-"""The Celery app, the base task, and what runs when. What runs where stands in each task's decorator."""
+"""The Celery app, the base task, and what runs when."""
 
 import logging
 import os

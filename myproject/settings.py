@@ -227,6 +227,12 @@ CELERY_TIMEZONE = TIME_ZONE
 # Queues by nature, so that a long report never stands in front of an order; a plain worker consumes them all.
 CELERY_TASK_QUEUES = [Queue(name, routing_key=name) for name in ("default", "orders", "mail", "reports")]
 CELERY_TASK_DEFAULT_QUEUE = "default"
+# By name, in this order: a `queue` in the decorator is deprecated since Celery 5.7.
+CELERY_TASK_ROUTES = {
+    "*.tasks.send_*": {"queue": "mail"},
+    "*.tasks.generate_*": {"queue": "reports"},
+    "orders.tasks.*": {"queue": "orders"},
+}
 # A mistyped queue is an error, not a new queue that no worker reads.
 CELERY_TASK_CREATE_MISSING_QUEUES = False
 

@@ -9,7 +9,11 @@ from .models import Card, Product
 
 
 class ProductFilter(django_filters.FilterSet):
-    q = django_filters.CharFilter(label="Search", method="search")
+    q = django_filters.CharFilter(
+        label="Search",
+        method="search",
+        widget=forms.TextInput(attrs={"type": "search", "placeholder": "Search the shop"}),
+    )
     category = django_filters.ChoiceFilter(label="Category", empty_label="All categories", choices=lambda: categories())
 
     class Meta:

@@ -301,7 +301,7 @@ class OrderEventQuerySet(models.QuerySet[Any]):
     def record(self, order_ids: Iterable[int], kind: Kind, *, detail: str = "", task_id: str = "") -> None:
         """Write one event for each order; call it in the transaction of the change."""
         events = [OrderEvent(order_id=pk, kind=kind, detail=detail[:300], task_id=task_id) for pk in order_ids]
-        self.bulk_create(events)
+        OrderEvent.objects.bulk_create(events)
 
 
 class OrderEvent(models.Model):

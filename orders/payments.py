@@ -54,7 +54,7 @@ def charge(payment: Payment) -> str:
     except (stripe.InvalidRequestError, stripe.IdempotencyError) as error:
         raise PermanentError(f"The payment provider refused the request: {error.user_message}") from error
     except stripe.StripeError as error:
-        raise TemporaryError(f"The payment provider did not answer: {error}") from error
+        raise TemporaryError(f"The payment provider did not answer ({type(error).__name__}).") from error
     return intent.id
 
 

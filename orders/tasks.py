@@ -14,7 +14,7 @@ SET = 50
 LEASE_SECONDS = settings.ORDER_LEASE.total_seconds()
 
 
-@shared_task(bind=True, queue="orders", soft_time_limit=LEASE_SECONDS * 0.8, time_limit=LEASE_SECONDS)
+@shared_task(bind=True, soft_time_limit=LEASE_SECONDS * 0.8, time_limit=LEASE_SECONDS)
 def process_order(self: Task, *, order_id: int) -> dict[str, Any]:
     """Process an order, and others that wait. Safe to repeat: each step resumes from its row, a charge has its key."""
     claimed = Order.objects.claim(self.request.id, first=order_id, limit=SET)
@@ -26,14 +26,14 @@ def process_order(self: Task, *, order_id: int) -> dict[str, Any]:
     return {"claimed": len(claimed), "completed": len(processed.completed)}
 
 
-@shared_task(bind=True, queue="mail", soft_time_limit=50, time_limit=60, ignore_result=True)
+@shared_task(bind=True, soft_time_limit=50, time_limit=60, ignore_result=True)
 def send_order_confirmation(self: Task, *, order_id: int) -> None:
     """Confirm a completed order by mail. Safe to repeat: the row is claimed, and remembers that it was sent."""
     if mail.deliver(Order.objects.select_related("customer").get(pk=order_id), emails.confirmation):
         OrderEvent.objects.record([order_id], Kind.CONFIRMED, task_id=self.request.id)
 
 
-@shared_task(queue="orders", ignore_result=True)
+@shared_task(ignore_result=True)
 def check_pending_orders() -> None:
     """Queue again what was left behind: open orders and unsent confirmations. Safe to repeat: so is each of them."""
     for pk in Order.objects.left_behind().order_by("due_at").values_list("pk", flat=True)[:500]:

@@ -26,13 +26,10 @@ PER_PAGE = 12
 @require_safe
 def catalogue(request: HttpRequest) -> HttpResponse:
     products = ProductFilter(request.GET, Product.objects.on_sale().order_by("name", "pk"))
-    query = request.GET.copy()
-    query.pop("page", None)
     context = {
         "filter": products,
         "page": Paginator(products.qs, PER_PAGE).get_page(request.GET.get("page")),
         "categories": [name for name, _ in categories()],
-        "query": query.urlencode(),
     }
     return render(request, "orders/catalogue.html", context)
 

@@ -10,7 +10,7 @@ class ReportForm(forms.ModelForm):
         model = Report
         fields = ["start", "end"]
         labels = {"start": "First day", "end": "Last day"}
-        widgets = {name: forms.DateInput(attrs={"type": "date"}) for name in fields}
+        widgets = {name: forms.DateInput(format="%Y-%m-%d", attrs={"type": "date"}) for name in fields}
         help_texts = {"end": "This day is included."}
 
     def clean(self) -> dict[str, Any]:

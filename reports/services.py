@@ -54,7 +54,7 @@ def sales(report: Report) -> QuerySet[OrderItem, Any]:
         completed_at=TruncSecond("order__completed_at"),
         order_reference=F("order__reference"),
         sku=F("product__sku"),
-        product=harmless("name"),
+        product_name=harmless("name"),
         unit_price=F("price"),
         units=F("quantity"),
         amount=F("price") * F("quantity"),

@@ -21,7 +21,7 @@ class ReportTask(Task):
         Report(pk=kwargs["report_id"]).mark_failed(f"The report could not be written ({type(exc).__name__}).")
 
 
-@shared_task(bind=True, base=ReportTask, queue="reports", soft_time_limit=LEASE_SECONDS * 0.8, time_limit=LEASE_SECONDS)
+@shared_task(bind=True, base=ReportTask, soft_time_limit=LEASE_SECONDS * 0.8, time_limit=LEASE_SECONDS)
 def generate_report(self: Task, *, report_id: str) -> None:
     """Write a report. Safe to repeat: the row is claimed, and the first complete file is the one it names."""
     report = Report.objects.get(pk=report_id)
@@ -29,7 +29,7 @@ def generate_report(self: Task, *, report_id: str) -> None:
         services.write_report(report)
 
 
-@shared_task(queue="default", ignore_result=True)
+@shared_task(ignore_result=True)
 def check_unfinished_reports() -> None:
     """Queue again what was left behind, and give up what died too often. Safe to repeat: so is each report."""
     for report in Report.objects.left_behind().order_by("due_at")[:100]:

@@ -1,0 +1,32 @@
+"""One SQLite file that survives the death of the process at any line."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def connect(folder: Path, schemas: list[str]) -> sqlite3.Connection:
+    folder.mkdir(parents=True, exist_ok=True)
+    database = sqlite3.connect(folder / "sandbox.sqlite3", isolation_level=None)
+    database.row_factory = sqlite3.Row
+    database.execute("PRAGMA journal_mode = WAL")
+    # An answer is sent only after its effect is on the disk, even if the whole machine stops now.
+    database.execute("PRAGMA synchronous = FULL")
+    database.execute("PRAGMA foreign_keys = ON")
+    for schema in schemas:
+        database.executescript(schema)
+    return database
+
+
+@contextmanager
+def transaction(database: sqlite3.Connection) -> Iterator[None]:
+    """Commit the block as one. It must not await: all requests share the one connection."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        database.execute("COMMIT")
+    except BaseException:
+        if database.in_transaction:
+            database.execute("ROLLBACK")
+        raise

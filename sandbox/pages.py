@@ -1,0 +1,68 @@
+"""What every page of the sandbox has in common."""
+
+import json
+from datetime import datetime
+from decimal import Decimal
+from http.client import responses
+from typing import Any
+
+from tornado.web import HTTPError, RequestHandler
+
+from .world import World
+
+PAGE_POLICY = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; frame-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+# Stripe's lists of currencies whose smallest unit is not a hundredth.
+WITHOUT_MINOR_UNIT = {
+    *("bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga"),
+    *("pyg", "rwf", "ugx", "vnd", "vuv", "xaf", "xof", "xpf"),
+}
+IN_THOUSANDTHS = {"bhd", "jod", "kwd", "omr", "tnd"}
+
+
+class Page(RequestHandler):
+    @property
+    def world(self) -> World:
+        world: World = self.settings["world"]
+        return world
+
+    def set_default_headers(self) -> None:
+        self.set_header("Content-Security-Policy", PAGE_POLICY)
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Referrer-Policy", "same-origin")
+        self.set_header("Cache-Control", "no-store")
+
+    async def prepare(self) -> None:
+        # A page of another site, open in the same browser, must not switch faults on here.
+        foreign = self.request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin")
+        if foreign and self.request.method not in ("GET", "HEAD"):
+            raise HTTPError(403)
+
+    def get_template_namespace(self) -> dict[str, Any]:
+        faults_on = self.world.faults.switched_on()
+        return super().get_template_namespace() | {"money": money, "moment": moment, "faults_on": faults_on}
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        self.render("error.html", status=status_code, reason=responses.get(status_code, "Error"))
+
+    def write_json(self, value: object) -> None:
+        self.set_header("Content-Type", "application/json; charset=utf-8")
+        self.finish(json.dumps(value))
+
+
+class NotFound(Page):
+    async def prepare(self) -> None:
+        raise HTTPError(404)
+
+
+def money(amount: int, currency: str) -> str:
+    """Write an amount of the currency's smallest units for a person."""
+    digits = 0 if currency in WITHOUT_MINOR_UNIT else 3 if currency in IN_THOUSANDTHS else 2
+    return f"{Decimal(amount).scaleb(-digits):,.{digits}f} {currency.upper()}"
+
+
+def moment(seconds: float) -> str:
+    """Write a Unix time as this machine's local time."""
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%d %b %H:%M:%S")

@@ -1,0 +1,32 @@
+"""What all counterparts share, and what a counterpart is."""
+
+import logging
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+from .faults import Fault, Faults
+
+logger = logging.getLogger("sandbox")
+
+
+@dataclass(frozen=True)
+class Counterpart:
+    """One company or server outside the shop. Its module names one of these, and app.py lists it."""
+
+    title: str
+    summary: str
+    page: str
+    schema: str
+    faults: tuple[Fault, ...]
+    routes: list[tuple[str, Any]]
+
+
+@dataclass
+class World:
+    database: sqlite3.Connection
+    faults: Faults
+    counterparts: tuple[Counterpart, ...]
+    slow_seconds: float
+    http_address: str = ""
+    smtp_address: str = ""

@@ -1,0 +1,54 @@
+"""The messages that a test has queued, in a Redis database where no worker takes them away.
+
+A test module asks for the fixture with `pytest_plugins = ["tests.broker"]`. It imports this module first, so pytest must not want to
+rewrite it: PYTEST_DONT_REWRITE.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.conf import settings
+
+from myproject import embedded
+from myproject.celery import app
+
+QUEUES = [queue.name for queue in settings.CELERY_TASK_QUEUES]
+
+
+class Broker:
+    def __init__(self) -> None:
+        self.url = f"{embedded.broker_url(settings.VAR_DIR)}?virtual_host=1"
+
+    def use(self, url: str) -> None:
+        """Have the app publish there, over new connections."""
+        app.conf.broker_url = app.conf.broker_read_url = app.conf.broker_write_url = url
+        app._after_fork()
+
+    def empty(self) -> None:
+        with app.connection_for_write(self.url) as connection:
+            connection.default_channel.client.flushdb()
+
+    def lengths(self) -> dict[str, int]:
+        with app.connection_for_read(self.url) as connection:
+            return {name: connection.default_channel.client.llen(name) for name in QUEUES}
+
+    def messages(self) -> list[tuple[str, str, dict[str, Any]]]:
+        """Take all messages; return queue, task and keyword arguments of each, in the order of the queues."""
+        found = []
+        with app.connection_for_read(self.url) as connection:
+            for name in QUEUES:
+                queue = app.amqp.queues[name].bind(connection.default_channel)
+                while message := queue.get(no_ack=True):
+                    found.append((name, message.headers["task"], message.payload[1]))
+        return found
+
+
+@pytest.fixture
+def broker(servers: object) -> Iterator[Broker]:
+    before = settings.CELERY_BROKER_URL
+    broker = Broker()
+    broker.use(broker.url)
+    broker.empty()
+    yield broker
+    broker.use(before)
