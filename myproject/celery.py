@@ -99,6 +99,8 @@ def be_patient_with_the_broker(conf: Any, **kwargs: Any) -> None:
 
 
 @signals.task_prerun.connect
-def drop_dead_connections(**kwargs: Any) -> None:
+def drop_dead_connections(task: Task, **kwargs: Any) -> None:
     """Connections are kept between tasks; one that died with the database is replaced before the next task."""
-    close_old_connections()
+    # A task that is applied in place uses its caller's connection, perhaps within a transaction.
+    if not task.request.is_eager:
+        close_old_connections()

@@ -106,13 +106,16 @@ def send(message: EmailMultiAlternatives) -> None:
     try:
         message.send()
     except smtplib.SMTPRecipientsRefused as error:
-        code, reason = next(iter(error.recipients.values()))
-        raise _error(code)(f"{code} {reason.decode(errors='replace')}") from error
+        raise _error(*next(iter(error.recipients.values()))) from error
+    except smtplib.SMTPAuthenticationError as error:
+        # Our password is wrong, not this mail: it waits until somebody mends the settings.
+        raise TemporaryError(f"The mail server refuses our password ({error.smtp_code}).") from error
     except smtplib.SMTPResponseException as error:
-        raise _error(error.smtp_code)(f"{error.smtp_code} {error.smtp_error!r}") from error
+        raise _error(error.smtp_code, error.smtp_error) from error
     except OSError as error:
         raise TemporaryError(f"The mail server does not answer: {error}") from error
 
 
-def _error(code: int) -> type[Exception]:
-    return PermanentError if code >= 500 else TemporaryError
+def _error(code: int, reason: bytes | str) -> TemporaryError | PermanentError:
+    text = reason.decode(errors="replace") if isinstance(reason, bytes) else reason
+    return (PermanentError if code >= 500 else TemporaryError)(f"{code} {text}")

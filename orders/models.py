@@ -125,7 +125,7 @@ class OrderQuerySet(MailQuerySet):
             moved = {order.pk: order.reference for order in movable.only("pk", "reference")}
             if to not in OPEN:
                 fields |= {"claimed_by": "", "due_at": None}
-            self.model._base_manager.filter(pk__in=moved).update(status=to, reason=reason, **fields)
+            self.model._base_manager.filter(pk__in=moved).update(status=to, reason=reason[:200], **fields)
             OrderEvent.objects.record(moved, Kind(to.value), detail=reason, task_id=task_id)
         for reference in moved.values():
             log.info("Order %s is %s %s", reference, to.value, reason)

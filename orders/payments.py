@@ -55,6 +55,9 @@ def charge(payment: Payment) -> str:
         raise PermanentError(f"The payment provider refused the request: {error.user_message}") from error
     except stripe.StripeError as error:
         raise TemporaryError(f"The payment provider did not answer ({type(error).__name__}).") from error
+    if intent.status != "succeeded":
+        # No money has moved: the bank wants to see the customer, and this shop sends nobody to a bank.
+        raise Declined("Your bank wants to confirm this payment itself. Please use another card.")
     return intent.id
 
 

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from .faults import LIMITS, UnusableSetting
+from .faults import UnusableSetting
 from .pages import Page
 
 
@@ -23,10 +23,7 @@ class Controls(Page):
 
     def change_by_json(self) -> None:
         try:
-            wanted = json.loads(self.request.body)
-            if not isinstance(wanted, dict):
-                raise UnusableSetting('Send an object such as {"drop_answer": {"next": 1}}.')
-            self.world.faults.change(wanted)
+            self.change(json.loads(self.request.body))
         except ValueError as error:
             self.set_status(400)
             self.write_json({"error": str(error)})
@@ -35,27 +32,27 @@ class Controls(Page):
 
     def change_by_form(self) -> None:
         try:
-            if self.get_body_argument("reset", ""):
-                self.world.faults.reset()
-            else:
-                self.world.faults.change(self.form())
+            self.change({name: self.field(name) for name in self.request.body_arguments})
         except UnusableSetting as error:
             self.set_status(400)
             self.show(str(error))
         else:
             self.redirect("/controls", status=303)
 
-    def form(self) -> dict[str, Any]:
-        """Return the form's fields as the JSON would have them; an empty field means nought."""
-        wanted: dict[str, Any] = {}
-        for name in self.request.body_arguments:
-            fault, _, field = name.partition(".")
-            value = self.get_body_argument(name).strip()
-            if field in LIMITS:
-                wanted.setdefault(fault, {})[field] = _number(value or "0")
-            elif name == "seed":
-                wanted["seed"] = _number(value) if value else None
-        return wanted
+    def change(self, wanted: object) -> None:
+        if not isinstance(wanted, dict):
+            raise UnusableSetting('Send an object such as {"fault": "drop_answer", "count": 1}.')
+        if wanted.get("reset"):
+            self.world.faults.reset()
+        else:
+            self.world.faults.change(wanted)
+
+    def field(self, name: str) -> Any:
+        """Return a form's field as the JSON would have it."""
+        value = self.get_body_argument(name).strip()
+        if name in ("fault", "reset"):
+            return value
+        return _number(value) if value or name != "seed" else None
 
     def show(self, error: str = "") -> None:
         self.render("controls.html", faults=self.world.faults, counterparts=self.world.counterparts, error=error)
@@ -68,10 +65,6 @@ class ControlsAsJson(Page):
 
 def _number(text: str) -> float:
     try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)
+        return int(text) if text.lstrip("-").isdigit() else float(text or 0)
     except ValueError:
         raise UnusableSetting(f"{text!r} is not a number.") from None

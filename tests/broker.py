@@ -1,7 +1,7 @@
 """The messages that a test has queued, in a Redis database where no worker takes them away.
 
-A test module asks for the fixture with `pytest_plugins = ["tests.broker"]`. It imports this module first, so pytest must not want to
-rewrite it: PYTEST_DONT_REWRITE.
+A test module asks for the fixture with `pytest_plugins = ["tests.broker"]`. It has imported this module
+by then, too late for pytest to rewrite it: PYTEST_DONT_REWRITE.
 """
 
 from collections.abc import Iterator

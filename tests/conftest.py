@@ -1,5 +1,6 @@
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
 
 import pytest
 from django.conf import settings
@@ -20,6 +21,15 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
+    """Show the end of what the processes said when a test that used them has failed."""
+    report = (yield).get_result()
+    shop = getattr(item, "funcargs", {}).get("shop")
+    if shop is not None and report.failed and report.when == "call":
+        report.sections.append(("End of the processes' log", shop.last_words()))
 
 
 @pytest.fixture
@@ -45,7 +55,7 @@ def login() -> Callable[[User], Client]:
 
 
 @pytest.fixture(scope="session")
-def processes() -> Iterator[Shop]:
+def processes(django_db_setup: None) -> Iterator[Shop]:
     with Shop() as shop:
         yield shop
 

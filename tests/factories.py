@@ -3,9 +3,11 @@
 import uuid
 from datetime import datetime
 from decimal import Decimal
+from functools import cache
 from itertools import count
 from typing import Any
 
+from django.contrib.auth.hashers import make_password
 from django.utils import timezone
 
 from accounts.models import AccountMail, User
@@ -17,11 +19,16 @@ PASSWORD = "correct-horse-battery"
 _numbers = count(1)
 
 
-def make_user(**fields: Any) -> User:
+def make_user(password: str = PASSWORD, **fields: Any) -> User:
     number = next(_numbers)
-    return User.objects.create_user(
-        **{"email": f"person{number}@example.com", "name": f"Person {number}", "password": PASSWORD} | fields
-    )
+    defaults = {"email": f"person{number}@example.com", "name": f"Person {number}"}
+    return User.objects.create(**defaults | {"password": hashed(password)} | fields)
+
+
+@cache
+def hashed(password: str) -> str:
+    """Hash once: it is slow by intention, and nearly every test has a person."""
+    return make_password(password)
 
 
 def make_product(**fields: Any) -> Product:

@@ -74,6 +74,9 @@ class Shop:
             "DJANGO_ALLOW_ASYNC_UNSAFE": "",
         }
 
+    def last_words(self) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-60:])
+
     def kill(self, name: str) -> None:
         """SIGKILL the process and all its children at once, as a machine that loses power does."""
         os.killpg(self.running[name].pid, signal.SIGKILL)

@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 import time
@@ -12,6 +13,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from honcho import manager
 from honcho.environ import parse_procfile
+from honcho.printer import Printer
 
 from myproject import embedded
 
@@ -35,6 +37,10 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         check_ports()
+        # Whatever ends this command while it starts, it leaves no server behind.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        # A window that is closed is a Ctrl-C.
+        signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         with ExitStack() as stack:
             try:
                 servers = [stack.enter_context(server) for server in needed_servers()]
@@ -84,7 +90,7 @@ class Manager(manager.Manager):
     """honcho's manager, which starts again what dies, instead of stopping everything."""
 
     def __init__(self, servers: list[embedded.Server]) -> None:
-        super().__init__()
+        super().__init__(Printer(Terminal()))
         self.servers = servers
         self._procmgr = Signals()
 
@@ -123,9 +129,23 @@ class Manager(manager.Manager):
         process["process"].start()
 
 
+class Terminal:
+    """Standard output, which may go away before we do."""
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+    def flush(self) -> None: ...
+
+    def isatty(self) -> bool:
+        return sys.stdout.isatty()
+
+
 class Signals(manager.ProcessManager):
     """Tells only the process itself to stop: a worker then waits for its children, which go on with their tasks."""
 
     def terminate(self, pid: int) -> None:
         with suppress(ProcessLookupError):
-            os.kill(pid, manager.signal.SIGTERM)
+            os.kill(pid, signal.SIGTERM)

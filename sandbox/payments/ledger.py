@@ -1,4 +1,4 @@
-"""What the payment provider knows for good: charges, refunds, and the answer it gave for each idempotency key."""
+"""What the payment provider knows for good: charges, refunds, and what it answered for each idempotency key."""
 
 import json
 import secrets
@@ -6,8 +6,6 @@ import sqlite3
 import time
 from dataclasses import dataclass, field
 from typing import Any
-
-from .pages import Page
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS charges (
@@ -23,13 +21,13 @@ CREATE TABLE IF NOT EXISTS charges (
     decline_code TEXT NOT NULL,
     refunded INTEGER NOT NULL DEFAULT 0,
     created INTEGER NOT NULL,
-    state TEXT GENERATED ALWAYS AS (
+    status TEXT GENERATED ALWAYS AS (
         CASE WHEN decline_code <> '' THEN 'declined' WHEN refunded = 0 THEN 'succeeded'
              WHEN refunded < amount THEN 'partially_refunded' ELSE 'refunded' END) VIRTUAL,
     CONSTRAINT refunded_is_within_amount CHECK (refunded BETWEEN 0 AND amount),
     CONSTRAINT declined_is_never_refunded CHECK (refunded = 0 OR decline_code = '')
 );
-CREATE INDEX IF NOT EXISTS charges_by_reference ON charges (reference, state);
+CREATE INDEX IF NOT EXISTS charges_by_reference ON charges (reference, status);
 
 CREATE TABLE IF NOT EXISTS refunds (
     number INTEGER PRIMARY KEY,
@@ -45,7 +43,7 @@ CREATE INDEX IF NOT EXISTS refunds_by_payment_intent ON refunds (payment_intent)
 CREATE TABLE IF NOT EXISTS idempotency_keys (
     key TEXT PRIMARY KEY,
     fingerprint TEXT NOT NULL,
-    status INTEGER NOT NULL,
+    http_status INTEGER NOT NULL,
     body TEXT NOT NULL,
     object_id TEXT NOT NULL,
     asked INTEGER NOT NULL DEFAULT 1,
@@ -53,11 +51,9 @@ CREATE TABLE IF NOT EXISTS idempotency_keys (
 );
 CREATE INDEX IF NOT EXISTS idempotency_keys_by_object ON idempotency_keys (object_id);
 """
-PAGE_SIZE = 200
 # The first of these in a charge's metadata is the shop's reference of its order.
 REFERENCES = ("order", "order_reference", "order_id")
 
-# Rows are filtered here once for Stripe's lists: `before` is a row number, None where a filter is not wanted.
 CHARGES = """
 SELECT * FROM charges
 WHERE number < :before AND created >= :gte AND created > :gt AND created <= :lte AND created < :lt
@@ -88,13 +84,13 @@ WHERE :order IS NULL OR reference = :order ORDER BY refunds.number DESC LIMIT :l
 """
 CHARGED_TWICE = """
 SELECT reference FROM charges
-WHERE reference <> '' AND state IN ('succeeded', 'partially_refunded') AND (:order IS NULL OR reference = :order)
+WHERE reference <> '' AND status IN ('succeeded', 'partially_refunded') AND (:order IS NULL OR reference = :order)
 GROUP BY reference HAVING count(*) > 1 ORDER BY max(number) DESC
 """
 TOTALS = """
-SELECT currency, sum(state <> 'declined') AS charges, sum(state = 'declined') AS declined,
-       sum(iif(state = 'declined', 0, amount)) AS charged, sum(refunded) AS refunded,
-       sum(iif(state = 'declined', 0, amount) - refunded) AS kept, sum(coalesce(asked, 1)) AS asked
+SELECT currency, sum(status <> 'declined') AS charges, sum(status = 'declined') AS declined,
+       sum(iif(status = 'declined', 0, amount)) AS charged, sum(refunded) AS refunded,
+       sum(iif(status = 'declined', 0, amount) - refunded) AS kept, sum(coalesce(asked, 1)) AS asked
 FROM charges LEFT JOIN idempotency_keys ON object_id = charges.id
 WHERE :order IS NULL OR reference = :order GROUP BY currency ORDER BY currency
 """
@@ -171,7 +167,8 @@ def count_repeat(database: sqlite3.Connection, key: str) -> None:
 
 def remember(database: sqlite3.Connection, key: str, fingerprint: str, answer: Answer) -> None:
     database.execute(
-        "INSERT INTO idempotency_keys (key, fingerprint, status, body, object_id, created) VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO idempotency_keys (key, fingerprint, http_status, body, object_id, created)"
+        " VALUES (?, ?, ?, ?, ?, ?)",
         (key, fingerprint, answer.status, answer.body, answer.object_id, int(time.time())),
     )
 
@@ -201,15 +198,3 @@ def _entry(row: sqlite3.Row) -> dict[str, Any]:
     entry = dict(row)
     del entry["number"]
     return entry | {"order": entry.pop("reference"), "metadata": json.loads(entry["metadata"])}
-
-
-class LedgerPage(Page):
-    def get(self) -> None:
-        order = self.get_query_argument("order", "") or None
-        ledger = overview(self.world.database, order, PAGE_SIZE)
-        self.render("ledger.html", order=order, page_size=PAGE_SIZE, **ledger)
-
-
-class LedgerAsJson(Page):
-    def get(self) -> None:
-        self.write_json(overview(self.world.database, self.get_query_argument("order", "") or None))

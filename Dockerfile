@@ -1,0 +1,29 @@
+# One image for web, worker, beat, Flower, the sandbox and the migrations; the command tells them apart.
+ARG PYTHON_IMAGE=python:3.13-slim
+
+FROM ${PYTHON_IMAGE} AS packages
+RUN python -m venv /venv
+# Before the code, so that a change of the code does not install them again.
+COPY requirements.txt .
+RUN /venv/bin/pip install --no-cache-dir --disable-pip-version-check --requirement requirements.txt
+
+FROM ${PYTHON_IMAGE}
+# A new volume takes over the owner of the folder it is mounted on.
+RUN useradd --uid 10001 --no-create-home shop \
+    && install --directory --owner=shop --group=shop /data /data/media /data/sandbox
+COPY --from=packages /venv /venv
+# In a container the loopback address reaches nobody, hence WEB_BIND.
+ENV PATH=/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    DEBUG=false \
+    VAR_DIR=/data \
+    STATIC_ROOT=/srv/static \
+    WEB_BIND=0.0.0.0:8000
+WORKDIR /app
+COPY . .
+# The settings want a key; this one ends with this line and signs nothing.
+RUN SECRET_KEY=only-while-the-image-is-built python manage.py collectstatic --noinput
+# By number, so that Kubernetes can tell that it is not root.
+USER 10001
+EXPOSE 8000
+CMD ["gunicorn", "myproject.wsgi", "--config", "deploy/gunicorn.conf.py"]

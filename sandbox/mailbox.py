@@ -1,0 +1,203 @@
+"""Stands in for the mail server and for everybody's inbox: takes any mail by SMTP and delivers it to a page."""
+
+import asyncio
+import json
+import re
+import sqlite3
+import time
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import default
+from typing import Any, cast
+
+from aiosmtpd.smtp import SMTP, Envelope, Session
+from tornado.web import HTTPError
+
+from .database import transaction
+from .faults import Fault
+from .pages import Page
+from .world import Counterpart, World, logger
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS mails (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    sender TEXT NOT NULL,
+    recipients TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    message_id TEXT NOT NULL,
+    text TEXT NOT NULL,
+    html TEXT NOT NULL,
+    raw BLOB NOT NULL,
+    received REAL NOT NULL
+);
+"""
+FAULTS = (
+    Fault("smtp_temporary", "Answers 451 to a mail: try again later."),
+    Fault("smtp_permanent", "Answers 550 to a mail: never try again."),
+)
+FAULT_ANSWERS = {
+    "smtp_temporary": "451 4.3.0 The sandbox was told to refuse this mail for now",
+    "smtp_permanent": "550 5.7.1 The sandbox was told to refuse this mail for good",
+}
+MAILS = """
+SELECT id, sender, recipients, subject, message_id, received, text, html FROM mails
+WHERE :to = '' OR EXISTS (SELECT 1 FROM json_each(recipients) WHERE lower(value) = lower(:to))
+ORDER BY id DESC LIMIT :limit
+"""
+PAGE_SIZE = 100
+MOST_AS_JSON = 1000
+# A mail is written by anybody: it may look as it likes, but runs nothing and knows nobody here.
+FRAME = "allow-popups allow-popups-to-escape-sandbox allow-top-navigation-by-user-activation"
+MAIL_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data: http: https:; font-src data:; "
+    f"form-action 'none'; frame-ancestors 'self'; sandbox {FRAME}"
+)
+
+
+class Inbox:
+    """Takes mails from aiosmtpd. What was answered 250 is on the disk."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        raw = cast(bytes, envelope.content)
+        message = message_from_bytes(raw, policy=default)
+        for fault, answer in FAULT_ANSWERS.items():
+            if self.world.faults.strikes(fault, header(message, "Sandbox-Fault")):
+                logger.info("fault %s strikes a mail", fault)
+                return answer
+        number = keep(self.world.database, envelope, message)
+        logger.info("mail %s arrived: %s", number, header(message, "Subject"))
+        return f"250 2.0.0 Kept as mail {number}"
+
+
+async def listen(world: World, host: str, port: int) -> asyncio.Server:
+    """Open the SMTP port. Raises `OSError` where it is taken."""
+    loop = asyncio.get_running_loop()
+    inbox = Inbox(world)
+    return await loop.create_server(
+        lambda: SMTP(inbox, hostname="sandbox", ident="Sandbox", enable_SMTPUTF8=True, loop=loop), host, port
+    )
+
+
+def keep(database: sqlite3.Connection, envelope: Envelope, message: EmailMessage) -> int:
+    # The envelope, not the headers, says who gets a mail.
+    row = (
+        envelope.mail_from or "",
+        json.dumps(envelope.rcpt_tos),
+        *(header(message, name) for name in ("Subject", "Message-ID")),
+        *(body(message, kind) for kind in ("plain", "html")),
+        *(envelope.content, time.time()),
+    )
+    with transaction(database):
+        cursor = database.execute(
+            "INSERT INTO mails (sender, recipients, subject, message_id, text, html, raw, received)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            row,
+        )
+    return cast(int, cursor.lastrowid)
+
+
+def body(message: EmailMessage, kind: str) -> str:
+    """Return the mail's part of this kind, plain or html, or an empty string."""
+    part = message.get_body((kind,))
+    if part is None:
+        return ""
+    try:
+        content = str(part.get_content())
+    except (LookupError, UnicodeError):
+        content = cast(bytes, part.get_payload(decode=True)).decode(errors="replace")
+    return printable(content.replace("\r\n", "\n"))
+
+
+def header(message: EmailMessage, name: str) -> str:
+    return next((text for known, text in headers(message) if known.lower() == name.lower()), "")
+
+
+def headers(message: EmailMessage) -> list[tuple[str, str]]:
+    """Return all headers decoded, or raw where they are broken."""
+    decoded = []
+    for name, raw in message.raw_items():
+        try:
+            text = str(message.policy.header_fetch_parse(name, raw))
+        # The parser of the standard library ends in any kind of error on a broken header.
+        except Exception:
+            text = str(raw)
+        decoded.append((name, printable(text)))
+    return decoded
+
+
+def printable(text: str) -> str:
+    return text.encode(errors="replace").decode()
+
+
+def count(database: sqlite3.Connection) -> int:
+    return int(database.execute("SELECT count(*) FROM mails").fetchone()[0])
+
+
+def find_mails(database: sqlite3.Connection, to: str, limit: int) -> list[dict[str, Any]]:
+    """Return the newest mails first; an empty address means everybody's."""
+    return [_mail(row) for row in database.execute(MAILS, {"to": to, "limit": limit})]
+
+
+def _mail(row: sqlite3.Row) -> dict[str, Any]:
+    mail = dict(row)
+    return mail | {"from": mail.pop("sender"), "to": json.loads(mail.pop("recipients"))}
+
+
+class MailboxPage(Page):
+    def get(self) -> None:
+        to = self.get_query_argument("to", "")
+        mails = find_mails(self.world.database, to, PAGE_SIZE)
+        self.render("mailbox.html", mails=mails, to=to, total=count(self.world.database), page_size=PAGE_SIZE)
+
+
+class MailboxAsJson(Page):
+    def get(self) -> None:
+        self.write_json(find_mails(self.world.database, self.get_query_argument("to", ""), MOST_AS_JSON))
+
+
+class MailPage(Page):
+    def get(self, number: str) -> None:
+        row = self.find(number)
+        message = message_from_bytes(row["raw"], policy=default)
+        attachments = [part.get_filename() or part.get_content_type() for part in message.iter_attachments()]
+        self.render("mail.html", mail=_mail(row), headers=headers(message), attachments=attachments, frame=FRAME)
+
+    def find(self, number: str) -> sqlite3.Row:
+        found = self.world.database.execute("SELECT * FROM mails WHERE id = ?", (number,)).fetchone()
+        if found is None:
+            raise HTTPError(404)
+        return cast(sqlite3.Row, found)
+
+
+class MailAsHtml(MailPage):
+    """The mail's own HTML, for the frame in its page."""
+
+    def get(self, number: str) -> None:
+        self.set_header("Content-Security-Policy", MAIL_POLICY)
+        self.set_header("Content-Type", "text/html; charset=utf-8")
+        self.finish(with_links_to_top(self.find(number)["html"]))
+
+
+def with_links_to_top(html: str) -> str:
+    """Have links replace the whole page, not the frame; the first <base> of a page is the one that counts."""
+    base = '<base target="_top">'
+    changed, found = re.subn(r"<head\b[^>]*>", lambda head: head[0] + base, html, count=1, flags=re.IGNORECASE)
+    return changed if found else base + html
+
+
+COUNTERPART = Counterpart(
+    title="Mailbox",
+    summary="Takes every mail by SMTP, whoever it is for, and shows it. Nothing leaves this machine.",
+    page="/mail",
+    schema=SCHEMA,
+    faults=FAULTS,
+    routes=[
+        (r"/mail", MailboxPage),
+        (r"/mail\.json", MailboxAsJson),
+        (r"/mail/([0-9]{1,18})", MailPage),
+        (r"/mail/([0-9]{1,18})/html", MailAsHtml),
+    ],
+)

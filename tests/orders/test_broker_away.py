@@ -1,0 +1,100 @@
+"""A click works when the broker does not; the sweep does the rest."""
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from django.test import Client
+
+from accounts.models import User
+from myproject import embedded
+from orders import tasks
+from orders.models import Order, Status
+from tests.broker import Broker
+from tests.factories import end_lease, make_product, place_order
+from tests.orders.test_views import add, check_out
+
+pytest_plugins = ["tests.broker"]
+pytestmark = pytest.mark.django_db(transaction=True)
+
+NOWHERE = "redis://127.0.0.1:1/0"
+
+
+@pytest.fixture
+def shopper(login: Callable[[User], Client], customer: User) -> Client:
+    return login(customer)
+
+
+@pytest.fixture
+def frozen() -> Iterator[str]:
+    """The address of a broker that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"redis://127.0.0.1:{server.getsockname()[1]}/0"
+
+
+def test_checkout_queues_the_order(broker: Broker, shopper: Client) -> None:
+    add(shopper, make_product())
+
+    check_out(shopper)
+
+    assert broker.messages() == [("orders", "orders.tasks.process_order", {"order_id": Order.objects.get().pk})]
+
+
+def test_checkout_redirects_to_the_pending_order_when_the_broker_is_away(broker: Broker, shopper: Client) -> None:
+    broker.use(NOWHERE)
+    add(shopper, make_product())
+
+    answer = check_out(shopper)
+
+    order = Order.objects.get()
+    assert (answer.status_code, answer["Location"]) == (302, order.get_absolute_url())
+    assert order.status == Status.PENDING
+    assert shopper.get(answer["Location"]).status_code == 200
+
+
+def test_checkout_keeps_nobody_waiting_when_the_broker_is_frozen(broker: Broker, shopper: Client, frozen: str) -> None:
+    broker.use(frozen)
+    add(shopper, make_product())
+    start = time.monotonic()
+
+    answer = check_out(shopper)
+
+    assert answer.status_code == 302
+    assert time.monotonic() - start < 8
+
+
+def test_order_is_queued_by_the_sweep_when_the_broker_was_away(broker: Broker, shopper: Client) -> None:
+    broker.use(NOWHERE)
+    add(shopper, make_product())
+    check_out(shopper)
+    broker.use(broker.url)
+    end_lease(Order.objects.get())
+
+    tasks.check_pending_orders()
+
+    assert broker.messages() == [("orders", "orders.tasks.process_order", {"order_id": Order.objects.get().pk})]
+
+
+def test_messages_survive_when_redis_is_restarted(
+    broker: Broker, servers: tuple[embedded.Postgres, embedded.Redis]
+) -> None:
+    order = place_order()
+    tasks.process_order.delay(order_id=order.pk)
+
+    servers[1].stop()
+    servers[1].start()
+
+    assert broker.messages() == [("orders", "orders.tasks.process_order", {"order_id": order.pk})]
+
+
+@pytest.mark.parametrize("path", ["nudge/", "pay/"])
+def test_button_works_when_the_broker_is_away(
+    path: str, broker: Broker, login: Callable[[User], Client], staff: User
+) -> None:
+    broker.use(NOWHERE)
+    order = place_order(staff)
+
+    answer = login(staff).post(f"{order.get_absolute_url()}{path}", {"card": "pm_card_visa"})
+
+    assert (answer.status_code, answer["Location"]) == (302, order.get_absolute_url())

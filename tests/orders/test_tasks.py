@@ -1,0 +1,166 @@
+from datetime import timedelta
+from unittest.mock import patch
+
+import pytest
+from django.core import mail as outbox
+from django.utils import timezone
+
+from myproject.errors import TemporaryError
+from orders import payments, tasks
+from orders.models import Order, Status
+from tests.broker import Broker
+from tests.factories import end_lease, make_product, place_order, put
+
+pytest_plugins = ["tests.broker"]
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def provider(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A provider that charges everything; the list is of the orders that it was asked for."""
+    asked: list[str] = []
+
+    def charge(payment: payments.Payment) -> str:
+        asked.append(payment.order.reference)
+        return f"pi_{payment.attempt}"
+
+    monkeypatch.setattr(payments, "charge", charge)
+    return asked
+
+
+@pytest.fixture
+def confirmed() -> Order:
+    """A completed order whose confirmation is owed."""
+    order = put(place_order(), Status.COMPLETED)
+    Order.objects.filter(pk=order.pk).update(mail_due_at=timezone.now())
+    return order
+
+
+# --- process_order ---
+
+
+def test_process_order_completes_the_order_and_queues_its_confirmation(broker: Broker, provider: list[str]) -> None:
+    order = place_order()
+
+    result = tasks.process_order.apply(kwargs={"order_id": order.pk})
+
+    order.refresh_from_db()
+    assert result.get() == {"claimed": 1, "completed": 1}
+    assert order.status == Status.COMPLETED
+    assert broker.messages() == [("mail", "orders.tasks.send_order_confirmation", {"order_id": order.pk})]
+
+
+def test_process_order_twice_is_once(broker: Broker, provider: list[str]) -> None:
+    product = make_product(stock=10)
+    order = place_order(product=product, quantity=3)
+
+    for _ in range(2):
+        tasks.process_order.apply(kwargs={"order_id": order.pk})
+
+    product.refresh_from_db()
+    assert (product.stock, provider) == (7, [order.reference])
+    assert len(broker.messages()) == 1
+
+
+def test_process_order_takes_others_along_that_wait(broker: Broker, provider: list[str]) -> None:
+    orders = [place_order() for _ in range(3)]
+
+    result = tasks.process_order.apply(kwargs={"order_id": orders[1].pk})
+
+    assert result.get() == {"claimed": 3, "completed": 3}
+    assert sorted(provider) == sorted(order.reference for order in orders)
+
+
+def test_process_order_leaves_an_order_to_the_task_that_holds_it(broker: Broker, provider: list[str]) -> None:
+    order = place_order()
+    Order.objects.claim("another", first=order.pk, limit=1)
+
+    result = tasks.process_order.apply(kwargs={"order_id": order.pk})
+
+    assert (result.get(), provider) == ({"claimed": 0, "completed": 0}, [])
+
+
+def test_process_order_asks_again_and_keeps_the_order_when_the_provider_is_silent(broker: Broker) -> None:
+    order = place_order()
+
+    with patch.object(payments, "charge", side_effect=TemporaryError("no answer")) as charge:
+        result = tasks.process_order.apply(kwargs={"order_id": order.pk})
+
+    order.refresh_from_db()
+    assert isinstance(result.result, TemporaryError)
+    assert (order.status, charge.call_count) == (Status.PROCESSING, 6)
+    assert order.events.filter(kind="retry").count() == 6
+
+
+def test_process_order_confirms_what_is_complete_when_another_of_the_set_is_silent(broker: Broker) -> None:
+    good, silent = place_order(), place_order()
+
+    with patch.object(payments, "charge_all", lambda started: ["pi_1", TemporaryError("no answer")][-len(started) :]):
+        tasks.process_order.apply(kwargs={"order_id": good.pk})
+
+    assert broker.messages() == [("mail", "orders.tasks.send_order_confirmation", {"order_id": good.pk})]
+    assert Order.objects.get(pk=silent.pk).status == Status.PROCESSING
+
+
+# --- send_order_confirmation ---
+
+
+def test_send_order_confirmation_mails_the_customer_and_records_it(confirmed: Order) -> None:
+    tasks.send_order_confirmation.apply(kwargs={"order_id": confirmed.pk}).get()
+
+    confirmed.refresh_from_db()
+    [message] = outbox.outbox
+    assert (message.to, confirmed.reference in message.subject) == ([confirmed.customer.email], True)
+    assert confirmed.mail_sent_at is not None
+    assert confirmed.events.filter(kind="confirmed").count() == 1
+
+
+def test_send_order_confirmation_twice_is_once(confirmed: Order) -> None:
+    for _ in range(2):
+        tasks.send_order_confirmation.apply(kwargs={"order_id": confirmed.pk}).get()
+
+    assert len(outbox.outbox) == 1
+    assert confirmed.events.filter(kind="confirmed").count() == 1
+
+
+def test_send_order_confirmation_sends_nothing_when_the_order_is_open() -> None:
+    order = place_order()
+
+    tasks.send_order_confirmation.apply(kwargs={"order_id": order.pk}).get()
+
+    assert outbox.outbox == []
+
+
+# --- check_pending_orders ---
+
+
+def test_check_pending_orders_queues_what_was_left_behind(broker: Broker) -> None:
+    late = place_order()
+    place_order()
+    end_lease(late)
+
+    tasks.check_pending_orders()
+
+    assert broker.messages() == [("orders", "orders.tasks.process_order", {"order_id": late.pk})]
+
+
+def test_check_pending_orders_queues_confirmations_that_are_owed(broker: Broker, confirmed: Order) -> None:
+    sent, being_sent = (put(place_order(), Status.COMPLETED) for _ in range(2))
+    Order.objects.filter(pk=sent.pk).update(mail_due_at=timezone.now(), mail_sent_at=timezone.now())
+    Order.objects.filter(pk=being_sent.pk).update(mail_due_at=timezone.now() + timedelta(minutes=1))
+
+    tasks.check_pending_orders()
+
+    assert broker.messages() == [("mail", "orders.tasks.send_order_confirmation", {"order_id": confirmed.pk})]
+
+
+def test_check_pending_orders_twice_has_one_effect(broker: Broker, provider: list[str]) -> None:
+    order = place_order()
+    end_lease(order)
+    for _ in range(2):
+        tasks.check_pending_orders()
+
+    for _, _, kwargs in broker.messages():
+        tasks.process_order.apply(kwargs=kwargs)
+
+    assert provider == [order.reference]

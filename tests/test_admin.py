@@ -1,0 +1,304 @@
+"""Every page of the admin, and what must not be done there."""
+
+import json
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from allauth.account.models import EmailAddress
+from django.contrib import admin
+from django.contrib.auth.models import Group
+from django.contrib.messages import get_messages
+from django.db.models import Model
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+from django_celery_beat.models import (
+    ClockedSchedule,
+    CrontabSchedule,
+    IntervalSchedule,
+    PeriodicTask,
+    SolarSchedule,
+)
+from django_celery_results.models import GroupResult, TaskResult
+
+from accounts.models import AccountMail, User
+from orders.models import Order, OrderEvent, Payment, Product
+from reports.models import Report
+from tests.broker import Broker
+from tests.factories import make_mail, make_product, make_report, make_user, place_order
+
+pytest_plugins = ["tests.broker"]
+pytestmark = pytest.mark.django_db
+
+
+def make_periodic_task() -> PeriodicTask:
+    interval = IntervalSchedule.objects.create(every=5, period=IntervalSchedule.SECONDS)
+    return PeriodicTask.objects.create(name="Beat", task="myproject.tasks.heartbeat", interval=interval)
+
+
+def make_result(**fields: Any) -> TaskResult:
+    return TaskResult.objects.create(task_id="t-1", task_name="orders.tasks.process_order", status="SUCCESS", **fields)
+
+
+def make_address() -> EmailAddress:
+    person = make_user()
+    return EmailAddress.objects.create(user=person, email=person.email)
+
+
+ROWS: dict[type[Model], Callable[[], Model]] = {
+    User: make_user,
+    Group: lambda: Group.objects.create(name="Clerks"),
+    EmailAddress: make_address,
+    AccountMail: make_mail,
+    Product: make_product,
+    Order: place_order,
+    Payment: lambda: place_order().payments.get(),
+    OrderEvent: lambda: place_order().events.get(),
+    Report: make_report,
+    TaskResult: make_result,
+    GroupResult: lambda: GroupResult.objects.create(group_id="g-1"),
+    PeriodicTask: make_periodic_task,
+    IntervalSchedule: lambda: IntervalSchedule.objects.create(every=5, period=IntervalSchedule.SECONDS),
+    CrontabSchedule: lambda: CrontabSchedule.objects.create(hour="3"),
+    SolarSchedule: lambda: SolarSchedule.objects.create(event="sunset", latitude=52, longitude=13),
+    ClockedSchedule: lambda: ClockedSchedule.objects.create(clocked_time=timezone.now()),
+}
+NOT_OURS_TO_CHANGE = [Order, Payment, OrderEvent, Report, AccountMail, TaskResult]
+
+
+@pytest.fixture
+def office(login: Callable[[User], Client], staff: User) -> Client:
+    return login(staff)
+
+
+def url(model: type[Model], page: str, *args: Any) -> str:
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{page}", args=args)
+
+
+def messages_of(answer: Any) -> list[str]:
+    return [str(message) for message in get_messages(answer.wsgi_request)]
+
+
+# --- Every page ---
+
+
+def test_each_registered_model_has_its_row_here() -> None:
+    assert set(ROWS) == set(admin.site._registry)
+
+
+@pytest.mark.parametrize("model", ROWS, ids=lambda model: model.__name__)
+def test_pages_answer_with_a_row_present(model: type[Model], office: Client) -> None:
+    row = ROWS[model]()
+
+    pages = [url(model, "changelist"), url(model, "change", row.pk), f"{url(model, 'changelist')}?q=a"]
+
+    assert [office.get(page).status_code for page in pages] == [200, 200, 200]
+
+
+@pytest.mark.parametrize("model", ROWS, ids=lambda model: model.__name__)
+def test_pages_are_closed_to_customers(model: type[Model], login: Callable[[User], Client], customer: User) -> None:
+    answer = login(customer).get(url(model, "changelist"))
+
+    assert (answer.status_code, answer["Location"].startswith("/admin/login/")) == (302, True)
+
+
+@pytest.mark.parametrize("path", ["/admin/", "/admin/password_change/"])
+def test_page_answers(path: str, office: Client) -> None:
+    assert office.get(path).status_code == 200
+
+
+# --- What is not to be changed by hand ---
+
+
+@pytest.mark.parametrize("model", NOT_OURS_TO_CHANGE, ids=lambda model: model.__name__)
+def test_rows_are_not_added_changed_or_deleted(model: type[Model], office: Client) -> None:
+    row = ROWS[model]()
+    manager = model._default_manager
+    before = list(manager.values())
+
+    answers = [
+        office.post(page, {"post": "yes"}).status_code
+        for page in (url(model, "add"), url(model, "change", row.pk), url(model, "delete", row.pk))
+    ]
+
+    assert answers == [403, 403, 403]
+    assert list(manager.values()) == before
+
+
+@pytest.mark.parametrize("model", NOT_OURS_TO_CHANGE, ids=lambda model: model.__name__)
+def test_rows_are_not_deleted_by_the_action(model: type[Model], office: Client) -> None:
+    row = ROWS[model]()
+
+    office.post(url(model, "changelist"), {"action": "delete_selected", "_selected_action": [row.pk], "post": "yes"})
+
+    assert model._default_manager.filter(pk=row.pk).exists()
+
+
+def test_mails_keep_their_one_time_link_to_themselves(office: Client) -> None:
+    row = make_mail(text="https://shop/reset/SECRET", html="<a href='https://shop/reset/SECRET'>x</a>")
+
+    assert "SECRET" not in office.get(url(AccountMail, "change", row.pk)).content.decode()
+
+
+# --- Products ---
+
+
+def product_form(product: Product, **fields: Any) -> dict[str, Any]:
+    facts = {name: getattr(product, name) for name in ("sku", "name", "category", "description", "price")}
+    return facts | {"is_active": "on", "adjust_stock": 0} | fields
+
+
+@pytest.mark.parametrize(("by", "stock"), [(5, 15), (-10, 0), (0, 10), ("", 10)])
+def test_product_stock_is_adjusted_by_a_difference(by: object, stock: int, office: Client) -> None:
+    product = make_product(stock=10)
+
+    answer = office.post(url(Product, "change", product.pk), product_form(product, adjust_stock=by))
+
+    product.refresh_from_db()
+    assert (answer.status_code, product.stock) == (302, stock)
+
+
+@pytest.mark.parametrize(
+    ("by", "message"),
+    [
+        (-11, "There are only 10 to take away."),
+        ("many", "Enter a whole number."),
+        (10**12, "Ensure this value is less than or equal to 1000000."),
+    ],
+)
+def test_product_stock_is_kept_when_the_difference_is_impossible(by: object, message: str, office: Client) -> None:
+    product = make_product(stock=10)
+
+    answer = office.post(url(Product, "change", product.pk), product_form(product, adjust_stock=by))
+
+    product.refresh_from_db()
+    assert answer.context["adminform"].form.errors == {"adjust_stock": [message]}
+    assert product.stock == 10
+
+
+def test_product_form_does_not_overwrite_stock_that_was_sold_meanwhile(office: Client) -> None:
+    product = make_product(stock=10, name="Lamp")
+    stale = product_form(product, name="Lantern", stock=10)
+    Product.objects.filter(pk=product.pk).adjust_stock(-4)
+
+    office.post(url(Product, "change", product.pk), stale)
+
+    product.refresh_from_db()
+    assert (product.name, product.stock) == ("Lantern", 6)
+
+
+def test_product_is_added_with_its_first_stock(office: Client) -> None:
+    answer = office.post(
+        url(Product, "add"),
+        {
+            "sku": "NEW-1",
+            "name": "Lamp",
+            "category": "Lighting",
+            "price": "12.50",
+            "is_active": "on",
+            "adjust_stock": 7,
+        },
+    )
+
+    product = Product.objects.get()
+    assert (answer.status_code, product.stock, product.slug, product.price) == (302, 7, "lamp-new-1", Decimal("12.50"))
+
+
+@pytest.mark.parametrize(("field", "value"), [("price", "0"), ("price", "-1"), ("sku", "TAKEN")])
+def test_product_form_explains_what_the_database_would_refuse(field: str, value: str, office: Client) -> None:
+    make_product(sku="TAKEN")
+    product = make_product()
+
+    answer = office.post(url(Product, "change", product.pk), product_form(product, **{field: value}))
+
+    assert answer.status_code == 200
+    assert answer.context["adminform"].form.errors != {}
+
+
+def test_products_are_withdrawn_instead_of_deleted(office: Client) -> None:
+    product = make_product()
+
+    deleted = office.post(url(Product, "delete", product.pk), {"post": "yes"})
+    withdrawn = office.post(url(Product, "changelist"), {"action": "withdraw", "_selected_action": [product.pk]})
+
+    product.refresh_from_db()
+    assert (deleted.status_code, product.is_active) == (403, False)
+    assert messages_of(withdrawn) == ["1 withdrawn; orders placed before are still fulfilled."]
+
+
+# --- Orders ---
+
+
+@pytest.mark.django_db(transaction=True)
+def test_orders_are_queued_again(office: Client, broker: Broker) -> None:
+    orders = [place_order() for _ in range(2)]
+
+    answer = office.post(
+        url(Order, "changelist"), {"action": "nudge", "_selected_action": [order.pk for order in orders]}
+    )
+
+    queued = sorted(kwargs["order_id"] for _, _, kwargs in broker.messages())
+    assert queued == [order.pk for order in orders]
+    assert messages_of(answer) == ["2 queued again."]
+    assert list(orders[0].events.filter(kind="nudged").values_list("detail", flat=True)) == ["by Sam"]
+
+
+def test_order_page_shows_items_payments_and_events(office: Client) -> None:
+    order = place_order(product=make_product(name="Storm lantern"))
+
+    page = office.get(url(Order, "change", order.pk)).content.decode()
+
+    assert [word in page for word in ("Storm lantern", "Visa ending 4242", "Order placed")] == [True] * 3
+
+
+# --- Celery ---
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "page"),
+    [
+        ("order_id", place_order, "admin:orders_order_change"),
+        ("report_id", make_report, "admin:reports_report_change"),
+        ("user_id", make_user, "admin:accounts_user_change"),
+        ("mail_id", make_mail, "admin:accounts_accountmail_change"),
+    ],
+)
+def test_task_result_leads_to_the_row_it_worked_on(
+    name: str, make: Callable[[], Model], page: str, office: Client
+) -> None:
+    row = make()
+    pk: object = row.pk if isinstance(row.pk, int) else str(row.pk)
+    make_result(task_kwargs=json.dumps(repr({name: pk})))
+
+    html = office.get(url(TaskResult, "changelist")).content.decode()
+
+    link = reverse(page, args=[row.pk])
+    assert f'<a href="{link}">{name.removesuffix("_id")} {str(row.pk)[:8]}</a>' in html
+    assert office.get(link).status_code == 200
+
+
+@pytest.mark.parametrize("kwargs", ["", "{}", None, "garbage"])
+def test_task_result_has_no_link_when_it_worked_on_no_row(kwargs: str | None, office: Client) -> None:
+    make_result(task_kwargs=kwargs)
+
+    assert office.get(url(TaskResult, "changelist")).status_code == 200
+
+
+def test_periodic_task_is_run_by_its_action(office: Client, broker: Broker) -> None:
+    task = make_periodic_task()
+
+    office.post(url(PeriodicTask, "changelist"), {"action": "run_tasks", "_selected_action": [task.pk]})
+
+    assert broker.messages() == [("default", "myproject.tasks.heartbeat", {})]
+
+
+def test_periodic_task_is_edited(office: Client) -> None:
+    task = make_periodic_task()
+    data = {"name": "Beat", "regtask": "myproject.tasks.heartbeat", "interval": task.interval.pk, "args": "[]"}
+
+    answer = office.post(url(PeriodicTask, "change", task.pk), data | {"kwargs": "{}", "headers": "{}", "priority": 3})
+
+    task.refresh_from_db()
+    assert (answer.status_code, task.priority, task.enabled) == (302, 3, False)

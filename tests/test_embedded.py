@@ -1,0 +1,257 @@
+"""The servers of a laptop: real ones, in folders of their own."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import environ
+import psutil
+import psycopg
+import pytest
+import redis as client
+from django.conf import settings
+
+from myproject import embedded
+from tests.shop import wait_for
+
+SERVERS = [embedded.Postgres, embedded.Redis]
+
+STARTER = """
+import os, signal, sys
+from pathlib import Path
+from myproject import embedded
+server = getattr(embedded, sys.argv[1])(Path(sys.argv[2]))
+server.start()
+print(server.process.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "var"
+    yield folder
+    if embedded.socket_dir(folder) != folder / "run":
+        shutil.rmtree(embedded.socket_dir(folder), ignore_errors=True)
+
+
+def pid_of(server: embedded.Server) -> int:
+    assert server.process is not None
+    return server.process.pid
+
+
+def is_alive(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def redis_of(home: Path) -> Any:
+    return client.Redis(unix_socket_path=str(embedded.socket_dir(home) / "redis.sock"), decode_responses=True)
+
+
+def postgres_of(home: Path, database: str = "postgres") -> psycopg.Connection[Any]:
+    return psycopg.connect(host=str(embedded.socket_dir(home)), user="postgres", dbname=database, autocommit=True)
+
+
+# --- One server, one owner ---
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_server_answers_while_it_runs_and_leaves_nothing_behind(kind: type[embedded.Server], home: Path) -> None:
+    with kind(home) as server:
+        pid, answered = pid_of(server), server.answers()
+
+    assert (answered, server.answers(), is_alive(pid)) == (True, False, False)
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_second_server_in_one_home_is_refused_in_one_line(kind: type[embedded.Server], home: Path) -> None:
+    with kind(home) as first:
+        with pytest.raises(embedded.Unavailable) as refused:
+            kind(home).start()
+
+        assert first.answers()
+    assert str(refused.value) == (
+        f"{kind.name} of this checkout already runs: use the terminal with `make run`, or stop it there."
+    )
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_orphan_is_stopped_and_replaced_when_its_starter_was_killed(kind: type[embedded.Server], home: Path) -> None:
+    started = subprocess.run(
+        [sys.executable, "-c", STARTER, kind.__name__, home], capture_output=True, text=True, cwd=settings.BASE_DIR
+    )
+    orphan = int(started.stdout)
+    before = is_alive(orphan)
+
+    with kind(home) as server:
+        after, pid = is_alive(orphan), pid_of(server)
+
+        assert server.answers()
+    assert (before, after, pid != orphan) == (True, False, True)
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_server_is_started_again_when_it_died(kind: type[embedded.Server], home: Path) -> None:
+    with kind(home) as server:
+        dead = pid_of(server)
+        psutil.Process(dead).kill()
+        assert server.process is not None
+        server.process.wait(10)
+
+        server.keep_running()
+
+        assert (pid_of(server) != dead, server.answers()) == (True, True)
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_server_is_left_alone_when_it_runs(kind: type[embedded.Server], home: Path) -> None:
+    with kind(home) as server:
+        pid = pid_of(server)
+
+        server.keep_running()
+
+        assert pid_of(server) == pid
+
+
+# --- Data ---
+
+
+def test_redis_keeps_its_data_when_it_is_restarted(home: Path) -> None:
+    with embedded.Redis(home), redis_of(home) as redis:
+        redis.set("a", "1")
+
+    with embedded.Redis(home), redis_of(home) as redis:
+        assert redis.get("a") == "1"
+
+
+def test_redis_keeps_its_data_when_it_is_killed(home: Path) -> None:
+    with embedded.Redis(home) as server, redis_of(home) as redis:
+        redis.set("a", "1")
+        wait_for(lambda: redis.info("persistence")["aof_pending_bio_fsync"] == 0, "the disk")
+        psutil.Process(pid_of(server)).kill()
+
+    with embedded.Redis(home), redis_of(home) as redis:
+        assert redis.get("a") == "1"
+
+
+def test_redis_throws_nothing_away_to_save_memory(home: Path) -> None:
+    with embedded.Redis(home), redis_of(home) as redis:
+        assert redis.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+
+
+def test_postgres_keeps_its_data_when_it_is_restarted(home: Path) -> None:
+    with embedded.Postgres(home) as server:
+        server.create_database("shop")
+        with postgres_of(home, "shop") as connection:
+            connection.execute("CREATE TABLE a AS SELECT 42 AS b")
+
+    with embedded.Postgres(home) as server:
+        server.create_database("shop")
+        with postgres_of(home, "shop") as connection:
+            assert connection.execute("SELECT b FROM a").fetchone() == (42,)
+
+
+def test_postgres_stops_at_once_when_a_client_stays(home: Path) -> None:
+    with embedded.Postgres(home) as server, postgres_of(home) as connection:
+        server.stop()
+
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("SELECT 1")
+
+
+# --- Places ---
+
+
+def test_socket_folder_is_in_the_home_when_that_is_short() -> None:
+    assert embedded.socket_dir(Path("/srv/shop/var")) == Path("/srv/shop/var/run")
+
+
+def test_socket_folder_is_short_and_its_own_when_the_home_is_deep(tmp_path: Path) -> None:
+    deep, other = tmp_path / ("d" * 100) / "var", tmp_path / ("e" * 100) / "var"
+
+    folders = [embedded.socket_dir(home) for home in (deep, other, deep)]
+
+    assert folders[0] == folders[2] != folders[1]
+    assert all(len(str(folder)) <= embedded.LONGEST_SOCKET_DIR for folder in folders)
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_server_runs_in_a_deep_folder(kind: type[embedded.Server], home: Path) -> None:
+    deep = home / ("d" * 100) / "with a blank"
+
+    with kind(deep) as server:
+        assert server.answers()
+    shutil.rmtree(embedded.socket_dir(deep))
+
+
+def test_addresses_name_the_sockets() -> None:
+    home = Path("/srv/my shop")
+
+    database = environ.Env.db_url_config(embedded.database_url(home, "books"))
+
+    assert (database["HOST"], database["NAME"], database["USER"]) == ("/srv/my shop/run", "books", "postgres")
+    assert embedded.broker_url(home) == "redis+socket:///srv/my%20shop/run/redis.sock"
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_server_listens_on_its_private_socket_only(kind: type[embedded.Server], home: Path) -> None:
+    with kind(home) as server:
+        open_ports = psutil.Process(pid_of(server)).net_connections("inet")
+        folder = embedded.socket_dir(home).stat()
+
+    assert [port for port in open_ports if port.status == psutil.CONN_LISTEN] == []
+    assert oct(folder.st_mode & 0o777) == "0o700"
+
+
+# --- What goes wrong ---
+
+
+def test_server_says_why_it_does_not_start(home: Path) -> None:
+    (home / "redis" / "appendonlydir").mkdir(parents=True)
+    (home / "redis" / "appendonly.aof").write_text("garbage that is no log\n" * 3)
+
+    with pytest.raises(embedded.Unavailable, match=r"redis does not start \(.+\); see .+redis.log") as refused:
+        embedded.Redis(home).start()
+
+    assert "\n" not in str(refused.value)
+
+
+def test_postgres_refuses_a_folder_that_is_something_else(home: Path) -> None:
+    (home / "postgres").mkdir(parents=True)
+    (home / "postgres" / "letter.txt").write_text("Dear …")
+
+    with pytest.raises(embedded.Unavailable, match="is not a PostgreSQL data folder"):
+        embedded.Postgres(home).start()
+
+    assert (home / "postgres" / "letter.txt").read_text() == "Dear …"
+
+
+def test_refused_server_may_be_started_later(home: Path) -> None:
+    second = embedded.Redis(home)
+    with embedded.Redis(home), pytest.raises(embedded.Unavailable):
+        second.start()
+
+    with second:
+        assert second.answers()
+
+
+@pytest.mark.parametrize("command", ["migrate", "sync_schedules", "seed_demo"])
+def test_manage_prints_one_line_when_the_database_is_down(command: str, tmp_path: Path) -> None:
+    nowhere = f"postgres://postgres@/{quote(str(tmp_path), safe='')}/shop"
+
+    done = subprocess.run(
+        [sys.executable, "manage.py", command],
+        env={"PATH": os.environ["PATH"], "DATABASE_URL": nowhere},
+        cwd=settings.BASE_DIR,
+        capture_output=True,
+        text=True,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith("The database does not answer (")
+    assert done.stderr.endswith("Start it with `make run`, or set DATABASE_URL.\n")
