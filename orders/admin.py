@@ -13,7 +13,10 @@ from .models import Kind, Order, OrderEvent, OrderItem, Payment, Product
 
 class ProductForm(forms.ModelForm):
     adjust_stock = forms.IntegerField(
-        required=False, initial=0, help_text="Units to add, or with a minus to take away; orders go on meanwhile."
+        required=False,
+        initial=0,
+        max_value=1_000_000,
+        help_text="Units to add, or with a minus to take away; orders go on meanwhile.",
     )
 
     def clean_adjust_stock(self) -> int:

@@ -6,7 +6,7 @@ import pytest
 from django.conf import settings
 from django.core.management import call_command
 from django.test import Client
-from django_celery_beat.models import IntervalSchedule, PeriodicTask, PeriodicTasks
+from django_celery_beat.models import IntervalSchedule, PeriodicTask
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from accounts.models import User
@@ -63,12 +63,12 @@ def processes(django_db_setup: None) -> Iterator[Shop]:
 @pytest.fixture
 def shop(processes: Shop, transactional_db: None) -> Iterator[Shop]:
     """The real processes, on this test's database, with the frequent schedules each second."""
-    processes.heal()
     call_command("sync_schedules")
     PeriodicTask.objects.filter(interval__isnull=False).update(
         interval=IntervalSchedule.objects.create(every=1, period=IntervalSchedule.SECONDS)
     )
-    PeriodicTasks.update_changed()
+    # Beat reads the schedules when it starts, so they come first.
+    processes.heal()
     yield processes
     processes.settle()
 

@@ -95,13 +95,18 @@ class Shop:
         wait_for(lambda: app.control.ping(timeout=1), "the worker")
 
     def settle(self) -> None:
-        """Stop beat, then wait until no message is queued or in a worker's hands."""
+        """Stop beat, wait until the worker is idle, and forget the messages that killed workers left behind."""
         self.running["beat"].terminate()
         self.running["beat"].wait(SECONDS)
         with app.connection_for_read() as broker:
             redis = broker.default_channel.client
             queues = [queue.name for queue in settings.CELERY_TASK_QUEUES]
-            wait_for(lambda: not any(map(redis.llen, queues)) and not redis.hlen("unacked"), "empty queues")
+            wait_for(lambda: not any(map(redis.llen, queues)) and self.is_idle(), "an idle worker")
+            redis.delete("unacked", "unacked_index")
+
+    def is_idle(self) -> bool:
+        active = app.control.inspect(timeout=1).active()
+        return bool(active) and not any(active.values())
 
     def sandbox(self, path: str, data: dict[str, Any] | None = None) -> Any:
         """Ask the sandbox's JSON pages; with data, post them."""

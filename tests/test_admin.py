@@ -11,7 +11,7 @@ from django.contrib import admin
 from django.contrib.auth.models import Group
 from django.contrib.messages import get_messages
 from django.db.models import Model
-from django.test import Client
+from django.test import Client, RequestFactory
 from django.urls import reverse
 from django.utils import timezone
 from django_celery_beat.models import (
@@ -184,6 +184,19 @@ def test_product_form_does_not_overwrite_stock_that_was_sold_meanwhile(office: C
     Product.objects.filter(pk=product.pk).adjust_stock(-4)
 
     office.post(url(Product, "change", product.pk), stale)
+
+    product.refresh_from_db()
+    assert (product.name, product.stock) == ("Lantern", 6)
+
+
+def test_product_form_does_not_overwrite_stock_that_is_sold_while_it_is_saved(staff: User) -> None:
+    product, desk, request = make_product(stock=10), admin.site._registry[Product], RequestFactory().post("/")
+    request.user = staff
+    form = desk.get_form(request, product, change=True)(product_form(product, name="Lantern"), instance=product)
+    edited = form.save(commit=False)
+    Product.objects.filter(pk=product.pk).adjust_stock(-4)
+
+    desk.save_model(request, edited, form, change=True)
 
     product.refresh_from_db()
     assert (product.name, product.stock) == ("Lantern", 6)

@@ -30,6 +30,7 @@ class Provider(ThreadingHTTPServer):
     """Gives the same answer to everybody, and remembers the requests; no answer at all where it is None."""
 
     daemon_threads = True
+    request_queue_size = 64
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)

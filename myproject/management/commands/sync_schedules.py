@@ -25,7 +25,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, check: bool = False, **options: Any) -> None:
         changes = [*self.sync_declared(), *self.disable_removed()]
         if check and changes:
-            transaction.set_rollback(True)
+            # Leaves the transaction, which takes the changes back.
             raise CommandError(f"Run `manage.py sync_schedules`, it would: {'; '.join(changes)}.")
         for change in changes:
             self.stdout.write(change)

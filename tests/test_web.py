@@ -1,0 +1,130 @@
+"""What holds for all pages: templates, Flower's door, the demo data."""
+
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.core.management import call_command
+from django.template.loader import get_template
+from django.test import Client
+
+from accounts.models import User
+from myproject.flower import _staff_id
+from orders.models import Product
+from orders.templatetags.shop import money
+from tests.factories import make_user
+
+ROOT = settings.BASE_DIR / "templates"
+TEMPLATES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.*"))
+# Mail programs know no style sheets.
+PAGES = [path for path in TEMPLATES if path.suffix == ".html" and "email" not in str(path.parent) + path.stem[:6]]
+INLINE = {
+    "script": re.compile(r"<script(?![^>]*\bsrc=)", re.IGNORECASE),
+    "style attribute": re.compile(r"""\sstyle\s*=\s*["']""", re.IGNORECASE),
+    "style element": re.compile(r"<style", re.IGNORECASE),
+    "event handler": re.compile(r"""\son\w+\s*=\s*["']""", re.IGNORECASE),
+    "address of another site": re.compile(r"""(?:src|href)=["'](?:https?:)?//""", re.IGNORECASE),
+}
+
+
+@pytest.mark.parametrize("what", INLINE)
+def test_pages_have_nothing_that_the_content_security_policy_forbids(what: str) -> None:
+    guilty = [str(path) for path in PAGES if INLINE[what].search((ROOT / path).read_text())]
+
+    assert len(PAGES) > 40
+    assert guilty == []
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=str)
+def test_template_compiles(path: Path) -> None:
+    assert get_template(str(path)).origin.name == str(ROOT / path)  # type: ignore[attr-defined]
+
+
+def test_each_form_that_posts_carries_a_csrf_token() -> None:
+    bare = [
+        str(path)
+        for path in PAGES
+        for form in re.findall(r'<form[^>]*method="post".*?</form>', (ROOT / path).read_text(), re.DOTALL)
+        if "{% csrf_token %}" not in form
+    ]
+
+    assert bare == []
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "shown"), [("1250", "EUR", "€ 1,250.00"), ("0.5", "USD", "$ 0.50"), ("9", "CHF", "CHF 9.00")]
+)
+def test_money_is_shown_as_a_person_writes_it(amount: str, currency: str, shown: str) -> None:
+    assert money(Decimal(amount), currency) == shown
+
+
+# --- Flower's door ---
+
+
+@pytest.mark.django_db
+def test_flower_is_entered_by_staff(login: Callable[[User], Client], staff: User) -> None:
+    answer = login(staff).get("/flower/")
+
+    assert (answer.status_code, answer["Location"]) == (302, f"{settings.FLOWER_URL}/login")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("fields", "enters"),
+    [
+        ({"is_staff": True}, True),
+        ({"is_staff": False}, False),
+        ({"is_staff": True, "is_active": False}, False),
+    ],
+)
+def test_flower_knows_staff_by_their_session(
+    fields: dict[str, bool], enters: bool, login: Callable[[User], Client]
+) -> None:
+    person = make_user()
+    client = login(person)
+    User.objects.filter(pk=person.pk).update(**fields)
+
+    assert _staff_id(client.session.session_key) == (person.pk if enters else None)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("key", [None, "", "nothing", "x" * 40])
+def test_flower_knows_nobody_without_a_session(key: str | None) -> None:
+    assert _staff_id(key) is None
+
+
+# --- Demo data ---
+
+
+@pytest.mark.django_db
+def test_seed_demo_twice_is_once() -> None:
+    for _ in range(2):
+        call_command("seed_demo")
+
+    assert sorted(User.objects.values_list("email", "is_staff")) == [
+        ("customer@example.com", False),
+        ("staff@example.com", True),
+    ]
+    assert Product.objects.count() == len((settings.BASE_DIR / "orders/catalogue.csv").read_text().splitlines()) - 1
+
+
+@pytest.mark.django_db
+def test_seed_demo_leaves_what_is_there() -> None:
+    call_command("seed_demo")
+    Product.objects.update(stock=0, name="Renamed")
+
+    call_command("seed_demo")
+
+    assert set(Product.objects.values_list("stock", "name")) == {(0, "Renamed")}
+
+
+@pytest.mark.django_db
+def test_seed_demo_makes_no_people_when_somebody_is_there() -> None:
+    make_user(email="owner@example.com")
+
+    call_command("seed_demo")
+
+    assert list(User.objects.values_list("email", flat=True)) == ["owner@example.com"]
