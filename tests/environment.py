@@ -1,6 +1,7 @@
 """A pytest plugin that points the settings at servers of the tests' own, whatever is set outside."""
 
 import os
+import random
 import shutil
 import socket
 import tempfile
@@ -16,8 +17,9 @@ PORTS = (8000, 5555, 8001, 1025)
 
 
 def free_offset() -> int:
-    """Return a PORT_OFFSET whose four ports are all free."""
-    return next(offset for offset in range(20_000, 40_000, 7) if all(is_free(port + offset) for port in PORTS))
+    """Return a PORT_OFFSET whose four ports are all free, seldom the same for two runs that start together."""
+    offsets = random.sample(range(10_000, 50_000, 10), 1000)
+    return next(offset for offset in offsets if all(is_free(port + offset) for port in PORTS))
 
 
 def is_free(port: int) -> bool:
