@@ -18,7 +18,7 @@ check: install ## Lint, format, types, import contracts, migrations, deploy chec
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 	@# No database is needed to compare models and migrations; Django warns that it found none.
 	@$(BIN)/python -W "ignore:Got an error checking" manage.py makemigrations --check --dry-run --skip-checks
 	@env -u VAR_DIR DEBUG=false SECRET_KEY=$$(head -c 48 /dev/urandom | base64 -w0) ALLOWED_HOSTS=shop.example.com \
