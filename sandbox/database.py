@@ -1,6 +1,7 @@
 """One SQLite file that survives the death of the process at any line."""
 
 import sqlite3
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +9,9 @@ from pathlib import Path
 
 def connect(folder: Path, schemas: list[str]) -> sqlite3.Connection:
     folder.mkdir(parents=True, exist_ok=True)
-    database = sqlite3.connect(folder / "sandbox.sqlite3", isolation_level=None)
+    # Another version with other tables finds a file of its own, and leaves this one as it is.
+    version = zlib.crc32("".join(schemas).encode())
+    database = sqlite3.connect(folder / f"sandbox-{version:08x}.sqlite3", isolation_level=None)
     database.row_factory = sqlite3.Row
     database.execute("PRAGMA journal_mode = WAL")
     # An answer is sent only after its effect is on the disk, even if the whole machine stops now.
