@@ -243,10 +243,13 @@ class Redis(Server):
 
     def answers(self) -> bool:
         from redis import Redis as Client
+        from redis.backoff import NoBackoff
         from redis.exceptions import RedisError
+        from redis.retry import Retry
 
         try:
-            with Client(unix_socket_path=str(self.sockets / "redis.sock"), socket_timeout=1) as client:
+            address = str(self.sockets / "redis.sock")
+            with Client(unix_socket_path=address, socket_timeout=1, retry=Retry(NoBackoff(), 0)) as client:
                 return bool(client.ping())
         except (RedisError, OSError):
             return False

@@ -1,7 +1,7 @@
 from typing import Any
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
@@ -42,7 +42,8 @@ class ProductAdmin(admin.ModelAdmin):
             obj.save(update_fields=[name for name in form.changed_data if name != "adjust_stock"])
         else:
             obj.save()
-        Product.objects.filter(pk=obj.pk).adjust_stock(form.cleaned_data["adjust_stock"])
+        if not Product.objects.filter(pk=obj.pk).adjust_stock(form.cleaned_data["adjust_stock"]):
+            self.message_user(request, "The stock stays: what you took away was sold meanwhile.", messages.ERROR)
 
     def has_delete_permission(self, request: HttpRequest, obj: Product | None = None) -> bool:
         return False

@@ -1,6 +1,7 @@
 from typing import Any
 
 from django import forms
+from django.utils import timezone
 
 from .models import Report
 
@@ -18,4 +19,6 @@ class ReportForm(forms.ModelForm):
         start, end = cleaned.get("start"), cleaned.get("end")
         if start and end and end < start:
             self.add_error("end", "The last day is before the first day.")
+        elif end and end > timezone.localdate():
+            self.add_error("end", "The last day is still to come.")
         return cleaned

@@ -50,6 +50,10 @@ for variable in ("SITE_URL", "FLOWER_URL", "SANDBOX_URL", "EMAIL_URL", "STRIPE_A
     os.environ.pop(variable, None)
 
 
+# whitenoise warns when nothing was collected yet.
+(HOME / "static").mkdir()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def servers() -> Iterator[tuple[embedded.Postgres, embedded.Redis]]:
     with embedded.Postgres(HOME) as postgres, embedded.Redis(HOME) as redis:

@@ -382,6 +382,7 @@ def test_report_form_works_when_the_broker_is_away(office: Client, broker: Broke
         ("", "2026-01-01", "start", "This field is required."),
         ("2026-01-01", "2026-02-30", "end", "Enter a valid date."),
         ("0000-00-00", "2026-01-01", "start", "Enter a valid date."),
+        ("2026-01-01", "9999-12-31", "end", "The last day is still to come."),
     ],
 )
 def test_report_form_explains_when_the_days_are_impossible(
@@ -393,9 +394,8 @@ def test_report_form_explains_when_the_days_are_impossible(
     assert answer.context["form"].errors == {field: [message]}
 
 
-@pytest.mark.parametrize(("start", "end"), [("0001-01-01", "0001-01-02"), ("9999-12-30", "9999-12-31")])
-def test_report_ends_when_its_days_are_at_the_edge_of_the_calendar(start: str, end: str, office: Client) -> None:
-    answer = ask(office, start, end)
+def test_report_ends_when_its_days_are_at_the_edge_of_the_calendar(office: Client) -> None:
+    answer = ask(office, "0001-01-01", "0001-01-02")
     report = Report.objects.get()
 
     tasks.generate_report.apply(kwargs={"report_id": str(report.pk)})
