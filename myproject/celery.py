@@ -48,7 +48,7 @@ class Task(DjangoTask):
         transaction.on_commit(publish, robust=True)
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
-        log.error("%s failed for good, %s, task %s: %r", self.name, kwargs or args, task_id, exc)
+        log.error("%s gave up, %s, task %s: %r", self.name, kwargs or args, task_id, exc)
 
 
 app = Celery("myproject", task_cls=Task)

@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import signal
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -52,6 +53,9 @@ for variable in ("SITE_URL", "FLOWER_URL", "SANDBOX_URL", "EMAIL_URL", "STRIPE_A
 
 # whitenoise warns when nothing was collected yet.
 (HOME / "static").mkdir()
+# Ended by a time limit or a closed window, the tests still stop what they started.
+for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

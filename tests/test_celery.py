@@ -239,7 +239,7 @@ def test_task_that_failed_for_good_says_so_with_its_reference(fail: Task, caplog
     fail.apply(kwargs={"error": "permanent"}, task_id="task-1")
 
     assert [record.getMessage() for record in caplog.records if record.name == "myproject.celery"] == [
-        "tests.fail failed for good, {'error': 'permanent'}, task task-1: PermanentError('never')"
+        "tests.fail gave up, {'error': 'permanent'}, task task-1: PermanentError('never')"
     ]
 
 
