@@ -1,0 +1,254 @@
+"""Each trap of `manage.py check` is sprung once; the shop itself springs none."""
+
+import os
+import subprocess
+import sys
+import time
+from collections import ChainMap
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from celery import Celery
+from django.conf import settings
+from django.core.checks import CheckMessage, run_checks
+from django.core.management import call_command
+from django.db import connection
+from django_celery_beat.models import IntervalSchedule, PeriodicTask
+from kombu import Queue
+
+from myproject import checks
+from myproject.celery import app
+from myproject.checks import TRAPS, Entry, Setup
+from tests.broker import Broker
+
+pytest_plugins = ["tests.broker"]
+
+NOWHERE = "redis://127.0.0.1:1/0"
+SHOP = checks.this_setup()
+
+
+def conf(**changes: Any) -> Setup:
+    """Return the shop with other settings of Celery's."""
+    return replace(SHOP, conf=ChainMap(changes, app.conf))
+
+
+def task(**options: Any) -> Setup:
+    """Return the shop with one more task."""
+
+    def sample() -> None:
+        pass
+
+    made = Celery(set_as_current=False, fixups=[]).task(name="sample", lazy=False, acks_late=True, **options)(sample)
+    return replace(SHOP, tasks={**SHOP.tasks, "sample": made})
+
+
+def entry(**names: str) -> Setup:
+    return replace(SHOP, entries=[Entry("A schedule", **{"task": "myproject.tasks.add"} | names)])
+
+
+def database(**options: Any) -> Setup:
+    return replace(SHOP, databases={"default": options})
+
+
+def options(**changes: Any) -> Setup:
+    return conf(broker_transport_options=SHOP.conf["broker_transport_options"] | changes)
+
+
+LIMITS = {"soft_time_limit": 10, "time_limit": 20}
+
+# Each with what is wrong and a word of its message.
+WRONG: list[tuple[str, Setup, str]] = [
+    ("E001", conf(task_soft_time_limit=1800), "all tasks: soft limit 1800, hard limit 1800"),
+    ("E001", conf(task_soft_time_limit=None), "all tasks"),
+    ("E001", task(soft_time_limit=20, time_limit=10), "sample"),
+    ("E001", task(time_limit=10), "sample: soft limit None"),
+    ("E002", conf(task_time_limit=3600), "all tasks"),
+    ("E002", conf(task_time_limit=None, task_soft_time_limit=None), "all tasks: hard limit None"),
+    ("E002", options(visibility_timeout=60), "visibility time-out 60"),
+    ("E002", task(soft_time_limit=10, time_limit=3600), "sample"),
+    ("E003", conf(task_reject_on_worker_lost=True, task_retry_on_worker_lost=False), "all tasks"),
+    ("E003", task(**LIMITS, reject_on_worker_lost=True), "sample"),
+    ("E003", task(**LIMITS, retry_on_worker_lost=True, max_retries=None), "sample"),
+    ("E004", conf(task_acks_on_timeout=False), "all tasks"),
+    ("E004", conf(task_acks_on_failure_or_timeout=False), "all tasks"),
+    ("E004", task(**LIMITS, acks_on_timeout=False), "sample"),
+    ("E005", options(socket_timeout=None), "no socket_timeout"),
+    ("E005", options(socket_connect_timeout=None), "no socket_connect_timeout"),
+    ("E006", conf(accept_content=["json", "pickle"]), "accept_content"),
+    ("E006", conf(result_accept_content=["application/x-python-serialize"]), "result_accept_content"),
+    ("E006", conf(task_serializer="pickle"), "task_serializer"),
+    ("E006", conf(result_serializer="pickle"), "result_serializer"),
+    ("E007", Setup(eviction_policy="allkeys-lru"), "allkeys-lru"),
+    ("E008", entry(task="myproject.tasks.ad"), "myproject.tasks.ad"),
+    ("E009", conf(task_routes={"orders.tasks.proces_order": {"queue": "orders"}}), "proces_order"),
+    ("E009", conf(task_routes=[{"*.tasks.sent_*": "mail"}]), "sent_"),
+    ("E010", conf(task_routes={"*.tasks.*": {"queue": "mial"}}), "mial"),
+    ("E010", conf(task_routes={"*.tasks.*": "mial"}), "mial"),
+    ("E010", conf(task_routes={"*.tasks.*": {"queue": Queue("mial")}}), "mial"),
+    ("E010", conf(task_default_queue="celery"), "task_default_queue"),
+    ("E010", entry(queue="mial"), "A schedule"),
+    ("E011", replace(conf(task_always_eager=True), debug=False), "task_always_eager"),
+    ("E012", database(CONN_MAX_AGE=600), "default"),
+    ("W001", conf(task_create_missing_queues=True), "task_create_missing_queues"),
+    ("W002", replace(SHOP, names=["task_signing"]), "CELERY_TASK_SIGNING"),
+    ("W003", replace(database(OPTIONS={"pool": True}), in_worker=True), "default"),
+    ("W004", Setup(unanswered=["The broker does not answer: refused"]), "refused"),
+]
+
+RIGHT: dict[str, Setup] = {
+    "eager mode on a laptop": conf(task_always_eager=True),
+    "no limit where the message is acknowledged first": conf(
+        task_acks_late=False, task_time_limit=None, task_soft_time_limit=None
+    ),
+    "no limit where no message comes back by itself": conf(
+        broker_url="amqp://localhost", broker_transport_options={}, task_time_limit=None, task_soft_time_limit=None
+    ),
+    "a pool in the web": database(OPTIONS={"pool": True}),
+    "a new connection for each task": replace(database(), conf=ChainMap({"db_reuse_max": None}, app.conf)),
+    "signed messages": conf(accept_content=["auth"], task_serializer="auth"),
+    "a route that is a function": conf(task_routes=[lambda name, *args, **kwargs: None]),
+    "queues as a mapping": conf(task_queues={name: {} for name in ("default", "orders", "mail", "reports")}),
+    "a worker loss that ends": task(**LIMITS, reject_on_worker_lost=True, retry_on_worker_lost=True, max_retries=3),
+    "nothing at all": Setup(),
+}
+
+
+def ids(messages: Collection[CheckMessage]) -> list[str]:
+    return [str(message.id).removeprefix("celery.") for message in messages]
+
+
+@pytest.mark.parametrize(("number", "setup", "word"), WRONG)
+def test_check_finds_the_trap_and_no_other(number: str, setup: Setup, word: str) -> None:
+    (message,) = checks.found(setup)
+
+    assert ids([message]) == [number]
+    assert word in message.msg
+    assert message.is_serious() == number.startswith("E")
+    assert message.hint
+
+
+@pytest.mark.parametrize("setup", RIGHT.values(), ids=RIGHT.keys())
+def test_check_says_nothing_about_what_is_right(setup: Setup) -> None:
+    assert checks.found(setup) == []
+
+
+def test_each_trap_is_sprung_here() -> None:
+    sprung = {f"celery.{number}" for number, _, _ in WRONG}
+
+    assert sprung == {trap.id for trap in TRAPS}
+    assert len(TRAPS) == len(sprung)
+
+
+def test_shop_is_clean_and_needs_no_server_to_say_so() -> None:
+    # Nothing here may use the database: pytest-django would fail the test.
+    assert run_checks(tags=["celery"], include_deployment_checks=True) == []
+
+
+@pytest.mark.django_db
+def test_shop_is_clean_when_its_servers_are_asked(broker: Broker) -> None:
+    call_command("sync_schedules")
+
+    assert run_checks(tags=["celery"], include_deployment_checks=True, databases=["default"]) == []
+
+
+def test_check_reads_the_schedules_of_the_settings() -> None:
+    schedule = {"Sum": {"task": "myproject.tasks.ad", "schedule": 60, "options": {"queue": "mial"}}}
+
+    entries = checks.beat_entries({"beat_schedule": schedule})
+
+    assert ids(checks.found(replace(SHOP, entries=entries))) == ["E008", "E010"]
+
+
+@pytest.mark.django_db
+def test_check_reads_the_enabled_schedules_of_the_database() -> None:
+    interval = IntervalSchedule.objects.create(every=1, period=IntervalSchedule.DAYS)
+    PeriodicTask.objects.create(name="Wrong", task="myproject.tasks.ad", queue="mial", interval=interval)
+    PeriodicTask.objects.create(name="Off", task="myproject.tasks.ad", enabled=False, interval=interval)
+
+    messages = run_checks(tags=["celery"], databases=["default"])
+
+    assert ids(messages) == ["E008", "E010"]
+    assert "'Wrong' in the database" in messages[0].msg
+    assert run_checks(tags=["celery"]) == []
+
+
+@pytest.mark.django_db
+def test_check_of_a_new_database_finds_no_schedules() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE django_celery_beat_periodictask CASCADE")
+
+    assert run_checks(tags=["celery"], databases=["default"]) == []
+
+
+@pytest.fixture
+def forgetful_broker(broker: Broker) -> Iterator[None]:
+    """The broker with a memory policy that throws messages away."""
+    with app.connection_for_write() as link:
+        redis = link.default_channel.client
+        redis.config_set("maxmemory-policy", "allkeys-lru")
+        yield
+        redis.config_set("maxmemory-policy", "noeviction")
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("forgetful_broker")
+def test_check_asks_the_broker_with_deploy_and_database_only() -> None:
+    asked = run_checks(tags=["celery"], include_deployment_checks=True, databases=["default"])
+
+    assert ids(asked) == ["E007"]
+    assert run_checks(tags=["celery"], include_deployment_checks=True) == []
+    assert run_checks(tags=["celery"], databases=["default"]) == []
+
+
+def said(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of the shop to its end, with other environment variables."""
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=settings.BASE_DIR,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_check_only_warns_when_the_servers_do_not_answer() -> None:
+    started = time.monotonic()
+
+    done = said(
+        *("manage.py", "check", "--tag", "celery", "--deploy", "--database", "default"),
+        DATABASE_URL="postgres://127.0.0.1:1/shop",
+        CELERY_BROKER_URL=NOWHERE,
+    )
+
+    assert done.returncode == 0
+    assert "The database does not answer: " in done.stderr
+    assert "The broker does not answer: " in done.stderr
+    assert done.stderr.count("celery.W004") == 2
+    assert time.monotonic() - started < 20
+
+
+def test_worker_does_not_start_with_an_error() -> None:
+    done = said("-m", "celery", "-A", "myproject", "worker", ORDER_LEASE_SECONDS="4000", DATABASE_POOL="true")
+
+    assert done.returncode == 1
+    assert "(celery.E002) orders.tasks.process_order" in done.stderr
+    assert "(celery.W003) The database 'default' has a pool" in done.stderr
+
+
+def test_docs_list_each_trap() -> None:
+    document = (settings.BASE_DIR / "docs" / "checks.md").read_text()
+
+    assert document.endswith(table())
+
+
+def table() -> str:
+    rows = [f"| `{trap.id}` | {trap.danger} | {trap.hint} | {link(trap.seen)} |" for trap in sorted(TRAPS)]
+    return "\n".join(["| id | what goes wrong | what to set | seen |", "|---|---|---|---|", *rows]) + "\n"
+
+
+def link(seen: str) -> str:
+    return f"[{seen}](https://github.com/{seen.replace('#', '/issues/')})" if seen else ""
