@@ -18,6 +18,7 @@ from django.core.management.base import BaseCommand, SystemCheckError
 from django.db import DatabaseError, connections, router
 from django_celery_beat.models import PeriodicTask
 from kombu.exceptions import OperationalError as BrokerError
+from redis.exceptions import RedisError
 
 from .celery import SCHEDULES, app
 
@@ -312,12 +313,14 @@ def own_policies(tasks: Mapping[str, Any]) -> list[Policy]:
 
 def kills_without_warning(policy: Policy) -> bool:
     soft, hard = policy.soft_time_limit, policy.time_limit
-    return bool(hard) and not (soft and hard and soft < hard)
+    return bool(hard and not (soft and soft < hard))
 
 
 def repeats_for_ever(policy: Policy) -> bool:
-    ends = policy.retry_on_worker_lost and policy.max_retries is not None
-    return bool(policy.acks_late and (policy.reject_on_worker_lost or policy.retry_on_worker_lost) and not ends)
+    # A retry comes first, and needs no late acknowledgement.
+    if policy.retry_on_worker_lost:
+        return policy.max_retries is None
+    return bool(policy.acks_late and policy.reject_on_worker_lost)
 
 
 def uses_redis(setup: Setup) -> bool:
@@ -377,7 +380,7 @@ def check_broker(databases: Collection[str] | None = None, **kwargs: Any) -> lis
         return []
     try:
         return found(Setup(eviction_policy=eviction_policy()))
-    except (BrokerError, OSError) as error:
+    except (BrokerError, RedisError, OSError) as error:
         return found(Setup(unanswered=[no_answer("broker", error)]))
 
 
@@ -433,7 +436,7 @@ def periodic_tasks(databases: Collection[str]) -> list[Entry]:
 
 
 def eviction_policy() -> str:
-    """Ask Redis; raise `BrokerError` or `OSError` when it does not answer."""
+    """Ask Redis; raise `BrokerError`, `RedisError` or `OSError` when it does not answer."""
     with app.connection_for_write() as connection:
         connection.ensure_connection(max_retries=1, reraise_as_library_errors=True)
         # INFO, since hosted servers often refuse CONFIG.

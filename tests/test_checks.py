@@ -17,6 +17,7 @@ from django.core.management import call_command
 from django.db import connection
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
 from kombu import Queue
+from redis.exceptions import NoPermissionError
 
 from myproject import checks
 from myproject.celery import app
@@ -40,7 +41,9 @@ def task(**options: Any) -> Setup:
     def sample() -> None:
         pass
 
-    made = Celery(set_as_current=False, fixups=[]).task(name="sample", lazy=False, acks_late=True, **options)(sample)
+    made = Celery(set_as_current=False, fixups=[]).task(name="sample", lazy=False, **{"acks_late": True} | options)(
+        sample
+    )
     return replace(SHOP, tasks={**SHOP.tasks, "sample": made})
 
 
@@ -71,6 +74,7 @@ WRONG: list[tuple[str, Setup, str]] = [
     ("E003", conf(task_reject_on_worker_lost=True, task_retry_on_worker_lost=False), "all tasks"),
     ("E003", task(**LIMITS, reject_on_worker_lost=True), "sample"),
     ("E003", task(**LIMITS, retry_on_worker_lost=True, max_retries=None), "sample"),
+    ("E003", task(**LIMITS | {"acks_late": False}, retry_on_worker_lost=True, max_retries=None), "sample"),
     ("E004", conf(task_acks_on_timeout=False), "all tasks"),
     ("E004", conf(task_acks_on_failure_or_timeout=False), "all tasks"),
     ("E004", task(**LIMITS, acks_on_timeout=False), "sample"),
@@ -200,6 +204,15 @@ def test_check_asks_the_broker_with_deploy_and_database_only() -> None:
     assert ids(asked) == ["E007"]
     assert run_checks(tags=["celery"], include_deployment_checks=True) == []
     assert run_checks(tags=["celery"], databases=["default"]) == []
+
+
+def test_check_only_warns_when_the_broker_may_not_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> str:
+        raise NoPermissionError("this user has no permissions to run the 'info' command")
+
+    monkeypatch.setattr(checks, "eviction_policy", refuse)
+
+    assert ids(checks.check_broker(databases=["default"])) == ["W004"]
 
 
 def said(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
