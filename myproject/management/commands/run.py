@@ -41,7 +41,7 @@ class Command(BaseCommand):
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         # A window that is closed is a Ctrl-C.
         signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-        with ExitStack() as stack:
+        with suppress(KeyboardInterrupt), ExitStack() as stack:
             try:
                 servers = [stack.enter_context(server) for server in needed_servers()]
             except embedded.Unavailable as error:
