@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 # Before the app is made, so that the `celery` program finds the settings without being told.
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "myproject.settings")
 
-from celery import Celery, signals
+from celery import Celery, current_task, signals
 from celery.contrib.django.task import DjangoTask
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.schedules import crontab
@@ -49,6 +49,11 @@ class Task(DjangoTask):
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         log.error("%s gave up, %s, task %s: %r", self.name, kwargs or args, task_id, exc)
+
+
+def worker_name() -> str:
+    """Return the name of the worker whose task runs now; empty outside of tasks."""
+    return (current_task.request.hostname or "")[:120] if current_task else ""
 
 
 app = Celery("myproject", task_cls=Task)

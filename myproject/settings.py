@@ -184,6 +184,8 @@ DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="Lantern & Loom <shop
 STRIPE_API_KEY = env.str("STRIPE_API_KEY", default="sk_test_sandbox" if DEBUG else "")
 # Empty means Stripe itself.
 STRIPE_API_BASE = env.str("STRIPE_API_BASE", default=f"http://127.0.0.1:{SANDBOX_PORT}" if DEBUG else "")
+# Signs the provider's webhooks; while it is empty all of them are refused.
+STRIPE_WEBHOOK_SECRET = env.str("STRIPE_WEBHOOK_SECRET", default="whsec_sandbox" if DEBUG else "")
 STRIPE_TIMEOUT_SECONDS = env.float("STRIPE_TIMEOUT_SECONDS", default=10)
 
 # --- The shop ------------------------------------------------------------------------------------------------
@@ -192,6 +194,9 @@ CURRENCY = "EUR"
 # How long a worker may hold an order. It is also the hard time limit of `process_order`, so that no worker
 # can still be busy with an order that the sweep hands to another one.
 ORDER_LEASE = timedelta(seconds=env.int("ORDER_LEASE_SECONDS", default=30))
+# The provider remembers an idempotency key for a day. An order that is still open then is a person's: to ask once
+# more with a forgotten key could charge twice.
+ORDER_GIVEN_UP_AFTER = timedelta(days=1)
 REPORT_LEASE = timedelta(seconds=env.int("REPORT_LEASE_SECONDS", default=600))
 
 # --- Celery: each setting with its reason --------------------------------------------------------------------

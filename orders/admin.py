@@ -1,13 +1,15 @@
+from collections.abc import Callable
 from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 
 from myproject.admin import ReadOnlyAdmin
 
-from . import tasks
+from . import services, tasks
 from .models import Kind, Order, OrderEvent, OrderItem, Payment, Product
 
 
@@ -72,26 +74,36 @@ class ItemLines(Lines):
 
 class PaymentLines(Lines):
     model = Payment
-    fields = ["attempt", "card", "amount", "currency", "status", "provider_id", "reason", "created_at"]
+    fields = ["attempt", "card", "amount", "currency", "status", "provider_id", "refund_id", "reason", "created_at"]
     show_change_link = True
 
 
 class EventLines(Lines):
     model = OrderEvent
-    fields = ["created_at", "kind", "detail", "task_id"]
+    fields = ["created_at", "kind", "detail", "task_id", "worker"]
     ordering = ["created_at", "pk"]
+
+
+class NeedsPerson(admin.SimpleListFilter):
+    title = parameter_name = "needs a person"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("yes", "Yes"), ("no", "No")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(flagged_at__isnull=self.value() == "no") if self.value() else queryset
 
 
 @admin.register(Order)
 class OrderAdmin(ReadOnlyAdmin):
-    list_display = ["reference", "customer", "status", "total", "currency", "created_at", "completed_at"]
-    list_filter = ["status", "created_at"]
+    list_display = ["reference", "customer", "status", "total", "currency", "created_at", "completed_at", "flag_reason"]
+    list_filter = [NeedsPerson, "status", "created_at"]
     list_select_related = ["customer"]
     search_fields = ["reference", "customer__email"]
     ordering = ["-created_at", "-pk"]
     date_hierarchy = "created_at"
     inlines = [ItemLines, PaymentLines, EventLines]
-    actions = ["nudge"]
+    actions = ["nudge", "replay", "replay_payment", "refund", "unflag"]
 
     @admin.action(description="Queue again")
     def nudge(self, request: HttpRequest, orders: QuerySet[Order]) -> None:
@@ -100,6 +112,45 @@ class OrderAdmin(ReadOnlyAdmin):
         for pk in ids:
             tasks.process_order.delay_on_commit(order_id=pk)
         self.message_user(request, f"{len(ids)} queued again.")
+
+    @admin.action(description="Start rejected orders again")
+    def replay(self, request: HttpRequest, orders: QuerySet[Order]) -> None:
+        count = self._each(request, orders, services.replay, tasks.process_order)
+        self.message_user(request, f"{count} started again; others were not rejected.")
+
+    @admin.action(description="Charge the same card again, where the payment failed")
+    def replay_payment(self, request: HttpRequest, orders: QuerySet[Order]) -> HttpResponse | None:
+        if "confirmed" not in request.POST:
+            return self._confirm(request, orders, "replay_payment", "Charge the same card again")
+        count = self._each(request, orders, services.replay_payment, tasks.process_order)
+        self.message_user(request, f"{count} will be charged again; for others no payment has failed.")
+        return None
+
+    @admin.action(description="Refund")
+    def refund(self, request: HttpRequest, orders: QuerySet[Order]) -> HttpResponse | None:
+        if "confirmed" not in request.POST:
+            return self._confirm(request, orders, "refund", "Refund all that was paid")
+        count = self._each(request, orders, services.want_refund, tasks.refund_order)
+        self.message_user(request, f"{count} will be refunded; for others nothing was paid, or it is under way.")
+        return None
+
+    @admin.action(description="Settled: no longer needs a person")
+    def unflag(self, request: HttpRequest, orders: QuerySet[Order]) -> None:
+        count = Order.objects.filter(pk__in=orders).unflag(f"by {request.user}")
+        self.message_user(request, f"{count} settled.")
+
+    def _each(
+        self, request: HttpRequest, orders: QuerySet[Order], change: Callable[[Order, str], bool], task: Any
+    ) -> int:
+        """Change each order for itself, and queue the task of those that changed; return how many did."""
+        changed = [order for order in orders.order_by("pk") if change(order, str(request.user))]
+        for order in changed:
+            task.delay_on_commit(order_id=order.pk)
+        return len(changed)
+
+    def _confirm(self, request: HttpRequest, orders: QuerySet[Order], action: str, title: str) -> HttpResponse:
+        context = {"title": title, "orders": orders.order_by("pk"), "action": action, "opts": self.model._meta}
+        return render(request, "admin/orders/confirm.html", self.admin_site.each_context(request) | context)
 
 
 @admin.register(Payment)
@@ -113,8 +164,8 @@ class PaymentAdmin(ReadOnlyAdmin):
 
 @admin.register(OrderEvent)
 class OrderEventAdmin(ReadOnlyAdmin):
-    list_display = ["created_at", "order", "kind", "detail", "task_id"]
-    list_filter = ["kind", "created_at"]
+    list_display = ["created_at", "order", "kind", "detail", "task_id", "worker"]
+    list_filter = ["kind", "created_at", "worker"]
     list_select_related = ["order"]
     search_fields = ["order__reference", "task_id"]
     ordering = ["-created_at", "-pk"]

@@ -15,6 +15,8 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.text import slugify
 
+from myproject.alerts import alert
+from myproject.celery import worker_name
 from myproject.mail import MailQuerySet, OwesMail
 
 log = logging.getLogger(__name__)
@@ -79,13 +81,14 @@ class Status(models.TextChoices):
 # From where an order may come to each status. Every change of status goes through `OrderQuerySet.move`, which
 # obeys this table.
 MAY_BECOME = {
-    Status.PENDING: [Status.PAYMENT_FAILED],
+    Status.PENDING: [Status.PAYMENT_FAILED, Status.REJECTED],
     Status.PROCESSING: [Status.PENDING],
     Status.COMPLETED: [Status.PROCESSING],
     Status.REJECTED: [Status.PENDING],
     Status.PAYMENT_FAILED: [Status.PROCESSING],
     Status.CANCELLED: [Status.PENDING, Status.PAYMENT_FAILED],
-    Status.REFUNDED: [Status.COMPLETED],
+    # Also from *processing*: the provider may have charged a wrong amount, or be faster with its refund than we.
+    Status.REFUNDED: [Status.COMPLETED, Status.PROCESSING],
 }
 OPEN = [Status.PENDING, Status.PROCESSING]
 
@@ -101,6 +104,40 @@ class OrderQuerySet(MailQuerySet):
         """Open orders that nobody works on although their time has come."""
         return self.open().filter(due_at__lte=timezone.now())
 
+    def young(self) -> Self:
+        """What the machine may still end by itself: not flagged, and not older than the provider's memory of keys."""
+        return self.filter(flagged_at=None, opened_at__gt=timezone.now() - settings.ORDER_GIVEN_UP_AFTER)
+
+    def old(self) -> Self:
+        """What waits for a person to be told of it: not flagged, and older than the provider's memory of keys."""
+        return self.filter(flagged_at=None, opened_at__lte=timezone.now() - settings.ORDER_GIVEN_UP_AFTER)
+
+    def flagged(self) -> Self:
+        return self.filter(flagged_at__isnull=False)
+
+    def flag(self, reason: str, *, task_id: str = "") -> list[str]:
+        """Hand these orders to a person, each once for the same reason, and alert once for all; return who is new."""
+        reason = reason[:200]
+        with transaction.atomic():
+            fresh = self.exclude(flagged_at__isnull=False, flag_reason=reason).select_for_update().order_by("pk")
+            flagged = {order.pk: order.reference for order in fresh.only("pk", "reference")}
+            everybody = self.model._base_manager.filter(pk__in=flagged)
+            everybody.update(flagged_at=timezone.now(), flag_reason=reason)
+            OrderEvent.objects.record(flagged, Kind.FLAGGED, detail=reason, task_id=task_id)
+            if flagged:
+                some = ", ".join(list(flagged.values())[:20])
+                message = f"{len(flagged)} ({some}): {reason}"
+                transaction.on_commit(lambda: alert("Orders that need a person", message), robust=True)
+        return list(flagged.values())
+
+    def unflag(self, detail: str = "") -> int:
+        """Take the flags off; return how many there were."""
+        with transaction.atomic():
+            ids = list(self.flagged().select_for_update().order_by("pk").values_list("pk", flat=True))
+            self.model._base_manager.filter(pk__in=ids).update(flagged_at=None, flag_reason="")
+            OrderEvent.objects.record(ids, Kind.SETTLED, detail=detail)
+        return len(ids)
+
     def claim(self, claimant: str, first: int, limit: int) -> list[int]:
         """Take order `first` and up to `limit` others that wait, for `settings.ORDER_LEASE`; return their ids.
 
@@ -109,9 +146,11 @@ class OrderQuerySet(MailQuerySet):
         """
         now = timezone.now()
         free = self.open().filter(Q(claimed_by="") | Q(due_at__lte=now) | Q(claimed_by=claimant))
+        rows = free.select_for_update(skip_locked=True)
         with transaction.atomic():
-            rows = free.select_for_update(skip_locked=True).values_list("pk", flat=True)
-            ids = list(rows.filter(pk=first)) + list(rows.exclude(pk=first).order_by("due_at")[: limit - 1])
+            others = rows.young().exclude(pk=first).order_by("due_at")
+            ids = list(rows.filter(pk=first).values_list("pk", flat=True))
+            ids += others.values_list("pk", flat=True)[: limit - 1]
             self.filter(pk__in=ids).update(claimed_by=claimant, due_at=now + settings.ORDER_LEASE)
         return ids
 
@@ -146,6 +185,9 @@ class Order(OwesMail):
     completed_at = models.DateTimeField(null=True, blank=True)
     claimed_by = models.CharField(max_length=40, blank=True, help_text="The task that works on it, if any.")
     due_at = models.DateTimeField(null=True, blank=True, help_text="When the sweep takes it up if nobody did before.")
+    opened_at = models.DateTimeField(default=timezone.now, help_text="When it last became pending.")
+    flagged_at = models.DateTimeField("needs a person since", null=True, blank=True)
+    flag_reason = models.CharField(max_length=200, blank=True)
 
     objects = OrderQuerySet.as_manager()
 
@@ -168,6 +210,7 @@ class Order(OwesMail):
             models.Index(fields=["due_at"], name="order_open", condition=Q(status__in=OPEN)),
             models.Index(fields=["customer", "-created_at", "-id"], name="order_of_customer"),
             models.Index(fields=["completed_at"], name="order_completed_at"),
+            models.Index(fields=["flagged_at"], name="order_flagged", condition=Q(flagged_at__isnull=False)),
         ]
 
     def __str__(self) -> str:
@@ -185,6 +228,15 @@ class Order(OwesMail):
         return self.status in MAY_BECOME[Status.CANCELLED]
 
     @property
+    def can_refund(self) -> bool:
+        """Makes a query."""
+        return any(payment.can_refund for payment in self.payments.all())
+
+    @property
+    def can_replay(self) -> bool:
+        return self.status == Status.REJECTED
+
+    @property
     def can_retry_payment(self) -> bool:
         return self.status == Status.PAYMENT_FAILED
 
@@ -192,9 +244,11 @@ class Order(OwesMail):
         """Cancel the order; False when it is too late. What is pending or unpaid holds no stock."""
         return bool(self._self().move(Status.CANCELLED, "You cancelled this order."))
 
-    def mark_pending(self) -> bool:
-        """Start over after a failed payment; False when the order is no longer there."""
-        return bool(self._self().move(Status.PENDING, due_at=first_look()))
+    def mark_pending(self, after: Status = Status.PAYMENT_FAILED) -> bool:
+        """Start over after a failed payment, or a rejection; False when the order is no longer there."""
+        return bool(
+            self._self().filter(status=after).move(Status.PENDING, due_at=first_look(), opened_at=timezone.now())
+        )
 
     def _self(self) -> OrderQuerySet:
         return Order.objects.filter(pk=self.pk)
@@ -240,15 +294,36 @@ class Card(models.TextChoices):
 class PaymentStatus(models.TextChoices):
     STARTED = "started", "Started"
     SUCCEEDED = "succeeded", "Succeeded"
+    # Money has moved, but not what the order costs: only a person can say what is right.
+    MISMATCHED = "mismatched", "Wrong amount"
     DECLINED = "declined", "Declined"
     REFUNDED = "refunded", "Refunded"
+
+
+# At most one attempt of an order is any of these.
+ALIVE = [PaymentStatus.STARTED, PaymentStatus.SUCCEEDED, PaymentStatus.MISMATCHED]
+
+
+class PaymentQuerySet(models.QuerySet["Payment"]):
+    def refundable(self) -> Self:
+        """Payments that the provider holds money of."""
+        charged = [PaymentStatus.SUCCEEDED, PaymentStatus.MISMATCHED]
+        return self.filter(status__in=charged).exclude(provider_id="")
+
+    def refund_wanted(self) -> Self:
+        return self.refundable().filter(refund_due_at__isnull=False)
+
+    def refund_overdue(self) -> Self:
+        """Refunds that nobody works on although their time has come."""
+        return self.refund_wanted().filter(refund_due_at__lte=timezone.now())
 
 
 class Payment(models.Model):
     """One attempt of a customer to pay. Its key is committed before the provider is asked.
 
     However often the machine asks again, the key stays, so that the provider charges once; a customer who tries
-    another card starts a new attempt with a new key.
+    another card starts a new attempt with a new key. A refund has a key of its own, written down when it is asked
+    for; `refund_due_at` None: no refund is wanted, or it has ended.
     """
 
     order = models.ForeignKey(Order, on_delete=models.CASCADE, related_name="payments")
@@ -257,24 +332,42 @@ class Payment(models.Model):
     card = models.CharField(max_length=60, choices=Card.choices)
     amount = models.DecimalField(max_digits=11, decimal_places=2)
     currency = models.CharField(max_length=3)
-    status = models.CharField(max_length=9, choices=PaymentStatus.choices, default=PaymentStatus.STARTED)
+    status = models.CharField(max_length=10, choices=PaymentStatus.choices, default=PaymentStatus.STARTED)
     provider_id = models.CharField(max_length=60, blank=True, db_index=True)
     reason = models.CharField(max_length=200, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
+    refund_key = models.UUIDField(unique=True, null=True, blank=True, editable=False)
+    refund_wanted_at = models.DateTimeField(null=True, blank=True)
+    refund_due_at = models.DateTimeField(null=True, blank=True, help_text="When the sweep asks for the refund again.")
+    refund_id = models.CharField(max_length=60, blank=True)
+
+    objects = PaymentQuerySet.as_manager()
 
     class Meta:
         constraints = [
             models.UniqueConstraint(fields=["order", "attempt"], name="payment_attempt_once"),
             models.UniqueConstraint(
                 fields=["order"],
-                condition=Q(status__in=[PaymentStatus.STARTED, PaymentStatus.SUCCEEDED]),
+                condition=Q(status__in=ALIVE),
                 name="payment_one_alive_per_order",
             ),
             models.CheckConstraint(condition=Q(amount__gt=0), name="payment_amount_positive"),
+            models.CheckConstraint(
+                condition=Q(refund_due_at=None) | Q(refund_key__isnull=False, refund_wanted_at__isnull=False),
+                name="payment_refund_has_key",
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["refund_due_at"], name="payment_refund_due", condition=Q(refund_due_at__isnull=False)),
         ]
 
     def __str__(self) -> str:
         return f"{self.order_id}, attempt {self.attempt}"
+
+    @property
+    def can_refund(self) -> bool:
+        charged = self.status in (PaymentStatus.SUCCEEDED, PaymentStatus.MISMATCHED)
+        return charged and bool(self.provider_id) and self.refund_due_at is None
 
     @property
     def card_label(self) -> str:
@@ -285,7 +378,7 @@ class Kind(models.TextChoices):
     """What can happen to an order, in the words that its customer reads."""
 
     PLACED = "placed", "Order placed"
-    PENDING = "pending", "Another card was given"
+    PENDING = "pending", "Waiting to be processed again"
     PROCESSING = "processing", "Stock reserved, charging your card"
     RETRY = "retry", "The payment provider did not answer, trying again"
     COMPLETED = "completed", "Payment received, order completed"
@@ -295,6 +388,11 @@ class Kind(models.TextChoices):
     REFUNDED = "refunded", "Payment refunded"
     CONFIRMED = "confirmed", "Confirmation mailed"
     NUDGED = "nudged", "Queued again"
+    INTERRUPTED = "interrupted", "Interrupted, trying again"
+    REPLAYED = "replayed", "Started again by our staff"
+    REFUND_WANTED = "refund_wanted", "Refund asked for"
+    FLAGGED = "flagged", "Our staff is looking into it"
+    SETTLED = "settled", "Our staff has looked into it"
 
 
 class OrderEventQuerySet(models.QuerySet[Any]):
@@ -310,7 +408,9 @@ class OrderEvent(models.Model):
     order = models.ForeignKey(Order, on_delete=models.CASCADE, related_name="events")
     kind = models.CharField(max_length=14, choices=Kind.choices)
     detail = models.CharField(max_length=300, blank=True, help_text="For staff; the customer reads the kind's label.")
-    task_id = models.CharField(max_length=40, blank=True)
+    task_id = models.CharField(max_length=40, blank=True, help_text="Or the id of the provider's webhook.")
+    # By itself, since whoever records an event need not know where it runs.
+    worker = models.CharField(max_length=120, blank=True, default=worker_name)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     objects = OrderEventQuerySet.as_manager()
@@ -321,6 +421,13 @@ class OrderEvent(models.Model):
     @property
     def title(self) -> str:
         return self.get_kind_display()
+
+    @property
+    def origin(self) -> str:
+        """Who wrote this line: a task, or a webhook of the payment provider."""
+        if not self.task_id:
+            return ""
+        return f"{'webhook' if self.task_id.startswith('evt_') else 'task'} {self.task_id}"
 
 
 def total_of(items: Iterable[OrderItem]) -> Decimal:

@@ -1,16 +1,22 @@
 """The payment provider: one function for each of its verbs. Minor units exist in this file only."""
 
-from collections.abc import Sequence
+import logging
+import re
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from functools import cache
+from typing import Any, NamedTuple
 
 import stripe
 from django.conf import settings
+from django.db import models
 
 from myproject.errors import PermanentError, TemporaryError
 
 from .models import Payment
+
+log = logging.getLogger(__name__)
 
 # Charges of one set that wait for the provider side by side.
 SIDE_BY_SIDE = 16
@@ -24,6 +30,38 @@ class Declined(PermanentError):
     """The bank said no; the customer may try another card."""
 
 
+class Mismatch(PermanentError):
+    """The provider charged, but not what was asked for; `provider_id` says where."""
+
+    def __init__(self, message: str, provider_id: str) -> None:
+        super().__init__(message)
+        self.provider_id = provider_id
+
+
+class NotGenuine(Exception):
+    """A webhook that the provider has not sent, or not lately, or that nobody can read; the message says which."""
+
+
+class News(models.TextChoices):
+    CHARGED = "charged"
+    REFUNDED = "refunded"
+    PARTLY_REFUNDED = "partly_refunded"
+    REFUND_FAILED = "refund_failed"
+
+
+class Notice(NamedTuple):
+    """What the provider says of one payment by itself; `order` and `attempt` are "" and 0 where we told it none."""
+
+    news: News
+    event_id: str
+    provider_id: str
+    amount: Decimal
+    currency: str
+    order: str
+    attempt: int
+    refund_id: str = ""
+
+
 def charge_all(payments: Sequence[Payment]) -> list[Outcome]:
     """Charge the payments side by side; return for each its provider id, or the error that it ended with."""
     with ThreadPoolExecutor(max_workers=min(SIDE_BY_SIDE, max(len(payments), 1))) as pool:
@@ -33,7 +71,7 @@ def charge_all(payments: Sequence[Payment]) -> list[Outcome]:
 def charge(payment: Payment) -> str:
     """Charge the card and return the provider's id.
 
-    May be repeated: the provider answers for a key it knows what it answered before. Raises `Declined`,
+    May be repeated: the provider answers for a key it knows what it answered before. Raises `Declined`, `Mismatch`,
     `PermanentError`, or `TemporaryError` where it is unknown whether money has moved.
     """
     try:
@@ -58,7 +96,100 @@ def charge(payment: Payment) -> str:
     if intent.status != "succeeded":
         # No money has moved: the bank wants to see the customer, and this shop sends nobody to a bank.
         raise Declined("Your bank wants to confirm this payment itself. Please use another card.")
-    return intent.id
+    amount = _major_units(intent.amount_received, intent.currency)
+    return accept(payment, intent.id, amount, intent.currency)
+
+
+def accept(payment: Payment, provider_id: str, amount: Decimal, currency: str) -> str:
+    """Return the provider's id of a charge that is what the payment asked for. Raises `Mismatch`."""
+    if (amount, currency.upper()) != (payment.amount, payment.currency):
+        asked = f"{payment.amount} {payment.currency}"
+        raise Mismatch(f"The provider charged {amount} {currency.upper()} instead of {asked}.", provider_id)
+    return provider_id
+
+
+def refund(payment: Payment) -> str:
+    """Give back all that was charged and return the provider's id of the refund, "" where it was given back before.
+
+    May be repeated, as `charge` may. Raises `PermanentError`, or `TemporaryError` where the outcome is unknown.
+    """
+    try:
+        refunded = _client().v1.refunds.create(
+            {
+                "payment_intent": payment.provider_id,
+                "metadata": {"order": payment.order.reference, "attempt": str(payment.attempt)},
+            },
+            {"idempotency_key": str(payment.refund_key)},
+        )
+    except (stripe.InvalidRequestError, stripe.IdempotencyError) as error:
+        if error.code == "charge_already_refunded":
+            return ""
+        raise PermanentError(f"The payment provider refused the refund: {error.user_message}") from error
+    except stripe.StripeError as error:
+        raise TemporaryError(f"The payment provider did not answer ({type(error).__name__}).") from error
+    # A refund may stay "pending" for days: the provider has taken it on, and a webhook tells if the bank refuses.
+    if refunded.status in ("failed", "canceled"):
+        raise PermanentError(f"The refund {refunded.id} has {refunded.status}.")
+    return refunded.id
+
+
+# --- Webhooks ---
+
+
+def read_notice(body: bytes, signature: str) -> Notice | None:
+    """Read a webhook; None where it is genuine but says nothing to us. Raises `NotGenuine`."""
+    try:
+        event = stripe.Webhook.construct_event(
+            body, signature, settings.STRIPE_WEBHOOK_SECRET, api_key=settings.STRIPE_API_KEY
+        ).to_dict()
+        return _read(event)
+    except stripe.SignatureVerificationError as error:
+        raise NotGenuine("its signature is missing, wrong or old") from error
+    except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
+        # Nothing of it is checked yet, so whatever it lacks shows up as one of these.
+        raise NotGenuine("it cannot be read") from error
+
+
+def _read(event: Mapping[str, Any]) -> Notice | None:
+    kind, thing = event["type"], event["data"]["object"]
+    match kind:
+        case "payment_intent.succeeded":
+            return _notice(event, News.CHARGED, thing["id"], thing["amount_received"])
+        case "charge.refunded":
+            news = News.REFUNDED if thing["refunded"] else News.PARTLY_REFUNDED
+            return _notice(event, news, thing["payment_intent"], thing["amount_refunded"])
+        case "refund.updated" | "refund.failed" if "order" in thing["metadata"]:
+            # A refund of ours. Whatever else was refunded, `charge.refunded` tells.
+            states = {"succeeded": News.REFUNDED, "failed": News.REFUND_FAILED, "canceled": News.REFUND_FAILED}
+            if thing["status"] in states:
+                return _notice(event, states[thing["status"]], thing["payment_intent"], thing["amount"], thing["id"])
+    log.info("Webhook %s says nothing to us: %s", event["id"], kind)
+    return None
+
+
+def _notice(event: Mapping[str, Any], news: News, provider_id: str, units: int, refund_id: str = "") -> Notice:
+    thing = event["data"]["object"]
+    order, attempt = str(thing["metadata"].get("order", "")), str(thing["metadata"].get("attempt", ""))
+    if not all(re.fullmatch(r"\w{1,60}", name) for name in (event["id"], provider_id)):
+        raise ValueError("not an id")
+    return Notice(
+        news=news,
+        event_id=event["id"],
+        provider_id=provider_id,
+        amount=_major_units(int(units), thing["currency"]),
+        currency=thing["currency"].upper(),
+        order=order if re.fullmatch(r"[0-9A-Z-]{1,9}", order) else "",
+        attempt=int(attempt) if re.fullmatch(r"[0-9]{1,4}", attempt) else 0,
+        refund_id=refund_id[:60],
+    )
+
+
+def outcome_of(notice: Notice, payment: Payment) -> Outcome:
+    """Return what the provider's notice of a charge means for the payment, as `charge` would have ended."""
+    try:
+        return accept(payment, notice.provider_id, notice.amount, notice.currency)
+    except Mismatch as error:
+        return error
 
 
 def _outcome(payment: Payment) -> Outcome:
@@ -82,3 +213,7 @@ def _client() -> stripe.StripeClient:
 
 def _minor_units(amount: Decimal, currency: str) -> int:
     return int(amount if currency in WITHOUT_MINOR_UNIT else amount * 100)
+
+
+def _major_units(units: int, currency: str) -> Decimal:
+    return Decimal(units) if currency.upper() in WITHOUT_MINOR_UNIT else Decimal(units) / 100

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
@@ -14,6 +15,8 @@ from myproject.errors import PermanentError, TemporaryError
 
 from . import payments
 from .models import (
+    ALIVE,
+    Card,
     Kind,
     Order,
     OrderEvent,
@@ -52,7 +55,8 @@ def place_order(customer: User, quantities: Mapping[Product, int], card: str, to
 
 
 def start_payment(order: Order, card: str, attempt: int = 1) -> None:
-    Payment.objects.create(order=order, card=card, attempt=attempt, amount=order.total, currency=order.currency)
+    # The forms offer these cards only; nothing else that names one, such as somebody else's, is ever charged.
+    Payment.objects.create(order=order, card=Card(card), attempt=attempt, amount=order.total, currency=order.currency)
 
 
 def pay_again(order: Order, card: str) -> bool:
@@ -61,6 +65,28 @@ def pay_again(order: Order, card: str) -> bool:
         if not order.mark_pending():
             return False
         start_payment(order, card, attempt=order.payments.count() + 1)
+    return True
+
+
+def replay(order: Order, by: str) -> bool:
+    """Start a rejected order over, since stock may have come back; False when it is not rejected.
+
+    The attempt and its key stay: a rejected order was never charged, so its key was never sent.
+    """
+    with transaction.atomic():
+        if not order.mark_pending(after=Status.REJECTED):
+            return False
+        OrderEvent.objects.record([order.pk], Kind.REPLAYED, detail=f"by {by}")
+    return True
+
+
+def replay_payment(order: Order, by: str) -> bool:
+    """Try the card of a failed payment once more, as a new attempt with a new key; False when nothing has failed."""
+    last = order.payments.order_by("-attempt")[:1].get()
+    with transaction.atomic():
+        if not pay_again(order, last.card):
+            return False
+        OrderEvent.objects.record([order.pk], Kind.REPLAYED, detail=f"with the same card, by {by}")
     return True
 
 
@@ -121,6 +147,8 @@ def settle(outcomes: Mapping[Payment, payments.Outcome], task_id: str) -> list[i
     for payment, outcome in outcomes.items():
         if isinstance(outcome, TemporaryError):
             OrderEvent.objects.record([payment.order_id], Kind.RETRY, detail=str(outcome), task_id=task_id)
+        elif isinstance(outcome, payments.Mismatch):
+            hold(payment, outcome, task_id)
         elif isinstance(outcome, PermanentError) and fail(payment, str(outcome), task_id):
             failed.append(payment.order_id)
     release(failed)
@@ -140,7 +168,27 @@ def complete(charged: Mapping[Payment, str], task_id: str) -> list[int]:
     for payment in paid:
         payment.status, payment.provider_id = PaymentStatus.SUCCEEDED, charged[payment]
     Payment.objects.bulk_update(paid, ["status", "provider_id"])
+    flag_strays({payment: charged[payment] for payment in charged if payment.order_id not in completed}, task_id)
     return completed
+
+
+def flag_strays(charged: Mapping[Payment, str], task_id: str) -> None:
+    """Flag orders that money was taken for without their row knowing; the same charge told twice is none of them."""
+    if not charged:
+        return
+    for payment in Payment.objects.filter(pk__in=[payment.pk for payment in charged]).select_related("order"):
+        if payment.provider_id != charged[payment]:
+            told = f"The provider charged attempt {payment.attempt} as {charged[payment]}"
+            reason = f"{told}, but the order is {payment.order.status} and that charge is not on record."
+            Order.objects.filter(pk=payment.order_id).flag(reason, task_id=task_id)
+
+
+def hold(payment: Payment, mismatch: payments.Mismatch, task_id: str) -> None:
+    """Stop at a charge of a wrong amount: the order is never completed by it, and a person decides."""
+    Payment.objects.filter(pk=payment.pk, status=PaymentStatus.STARTED).update(
+        status=PaymentStatus.MISMATCHED, provider_id=mismatch.provider_id, reason=str(mismatch)[:200]
+    )
+    Order.objects.filter(pk=payment.order_id).flag(str(mismatch), task_id=task_id)
 
 
 def fail(payment: Payment, reason: str, task_id: str) -> bool:
@@ -165,3 +213,134 @@ def release(order_ids: Iterable[int]) -> None:
 def lock_products(ids: Iterable[int]) -> dict[int, Product]:
     """Lock the products, always in the order of their keys, so that two workers cannot wait for each other."""
     return {p.pk: p for p in Product.objects.filter(pk__in=ids).select_for_update().order_by("pk")}
+
+
+# --- Refunding ---
+
+
+def want_refund(order: Order, by: str) -> bool:
+    """Write down that the order is to be refunded, with the key of the refund; False when there is nothing to do."""
+    with transaction.atomic():
+        lock([order.pk])
+        payment = order.payments.refundable().filter(refund_due_at=None).first()
+        if payment is None:
+            return False
+        # The key is new only where the provider has refused the one before: an unknown outcome is asked for again.
+        payment.refund_key = payment.refund_key or uuid.uuid4()
+        payment.refund_wanted_at, payment.refund_due_at, payment.reason = timezone.now(), first_look(), ""
+        payment.save(update_fields=["refund_key", "refund_wanted_at", "refund_due_at", "reason"])
+        OrderEvent.objects.record([order.pk], Kind.REFUND_WANTED, detail=f"by {by}")
+    return True
+
+
+def refund(order_id: int, task_id: str) -> bool:
+    """Refund the order, if that is wanted; True when this call ended it.
+
+    Raises `TemporaryError` where the outcome is unknown: the same key is asked again.
+    """
+    wanted = Payment.objects.refund_wanted().filter(order=order_id)
+    # While this attempt lasts, the sweep need not look.
+    wanted.update(refund_due_at=first_look())
+    payment = wanted.select_related("order").first()
+    if payment is None:
+        log.info("Order %s: no refund is wanted", order_id)
+        return False
+    try:
+        refund_id = payments.refund(payment)
+    except TemporaryError as error:
+        OrderEvent.objects.record([order_id], Kind.RETRY, detail=f"Refund: {error}", task_id=task_id)
+        raise
+    except PermanentError as error:
+        fail_refund(payment, str(error), task_id)
+        return False
+    return settle_refund(payment, payment.provider_id, refund_id, task_id)
+
+
+@transaction.atomic
+def settle_refund(payment: Payment, provider_id: str, refund_id: str, task_id: str) -> bool:
+    """End the order as refunded and put its goods back on sale; False when that was done before.
+
+    The goods go back because this shop refunds what has not left it. What a customer sends back is counted in by
+    hand, in the admin.
+    """
+    lock([payment.order_id])
+    order = Order.objects.filter(pk=payment.order_id)
+    # A confirmation that was not sent by now would only confuse.
+    if not order.move(Status.REFUNDED, task_id=task_id, mail_due_at=None):
+        return False
+    release([payment.order_id])
+    Payment.objects.filter(pk=payment.pk).update(
+        status=PaymentStatus.REFUNDED, provider_id=provider_id, refund_id=refund_id, refund_due_at=None
+    )
+    return True
+
+
+@transaction.atomic
+def fail_refund(payment: Payment, reason: str, task_id: str) -> None:
+    """End a refund that the provider refuses; staff may ask for another, with a new key."""
+    lock([payment.order_id])
+    ended = {"refund_due_at": None, "refund_key": None, "reason": reason[:200]}
+    if Payment.objects.refund_wanted().filter(pk=payment.pk).update(**ended):
+        Order.objects.filter(pk=payment.order_id).flag(reason, task_id=task_id)
+
+
+# --- What the provider says by itself ---
+
+
+@transaction.atomic
+def record(notice: payments.Notice) -> list[int]:
+    """Write down a webhook, as the task would have; return the orders that are completed by it.
+
+    Task and webhook meet at the same row by the same conditional updates: whoever comes second changes nothing.
+    """
+    payment = find_payment(notice)
+    if payment is None:
+        log.warning("Webhook %s is about a payment of somebody else: %s", notice.event_id, notice.provider_id)
+        return []
+    lock([payment.order_id])
+    payment.refresh_from_db(fields=["status", "provider_id"])
+    if notice.news == payments.News.CHARGED:
+        return settle({payment: payments.outcome_of(notice, payment)}, notice.event_id)
+    record_refund(payment, notice)
+    return []
+
+
+def find_payment(notice: payments.Notice) -> Payment | None:
+    """Find the payment by the provider's id, or by what we told of it, where its id is not on record yet."""
+    known = Payment.objects.select_related("order")
+    told = known.filter(order__reference=notice.order, attempt=notice.attempt)
+    return known.filter(provider_id=notice.provider_id).first() or told.first()
+
+
+def record_refund(payment: Payment, notice: payments.Notice) -> None:
+    """Write down a refund; one of a charge that the order does not live by leaves the order alone."""
+    order = Order.objects.filter(pk=payment.order_id)
+    if notice.news == payments.News.REFUND_FAILED:
+        order.flag(f"The refund {notice.refund_id} has failed at the bank.", task_id=notice.event_id)
+    elif payment.status not in ALIVE or payment.provider_id not in ("", notice.provider_id):
+        log.info("Webhook %s: nothing to refund for order %s", notice.event_id, payment.order)
+    elif notice.news == payments.News.PARTLY_REFUNDED:
+        given, of = f"{notice.amount} {notice.currency}", f"{payment.amount} {payment.currency}"
+        order.flag(f"The provider has refunded {given} of {of}.", task_id=notice.event_id)
+    else:
+        settle_refund(payment, notice.provider_id, notice.refund_id, notice.event_id)
+
+
+# --- Handing to a person ---
+
+
+def give_up_old_orders() -> list[str]:
+    """Flag what the machine should no longer try by itself; return the references of what is new."""
+    old = Order.objects.left_behind().old()
+    reason = "Open for more than a day. Look for its charge at the provider before you queue it again."
+    return old.flag(reason) + give_up_old_refunds()
+
+
+@transaction.atomic
+def give_up_old_refunds() -> list[str]:
+    wanted_before = timezone.now() - settings.ORDER_GIVEN_UP_AFTER
+    old = Payment.objects.refund_overdue().filter(refund_wanted_at__lte=wanted_before)
+    orders = list(old.values_list("order", flat=True))
+    lock(orders)
+    old.filter(order__in=orders).update(refund_due_at=None)
+    return Order.objects.filter(pk__in=orders).flag("Its refund got no answer for a day. Ask for it once more.")

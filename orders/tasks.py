@@ -1,20 +1,33 @@
+from contextlib import suppress
 from typing import Any
 
 from celery import shared_task
 from django.conf import settings
+from django.db import DatabaseError
 
 from myproject import mail
 from myproject.celery import Task
+from myproject.errors import TemporaryError
 
 from . import emails, services
-from .models import Kind, Order, OrderEvent
+from .models import Kind, Order, OrderEvent, Payment
 
 # Orders that one wake-up takes along: fifty at a time drain a backlog far faster than one by one.
 SET = 50
 LEASE_SECONDS = settings.ORDER_LEASE.total_seconds()
 
 
-@shared_task(bind=True, soft_time_limit=LEASE_SECONDS * 0.8, time_limit=LEASE_SECONDS)
+class OrderTask(Task):
+    """Shows on the order's time line why its task is tried again."""
+
+    def on_retry(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        # What the provider failed in is on the time line already; the database may be what has failed.
+        if not isinstance(exc, TemporaryError):
+            with suppress(DatabaseError):
+                OrderEvent.objects.record([kwargs["order_id"]], Kind.INTERRUPTED, detail=repr(exc), task_id=task_id)
+
+
+@shared_task(base=OrderTask, bind=True, soft_time_limit=LEASE_SECONDS * 0.8, time_limit=LEASE_SECONDS)
 def process_order(self: Task, *, order_id: int) -> dict[str, Any]:
     """Process an order, and others that wait. Safe to repeat: each step resumes from its row, a charge has its key."""
     claimed = Order.objects.claim(self.request.id, first=order_id, limit=SET)
@@ -26,6 +39,12 @@ def process_order(self: Task, *, order_id: int) -> dict[str, Any]:
     return {"claimed": len(claimed), "completed": len(processed.completed)}
 
 
+@shared_task(base=OrderTask, bind=True, soft_time_limit=LEASE_SECONDS * 0.8, time_limit=LEASE_SECONDS)
+def refund_order(self: Task, *, order_id: int) -> dict[str, Any]:
+    """Refund an order that staff wants refunded. Safe to repeat: the refund has its key, the row ends once."""
+    return {"refunded": services.refund(order_id, task_id=self.request.id)}
+
+
 @shared_task(bind=True, soft_time_limit=50, time_limit=60, ignore_result=True)
 def send_order_confirmation(self: Task, *, order_id: int) -> None:
     """Confirm a completed order by mail. Safe to repeat: the row is claimed, and remembers that it was sent."""
@@ -35,8 +54,11 @@ def send_order_confirmation(self: Task, *, order_id: int) -> None:
 
 @shared_task(ignore_result=True)
 def check_pending_orders() -> None:
-    """Queue again what was left behind: open orders and unsent confirmations. Safe to repeat: so is each of them."""
-    for pk in Order.objects.left_behind().order_by("due_at").values_list("pk", flat=True)[:500]:
+    """Queue again what was left behind, and hand to a person what is too old. Safe to repeat: so is each of them."""
+    services.give_up_old_orders()
+    for pk in Order.objects.left_behind().young().order_by("due_at").values_list("pk", flat=True)[:500]:
         process_order.delay(order_id=pk)
+    for pk in Payment.objects.refund_overdue().order_by("refund_due_at").values_list("order", flat=True)[:500]:
+        refund_order.delay(order_id=pk)
     for pk in Order.objects.mail_due().order_by("mail_due_at").values_list("pk", flat=True)[:500]:
         send_order_confirmation.delay(order_id=pk)

@@ -17,4 +17,8 @@ urlpatterns = [
     path("orders/<slug:reference>/pay/", views.pay, name="pay"),
     path("orders/<slug:reference>/cancel/", views.cancel, name="cancel"),
     path("orders/<slug:reference>/nudge/", views.nudge, name="nudge"),
+    path("orders/<slug:reference>/refund/", views.refund, name="refund"),
+    path("orders/<slug:reference>/replay/", views.replay, name="replay"),
+    path("orders/<slug:reference>/unflag/", views.unflag, name="unflag"),
+    path("webhooks/payments/", views.payment_webhook, name="payment-webhook"),
 ]

@@ -6,12 +6,13 @@ from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import cache_control
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from accounts.models import User
 from myproject.web import staff_only
 
-from . import services, tasks
+from . import payments, services, tasks
 from .basket import Basket
 from .forms import CardForm, CheckoutForm, ProductFilter, QuantityForm, categories
 from .models import Kind, Order, OrderEvent, Product
@@ -147,16 +148,69 @@ def nudge(request: HttpRequest, reference: str) -> HttpResponse:
     return redirect(order)
 
 
+@require_http_methods(["GET", "POST"])
+@staff_only
+def refund(request: HttpRequest, reference: str) -> HttpResponse:
+    """Ask whether the order is really to be refunded; by POST, refund it."""
+    order = get_object_or_404(Order, reference=reference)
+    if request.method == "GET" and order.can_refund:
+        return render(request, "orders/refund.html", {"order": order})
+    if request.method == "POST" and services.want_refund(order, by=str(request.user)):
+        tasks.refund_order.delay_on_commit(order_id=order.pk)
+    else:
+        messages.info(request, "There is nothing to refund for this order now.")
+    return redirect(order)
+
+
+@require_POST
+@staff_only
+def replay(request: HttpRequest, reference: str) -> HttpResponse:
+    order = get_object_or_404(Order, reference=reference)
+    if services.replay(order, by=str(request.user)):
+        tasks.process_order.delay_on_commit(order_id=order.pk)
+    else:
+        messages.info(request, "Only a rejected order can be started again.")
+    return redirect(order)
+
+
+@require_POST
+@staff_only
+def unflag(request: HttpRequest, reference: str) -> HttpResponse:
+    order = get_object_or_404(Order, reference=reference)
+    Order.objects.filter(pk=order.pk).unflag(f"by {request.user}")
+    return redirect(order)
+
+
+# --- The payment provider ---
+
+
+@csrf_exempt
+@login_not_required
+@require_POST
+def payment_webhook(request: HttpRequest) -> HttpResponse:
+    """Take what the provider says. Whatever is not from it is answered 400, which Django logs with the reason."""
+    try:
+        notice = payments.read_notice(request.body, request.headers.get("Stripe-Signature", ""))
+    except payments.NotGenuine as error:
+        return HttpResponse(status=400, reason=f"Webhook refused, {error}")
+    for pk in services.record(notice) if notice else []:
+        tasks.send_order_confirmation.delay_on_commit(order_id=pk)
+    return HttpResponse()
+
+
 def _visible_order(request: HttpRequest, reference: str) -> Order:
     orders = Order.objects.all() if request.user.is_staff else Order.objects.of(request.user)
     return get_object_or_404(orders, reference=reference)
 
 
 def _context(request: HttpRequest, order: Order) -> dict[str, object]:
+    attempts = list(order.payments.order_by("attempt"))
     return {
         "order": order,
         "items": order.items.select_related("product").order_by("pk"),
         "events": order.events.order_by("created_at", "pk"),
-        "payments": order.payments.order_by("attempt"),
+        "payments": attempts,
+        "is_refunding": any(payment.refund_due_at for payment in attempts),
+        "can_refund": any(payment.can_refund for payment in attempts),
         "card_form": CardForm(),
     }

@@ -16,6 +16,7 @@ from tornado.netutil import bind_sockets
 
 from . import mailbox
 from .app import make_app, make_world
+from .payments import webhooks
 from .world import World
 
 # Requests that still wait at the end, such as for the slow card, are not waited for.
@@ -53,6 +54,9 @@ def read_options() -> argparse.Namespace:
         default=environment("SANDBOX_SLOW_SECONDS", "5"),
         help="how long the bank of pm_card_slow takes",
     )
+    parser.add_argument("--webhook-url", default=environment("SANDBOX_WEBHOOK_URL", ""), help="empty sends none")
+    # From the environment only: everybody on the machine may read a process's arguments.
+    parser.set_defaults(webhook_secret=environment("STRIPE_WEBHOOK_SECRET", "whsec_sandbox"))
     return parser.parse_args()
 
 
@@ -62,10 +66,13 @@ async def serve(options: argparse.Namespace) -> None:
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
     world = make_world(options.data, options.slow_seconds)
+    world.webhook_url, world.webhook_secret = options.webhook_url, options.webhook_secret
     http, smtp = await open_ports(world, options)
+    sender = asyncio.create_task(webhooks.send_all(world))
     sys.stdout.write(f"Sandbox ready: {world.http_address} and {world.smtp_address}, data in {options.data}\n")
     sys.stdout.flush()
     await stop.wait()
+    sender.cancel()
     smtp.close()
     http.stop()
     with suppress(TimeoutError):

@@ -1,8 +1,9 @@
 """What all counterparts share, and what a counterpart is."""
 
+import asyncio
 import logging
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .faults import Fault, Faults
@@ -30,3 +31,8 @@ class World:
     slow_seconds: float
     http_address: str = ""
     smtp_address: str = ""
+    # Where webhooks go; empty sends none.
+    webhook_url: str = ""
+    webhook_secret: str = ""
+    # Wakes the sender.
+    webhook_news: asyncio.Event = field(default_factory=asyncio.Event)

@@ -47,7 +47,10 @@ os.environ.update(
     # Playwright keeps an event loop in the thread of the test, which Django would take for an async view.
     DJANGO_ALLOW_ASYNC_UNSAFE="true",
 )
-for variable in ("SITE_URL", "FLOWER_URL", "SANDBOX_URL", "EMAIL_URL", "STRIPE_API_BASE", "STRIPE_API_KEY"):
+for variable in (
+    *("SITE_URL", "FLOWER_URL", "SANDBOX_URL", "EMAIL_URL"),
+    *("STRIPE_API_BASE", "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET", "SANDBOX_WEBHOOK_URL"),
+):
     os.environ.pop(variable, None)
 
 

@@ -71,6 +71,7 @@ class Shop:
             "SANDBOX_PORT": str(settings.SANDBOX_PORT),
             "SMTP_PORT": str(settings.SMTP_PORT),
             "SANDBOX_DATA": str(settings.VAR_DIR / "sandbox"),
+            "SANDBOX_WEBHOOK_URL": f"http://127.0.0.1:{settings.PORT}/webhooks/payments/",
             "DJANGO_ALLOW_ASYNC_UNSAFE": "",
         }
 

@@ -2,13 +2,13 @@
 
 from ..faults import Fault
 from ..world import Counterpart
-from . import endpoints, ledger, pages
+from . import endpoints, ledger, pages, webhooks
 
 COUNTERPART = Counterpart(
     title="Payments",
     summary="Stripe’s payment intents and refunds, on test cards, with idempotency keys that hold what they promise.",
     page="/ledger",
-    schema=ledger.SCHEMA,
+    schema=ledger.SCHEMA + webhooks.SCHEMA,
     faults=(
         Fault("latency", "Waits before it does anything, then goes on as usual.", seconds=1.0),
         Fault("refuse", "Drops the connection before it does anything."),
@@ -16,6 +16,7 @@ COUNTERPART = Counterpart(
         Fault("drop_answer", "Charges, then closes the connection without an answer."),
         Fault("error_after", "Charges, then answers 500."),
         Fault("die_after", "Charges, then the whole sandbox is killed with SIGKILL.", has_rate=False),
+        *webhooks.FAULTS,
     ),
     routes=[
         (r"/v1/payment_intents", endpoints.PaymentIntents),
@@ -23,6 +24,7 @@ COUNTERPART = Counterpart(
         (r"/v1/refunds", endpoints.Refunds),
         (r"/v1/refunds/([^/]+)", endpoints.OneRefund),
         (r"/v1(?:/.*)?", endpoints.Unrecognized),
+        (r"/webhooks\.json", webhooks.WebhooksAsJson),
         (r"/ledger", pages.LedgerPage),
         (r"/ledger\.json", pages.LedgerAsJson),
     ],

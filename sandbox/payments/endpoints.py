@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 from ..database import transaction
 from ..pages import Page, money
 from ..world import logger
-from . import ledger, parameters
+from . import ledger, parameters, webhooks
 from .cards import CARDS
 from .ledger import Answer, NewCharge
 from .objects import as_intent, as_list, as_refund
@@ -133,8 +133,12 @@ class Creating(Endpoint):
         effect = await self.accept(parameters.nested(fields))
         with transaction(self.world.database):
             answer = effect()
+            news = webhooks.add(self.world.database, answer) if self.world.webhook_url else []
             if key:
                 ledger.remember(self.world.database, key, self.fingerprint(fields), answer)
+        for number in news:
+            webhooks.let_faults_strike(self.world, number, self.strikes)
+        self.world.webhook_news.set()
         if self.strikes("die_after"):
             os.kill(os.getpid(), signal.SIGKILL)
         self.deliver(answer.status, answer.body)

@@ -42,6 +42,28 @@ def as_intent(row: sqlite3.Row) -> Described:
     }
 
 
+def as_charge(row: sqlite3.Row) -> Described:
+    """Describe a charge that was paid."""
+    return {
+        "id": row["charge"],
+        "object": "charge",
+        "amount": row["amount"],
+        "amount_captured": row["amount"],
+        "amount_refunded": row["refunded"],
+        "captured": True,
+        "created": row["created"],
+        "currency": row["currency"],
+        "description": row["description"],
+        "livemode": False,
+        "metadata": json.loads(row["metadata"]),
+        "paid": True,
+        "payment_intent": row["id"],
+        "payment_method": row["payment_method"],
+        "refunded": row["refunded"] == row["amount"],
+        "status": "succeeded",
+    }
+
+
 def decline_of(row: sqlite3.Row) -> Described:
     card = CARDS[row["payment_method"]]
     return {

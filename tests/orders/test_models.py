@@ -251,6 +251,7 @@ FORBIDDEN: list[tuple[str, Callable[[Order], object]]] = [
     ("item_once_per_order", same_product),
     ("payment_attempt_once", same_attempt),
     ("payment_one_alive_per_order", second_payment),
+    ("payment_refund_has_key", lambda order: Payment.objects.update(refund_due_at=timezone.now())),
     ("payment_amount_positive", lambda order: Payment.objects.update(amount=0)),
 ]
 

@@ -47,6 +47,8 @@ class Handler(BaseHTTPRequestHandler):
         self.server.requests.append((self.path, self.headers["Idempotency-Key"], form))
         if self.server.answer is not None:
             status, answer = self.server.answer
+            if "amount" in form:
+                answer = {"amount_received": int(form["amount"]), "currency": form["currency"]} | answer
             self.send_response(status)
             self.end_headers()
             self.wfile.write(json.dumps(answer).encode())

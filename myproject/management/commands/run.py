@@ -101,6 +101,8 @@ class Manager(manager.Manager):
             "SANDBOX_PORT": str(settings.SANDBOX_PORT),
             "SMTP_PORT": str(settings.SMTP_PORT),
             "SANDBOX_DATA": str(settings.VAR_DIR / "sandbox"),
+            "SANDBOX_WEBHOOK_URL": f"http://127.0.0.1:{settings.PORT}/webhooks/payments/",
+            "STRIPE_WEBHOOK_SECRET": settings.STRIPE_WEBHOOK_SECRET,
         }
         for name, command in parse_procfile(path.read_text()).processes.items():
             self.add_process(name, f"exec {command}", env=env, cwd=settings.BASE_DIR)
