@@ -155,10 +155,11 @@ def _read(event: Mapping[str, Any]) -> Notice | None:
     match kind:
         case "payment_intent.succeeded":
             return _notice(event, News.CHARGED, thing["id"], thing["amount_received"])
-        case "charge.refunded":
+        # A charge that no payment intent made is none of ours.
+        case "charge.refunded" if thing["payment_intent"]:
             news = News.REFUNDED if thing["refunded"] else News.PARTLY_REFUNDED
             return _notice(event, news, thing["payment_intent"], thing["amount_refunded"])
-        case "refund.updated" | "refund.failed" if "order" in thing["metadata"]:
+        case "refund.updated" | "refund.failed" if "order" in (thing["metadata"] or {}):
             # A refund of ours. Whatever else was refunded, `charge.refunded` tells.
             states = {"succeeded": News.REFUNDED, "failed": News.REFUND_FAILED, "canceled": News.REFUND_FAILED}
             if thing["status"] in states:
@@ -169,7 +170,8 @@ def _read(event: Mapping[str, Any]) -> Notice | None:
 
 def _notice(event: Mapping[str, Any], news: News, provider_id: str, units: int, refund_id: str = "") -> Notice:
     thing = event["data"]["object"]
-    order, attempt = str(thing["metadata"].get("order", "")), str(thing["metadata"].get("attempt", ""))
+    told = thing["metadata"] or {}
+    order, attempt = str(told.get("order", "")), str(told.get("attempt", ""))
     if not all(re.fullmatch(r"\w{1,60}", name) for name in (event["id"], provider_id)):
         raise ValueError("not an id")
     return Notice(
