@@ -85,7 +85,7 @@ class EventLines(Lines):
 
 
 class NeedsPerson(admin.SimpleListFilter):
-    title = parameter_name = "needs a person"
+    title, parameter_name = "needs a person", "needs_person"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return [("yes", "Yes"), ("no", "No")]

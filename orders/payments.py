@@ -218,4 +218,4 @@ def _minor_units(amount: Decimal, currency: str) -> int:
 
 
 def _major_units(units: int, currency: str) -> Decimal:
-    return Decimal(units) if currency.upper() in WITHOUT_MINOR_UNIT else Decimal(units) / 100
+    return Decimal(units) if currency.upper() in WITHOUT_MINOR_UNIT else Decimal(units).scaleb(-2)

@@ -146,13 +146,19 @@ def settle(outcomes: Mapping[Payment, payments.Outcome], task_id: str) -> list[i
     failed = []
     for payment, outcome in outcomes.items():
         if isinstance(outcome, TemporaryError):
-            OrderEvent.objects.record([payment.order_id], Kind.RETRY, detail=str(outcome), task_id=task_id)
+            note_silence(payment, outcome, task_id)
         elif isinstance(outcome, payments.Mismatch):
             hold(payment, outcome, task_id)
         elif isinstance(outcome, PermanentError) and fail(payment, str(outcome), task_id):
             failed.append(payment.order_id)
     release(failed)
     return complete({p: outcome for p, outcome in outcomes.items() if isinstance(outcome, str)}, task_id)
+
+
+def note_silence(payment: Payment, error: TemporaryError, task_id: str) -> None:
+    """Write down that the provider is asked again, unless its webhook has told the outcome meanwhile."""
+    if Order.objects.open().filter(pk=payment.order_id).exists():
+        OrderEvent.objects.record([payment.order_id], Kind.RETRY, detail=str(error), task_id=task_id)
 
 
 def lock(order_ids: Iterable[int]) -> None:

@@ -37,7 +37,7 @@ def test_order_completes_by_its_task_when_webhook_and_answer_are_lost(shop: Shop
     tasks.process_order.delay(order_id=order.pk)
 
     assert_completed_once(shop, order)
-    assert order.events.get(kind="completed").worker.startswith("celery@")
+    assert order.events.get(kind="completed").worker.startswith("worker@")
 
 
 @pytest.mark.parametrize("fault", ["webhook_doubled", "webhook_out_of_order", "webhook_late"])

@@ -555,7 +555,7 @@ def test_admin_finds_what_needs_a_person(office: Client) -> None:
     Order.objects.filter(pk=flagged.pk).flag("Odd.")
     url = reverse("admin:orders_order_changelist")
 
-    page = office.get(url, {"needs a person": "yes"}).content.decode()
+    page = office.get(url, {"needs_person": "yes"}).content.decode()
     act(office, "unflag", flagged)
 
     assert (flagged.reference in page, other.reference in page, flag_of(flagged)) == (True, False, "")

@@ -12,6 +12,7 @@ from django.http import HttpResponse
 from django.test import Client
 from stripe import WebhookSignature
 
+from myproject.errors import TemporaryError
 from orders import payments, services
 from orders.models import Order, Payment, Status
 from tests.broker import Broker
@@ -98,6 +99,14 @@ def test_task_and_webhook_agree_whoever_is_first(first: str, order: Order) -> No
 
     order.refresh_from_db()
     assert (order.status, stock_left(order), order.flagged_at) == (Status.COMPLETED, 7, None)
+    assert kinds(order) == ["placed", "processing", "completed"]
+
+
+def test_task_notes_no_silence_when_the_webhook_has_told_the_outcome(order: Order) -> None:
+    send(intent(order))
+
+    settle(order, TemporaryError("The payment provider did not answer."))
+
     assert kinds(order) == ["placed", "processing", "completed"]
 
 
@@ -209,7 +218,7 @@ def test_webhook_of_a_refund_in_part_is_flagged(order: Order) -> None:
     order.refresh_from_db()
     assert (order.status, order.flag_reason) == (
         Status.COMPLETED,
-        "The provider has refunded 10 EUR of 37.50 EUR.",
+        "The provider has refunded 10.00 EUR of 37.50 EUR.",
     )
 
 
