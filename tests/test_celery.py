@@ -48,6 +48,7 @@ def test_app_finds_the_tasks_of_each_installed_app() -> None:
         "myproject.tasks.multiply",
         "orders.tasks.check_pending_orders",
         "orders.tasks.process_order",
+        "orders.tasks.refund_order",
         "orders.tasks.send_order_confirmation",
         "reports.tasks.check_unfinished_reports",
         "reports.tasks.generate_report",
