@@ -143,22 +143,27 @@ def reject(order_id: int, short: Iterable[OrderItem], products: Mapping[int, Pro
 def settle(outcomes: Mapping[Payment, payments.Outcome], task_id: str) -> list[int]:
     """Write down what the provider answered; return the orders that are completed by it."""
     lock(payment.order_id for payment in outcomes)
+    started = still_started(outcomes)
     failed = []
-    for payment, outcome in outcomes.items():
+    for payment, outcome in started.items():
         if isinstance(outcome, TemporaryError):
-            note_silence(payment, outcome, task_id)
+            OrderEvent.objects.record([payment.order_id], Kind.RETRY, detail=str(outcome), task_id=task_id)
         elif isinstance(outcome, payments.Mismatch):
             hold(payment, outcome, task_id)
         elif isinstance(outcome, PermanentError) and fail(payment, str(outcome), task_id):
             failed.append(payment.order_id)
     release(failed)
-    return complete({p: outcome for p, outcome in outcomes.items() if isinstance(outcome, str)}, task_id)
+    completed = complete({p: outcome for p, outcome in started.items() if isinstance(outcome, str)}, task_id)
+    charged = {payment: outcome for payment, outcome in outcomes.items() if isinstance(outcome, str)}
+    flag_strays({payment: charged[payment] for payment in charged if payment.order_id not in completed}, task_id)
+    return completed
 
 
-def note_silence(payment: Payment, error: TemporaryError, task_id: str) -> None:
-    """Write down that the provider is asked again, unless its webhook has told the outcome meanwhile."""
-    if Order.objects.open().filter(pk=payment.order_id).exists():
-        OrderEvent.objects.record([payment.order_id], Kind.RETRY, detail=str(error), task_id=task_id)
+def still_started(outcomes: Mapping[Payment, payments.Outcome]) -> dict[Payment, payments.Outcome]:
+    """Leave out what another task has settled: an answer that comes late must not end the next attempt."""
+    payments_of_these = Payment.objects.filter(pk__in=[payment.pk for payment in outcomes])
+    started = set(payments_of_these.filter(status=PaymentStatus.STARTED).values_list("pk", flat=True))
+    return {payment: outcome for payment, outcome in outcomes.items() if payment.pk in started}
 
 
 def lock(order_ids: Iterable[int]) -> None:
@@ -174,7 +179,6 @@ def complete(charged: Mapping[Payment, str], task_id: str) -> list[int]:
     for payment in paid:
         payment.status, payment.provider_id = PaymentStatus.SUCCEEDED, charged[payment]
     Payment.objects.bulk_update(paid, ["status", "provider_id"])
-    flag_strays({payment: charged[payment] for payment in charged if payment.order_id not in completed}, task_id)
     return completed
 
 
