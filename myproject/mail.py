@@ -53,15 +53,17 @@ class OwesMail(models.Model):
         """Give the mail back at once after an attempt that may be repeated."""
         type(self)._default_manager.filter(pk=self.pk, mail_sent_at=None).update(mail_due_at=timezone.now())
 
-    def mark_mail_sent(self) -> None:
-        type(self)._default_manager.filter(pk=self.pk).update(mail_sent_at=timezone.now(), mail_error="")
+    def mark_mail_sent(self, task_id: str = "") -> bool:
+        """Record that the mail went out; False when another attempt recorded it first."""
+        rows = type(self)._default_manager.filter(pk=self.pk, mail_sent_at=None)
+        return bool(rows.update(mail_sent_at=timezone.now(), mail_error=""))
 
     def mark_mail_failed(self, reason: str) -> None:
         rows = type(self)._default_manager.filter(pk=self.pk, mail_sent_at=None)
         rows.update(mail_due_at=None, mail_error=reason[:300])
 
 
-def deliver(row: OwesMail, message: Callable[[Any], EmailMultiAlternatives]) -> bool:
+def deliver(row: OwesMail, message: Callable[[Any], EmailMultiAlternatives], task_id: str = "") -> bool:
     """Send the mail that the row owes, once; True when this call sent it.
 
     Raises `TemporaryError` when it is worth another try; a permanent error ends on the row.
@@ -81,7 +83,7 @@ def deliver(row: OwesMail, message: Callable[[Any], EmailMultiAlternatives]) -> 
         row.mark_mail_failed(str(error))
         log.error("Mail of %s %s failed for good: %s", row._meta.model_name, row.pk, error)
         return False
-    row.mark_mail_sent()
+    row.mark_mail_sent(task_id)
     log.info("Mail of %s %s sent", row._meta.model_name, row.pk)
     return True
 

@@ -250,6 +250,12 @@ class Order(OwesMail):
             self._self().filter(status=after).move(Status.PENDING, due_at=first_look(), opened_at=timezone.now())
         )
 
+    def mark_mail_sent(self, task_id: str = "") -> bool:
+        with transaction.atomic():
+            if is_first := super().mark_mail_sent():
+                OrderEvent.objects.record([self.pk], Kind.CONFIRMED, task_id=task_id)
+        return is_first
+
     def _self(self) -> OrderQuerySet:
         return Order.objects.filter(pk=self.pk)
 
