@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install run test check format clean-data
+.PHONY: help install run test faults check format clean-data
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -13,6 +13,9 @@ run: install ## Run the whole shop in this terminal
 
 test: install ## Run all tests, on their own PostgreSQL and Redis
 	@$(BIN)/python -m pytest
+
+faults: install ## Break everything and prove that each order ends once: make faults SEED=7 ORDERS=10000
+	@$(BIN)/python -m pytest tests/faults -m "faults or properties" -q $(if $(SEED),--seed=$(SEED)) $(if $(ORDERS),--orders=$(ORDERS))
 
 check: install ## Lint, format, types, import contracts, migrations, deploy checks
 	@$(BIN)/ruff check .

@@ -1,0 +1,14 @@
+"""The shop's Celery app as it is, but for the lease of a mail."""
+
+from datetime import timedelta
+
+import django
+
+from myproject.celery import app as app
+
+django.setup()
+
+from myproject import mail  # noqa: E402
+
+# So that nobody waits two minutes for each mail whose worker died.
+mail.LEASE = timedelta(seconds=8)

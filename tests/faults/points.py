@@ -1,0 +1,208 @@
+"""Named points of an order's path, and what can strike there: wrapped from outside, in a worker of the tests only.
+
+A test arms a fault for one order at one point by a small file; the file is renamed when it strikes, once, so that
+a process which dies of it leaves a trace. Production code knows nothing of this.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import wraps
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psycopg
+import stripe
+from celery import current_task
+from celery.exceptions import SoftTimeLimitExceeded
+from django.conf import settings
+from django.db import connection
+
+from orders import payments, services
+from orders.models import Order, OrderQuerySet
+
+# Long enough for a second worker to take the copy of the message and to meet the first one.
+OVERLAP_SECONDS = 1
+
+
+class Struck(Exception):
+    """What no code expects."""
+
+
+# --- Points ---
+
+
+class Point(NamedTuple):
+    """Before or after a function of the shop; `orders` reads the ids at stake from its arguments and its answer."""
+
+    name: str
+    owner: Any
+    function: str
+    orders: Callable[[Any, Any], Iterable[int]]
+    before: bool = False
+
+
+def of_payments(args: Any, answer: Any) -> list[int]:
+    return [payment.order_id for payment in args[0]]
+
+
+def itself(args: Any, answer: Any) -> list[int]:
+    return [args[0].pk]
+
+
+POINTS = [
+    Point("after claim", OrderQuerySet, "claim", lambda args, claimed: claimed),
+    Point("after reserve", services, "reserve", lambda args, _: args[0]),
+    Point("before charge", payments, "charge_all", of_payments, before=True),
+    Point("after charge", payments, "charge_all", of_payments),
+    Point("before commit", services, "complete", lambda args, completed: completed),
+    Point("after complete", services, "process_orders", lambda args, processed: processed.completed),
+    Point("before mail", Order, "claim_mail", itself),
+    Point("after mail", Order, "mark_mail_sent", itself, before=True),
+    Point("after its record", Order, "mark_mail_sent", itself),
+]
+
+
+def install() -> None:
+    for point in POINTS:
+        setattr(point.owner, point.function, wrapped(point))
+    stripe.RequestsClient.request = misled(stripe.RequestsClient.request)  # type: ignore[method-assign]
+
+
+def wrapped(point: Point) -> Callable[..., Any]:
+    original = getattr(point.owner, point.function)
+
+    @wraps(original)
+    def function(*args: Any, **kwargs: Any) -> Any:
+        if point.before:
+            strike(point.name, point.orders(args, None))
+        answer = original(*args, **kwargs)
+        if not point.before:
+            strike(point.name, point.orders(args, answer))
+        return answer
+
+    return function
+
+
+# --- Arming ---
+
+
+def armed_file(point: str, order_id: int) -> Path:
+    return Path(settings.VAR_DIR) / "strikes" / f"{point}.{order_id}"
+
+
+def struck_file(armed: Path) -> Path:
+    return armed.with_name(f"{armed.name}.struck")
+
+
+def arm(point: str, order_id: int, fault: str) -> None:
+    file = armed_file(point, order_id)
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(fault)
+
+
+def has_struck(point: str, order_id: int) -> bool:
+    return struck_file(armed_file(point, order_id)).exists()
+
+
+def disarm(point: str, order_id: int) -> str:
+    """Return the fault that is armed there, once; empty where none is."""
+    file = armed_file(point, order_id)
+    try:
+        return file.rename(struck_file(file)).read_text()
+    except FileNotFoundError:
+        return ""
+
+
+def strike(point: str, order_ids: Iterable[int]) -> None:
+    for pk in order_ids:
+        if fault := disarm(point, pk):
+            FAULTS[fault](pk)
+
+
+# --- Faults ---
+
+
+def raise_exception(order_id: int) -> None:
+    raise Struck(order_id)
+
+
+def kill_child(order_id: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_worker(order_id: int) -> None:
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+def stop_worker(order_id: int) -> None:
+    os.kill(os.getppid(), signal.SIGTERM)
+    time.sleep(OVERLAP_SECONDS)
+
+
+def exceed_soft_limit(order_id: int) -> None:
+    # The signal by which Celery's parent process tells its child; the sleep is where it arrives.
+    os.kill(os.getpid(), signal.SIGUSR1)
+    time.sleep(OVERLAP_SECONDS)
+
+
+def exceed_hard_limit(order_id: int) -> None:
+    """Do not listen to the soft limit; the parent kills this process."""
+    while True:
+        with suppress(SoftTimeLimitExceeded):
+            time.sleep(60)
+
+
+def deliver_twice(order_id: int) -> None:
+    """Bring the message again, as the same task and as another one, while the first is at work."""
+    for task_id in (current_task.request.id, None):
+        current_task.apply_async(kwargs=current_task.request.kwargs, task_id=task_id)
+    time.sleep(OVERLAP_SECONDS)
+
+
+def drop_database_connection(order_id: int) -> None:
+    pid = connection.connection.info.backend_pid
+    with psycopg.connect(connection.connection.info.dsn) as other:
+        other.execute("SELECT pg_terminate_backend(%s)", [pid])
+
+
+def provider(fault: str) -> Callable[[int], None]:
+    """Have the provider fail with the next request for the order; the message comes again, so that there is one."""
+
+    def armed(order_id: int) -> None:
+        with psycopg.connect(connection.connection.info.dsn) as other:
+            row = other.execute("SELECT reference FROM orders_order WHERE id = %s", [order_id]).fetchone()
+        assert row
+        (Path(settings.VAR_DIR) / "strikes" / row[0]).write_text(fault)
+        deliver_twice(order_id)
+
+    return armed
+
+
+def misled(request: Callable[..., Any]) -> Callable[..., Any]:
+    """Ask the sandbox for the fault that is armed for the order of this request."""
+
+    def function(client: Any, method: str, url: str, headers: Any, post_data: Any = None) -> Any:
+        for file in (Path(settings.VAR_DIR) / "strikes").glob("????-????"):
+            if file.name in str(post_data):
+                headers = {**headers, "Sandbox-Fault": file.read_text()}
+                file.unlink(missing_ok=True)
+        return request(client, method, url, headers, post_data)
+
+    return function
+
+
+FAULTS: dict[str, Callable[[int], None]] = {
+    "exception": raise_exception,
+    "kill -9 child": kill_child,
+    "kill -9 worker": kill_worker,
+    "TERM": stop_worker,
+    "soft limit": exceed_soft_limit,
+    "hard limit": exceed_hard_limit,
+    "delivered twice": deliver_twice,
+    "provider time-out": provider("latency"),
+    "provider 5xx after charge": provider("error_after"),
+    "database dropped": drop_database_connection,
+}

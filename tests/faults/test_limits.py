@@ -1,0 +1,66 @@
+"""A worker's limits, and what becomes of a task when its process dies of one of them."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+from celery.result import AsyncResult
+
+from myproject.celery import app
+from tests.faults import points
+from tests.faults.arena import WORKERS, Arena
+from tests.shop import wait_for
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
+
+
+def runs(name: str) -> int:
+    return len(list(points.armed_file("runs", 0).parent.glob(f"{name}.*")))
+
+
+@pytest.fixture
+def sent(arena: Arena) -> Callable[..., AsyncResult]:
+    points.armed_file("runs", 0).parent.mkdir(exist_ok=True)
+
+    def send(task: str) -> AsyncResult:
+        return app.send_task(f"tests.faults.worker.{task}", queue="default")
+
+    return send
+
+
+def test_memory_kill(sent: Callable[..., AsyncResult]) -> None:
+    """A task that the kernel kills each time runs once and three more times, then it has failed: no endless loop."""
+    result = sent("die")
+
+    wait_for(lambda: result.state == "FAILURE", "the task to fail for good")
+    time.sleep(3)
+    assert runs("die") == 4
+
+
+def test_soft_limit(sent: Callable[..., AsyncResult]) -> None:
+    """A task that exceeds its soft limit is told so, and is tried again."""
+    result = sent("exceed_soft")
+
+    assert wait_for(lambda: result.state == "SUCCESS", "the second run")
+    assert runs("exceed_soft") == 2
+
+
+def test_hard_limit(sent: Callable[..., AsyncResult]) -> None:
+    """A task that exceeds its hard limit is killed and has failed: the sweep, not Celery, repeats its row."""
+    result = sent("exceed_hard")
+
+    wait_for(lambda: result.state == "FAILURE", "the task to be killed")
+    time.sleep(3)
+    assert runs("exceed_hard") == 1
+
+
+def test_warm_shutdown(sent: Callable[..., AsyncResult], arena: Arena) -> None:
+    """TERM during a task: the worker finishes it, once, and leaves."""
+    result = sent("take_long")
+    wait_for(lambda: runs("take_long"), "the task to start")
+
+    for name in WORKERS:
+        arena.restart(name)
+
+    assert result.state == "SUCCESS"
+    assert runs("take_long") == 1
