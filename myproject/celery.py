@@ -30,6 +30,8 @@ class Task(DjangoTask):
     retry_backoff_max = 600
     retry_jitter = True
     max_retries = 5
+    # Seconds until a task whose process was killed runs again, which no backoff governs; the default is 180.
+    default_retry_delay = 3
 
     def delay_on_commit(self, *args: Any, **kwargs: Any) -> None:
         """Queue the task when the transaction is committed; a broker that is away costs time, not the request."""
