@@ -32,8 +32,9 @@ def test_memory_kill(sent: Callable[..., AsyncResult]) -> None:
     """A task that the kernel kills each time runs once and three more times, then it has failed: no endless loop."""
     result = sent("die")
 
-    wait_for(lambda: result.state == "FAILURE", "the task to fail for good")
-    time.sleep(3)
+    wait_for(lambda: result.state == "FAILURE", "the task to fail for good", 90)
+    # Longer than the delay of a retry: there is no fifth.
+    time.sleep(5)
     assert runs("die") == 4
 
 
@@ -64,3 +65,26 @@ def test_warm_shutdown(sent: Callable[..., AsyncResult], arena: Arena) -> None:
 
     assert result.state == "SUCCESS"
     assert runs("take_long") == 1
+
+
+def let_unacknowledged_expire() -> None:
+    """Make an hour pass for the messages that nobody acknowledged."""
+    with app.connection_for_write() as broker:
+        redis = broker.default_channel.client
+        for tag in redis.zrange("unacked_index", 0, -1):
+            redis.zadd("unacked_index", {tag: 0})
+
+
+def test_late_acknowledgement(sent: Callable[..., AsyncResult], arena: Arena) -> None:
+    """kill -9 of the workers during a task: the message is still there, comes back, and the task is finished."""
+    before = runs("take_long")
+    result = sent("take_long")
+    wait_for(lambda: runs("take_long") == before + 1, "the task to start")
+
+    for name in WORKERS:
+        arena.kill(name)
+    arena.wait_until_ready()
+    let_unacknowledged_expire()
+
+    wait_for(lambda: result.state == "SUCCESS", "the message to come back", 30)
+    assert runs("take_long") == before + 2
