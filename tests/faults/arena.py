@@ -9,11 +9,14 @@ from contextlib import suppress
 from typing import Self, TypeVar
 
 import psutil
+from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection
+from kombu.exceptions import OperationalError as BrokerError
+from redis.exceptions import RedisError
 
 from myproject import embedded
 from myproject.celery import app
-from tests.shop import SECONDS, Shop, wait_for
+from tests.shop import SECONDS, Shop, answers, wait_for
 
 T = TypeVar("T")
 WORKER = "celery -A {app} worker --loglevel INFO --concurrency 2 --hostname {name}@%h"
@@ -68,8 +71,17 @@ class Arena(Shop):
         super().__exit__(*exc_info)
 
     def wait_until_ready(self) -> None:
-        super().wait_until_ready()
-        wait_for(lambda: len(app.control.ping(timeout=1)) == len(WORKERS), "both workers")
+        wait_for(lambda: answers(f"{settings.SITE_URL}/accounts/login/"), "the web server")
+        wait_for(lambda: answers(f"{settings.SANDBOX_URL}/healthz"), "the sandbox")
+        wait_for(self.all_workers_answer, "both workers")
+
+    @staticmethod
+    def all_workers_answer() -> bool:
+        # This process's own connection may be one that Redis has lost meanwhile.
+        try:
+            return len(app.control.ping(timeout=1)) == len(WORKERS)
+        except (OSError, RedisError, BrokerError):
+            return False
 
     def supervise(self) -> None:
         while not self.over.wait(0.2):
