@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install run test faults check format clean-data
+.PHONY: help install run test faults bench check format clean-data
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -16,6 +16,9 @@ test: install ## Run all tests, on their own PostgreSQL and Redis
 
 faults: install ## Break everything and prove that each order ends once: make faults SEED=7 ORDERS=10000
 	@$(BIN)/python -m pytest tests/faults -m "faults or properties" -q $(if $(SEED),--seed=$(SEED)) $(if $(ORDERS),--orders=$(ORDERS))
+
+bench: install ## Measure the shop beside the tutorial's way; `make bench ORDERS=1000` is quicker
+	@$(BIN)/python -m benchmarks $(if $(ORDERS),--orders $(ORDERS))
 
 check: install ## Lint, format, types, import contracts, migrations, deploy checks
 	@$(BIN)/ruff check .

@@ -143,6 +143,8 @@ LOGGING = {
     "formatters": {"line": {"format": "%(levelname)s %(name)s: %(message)s"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
+    # At INFO it writes two lines for each charge, and none of them says for which order.
+    "loggers": {"stripe": {"level": "WARNING"}},
 }
 
 # --- Database ------------------------------------------------------------------------------------------------

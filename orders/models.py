@@ -3,13 +3,13 @@
 import logging
 import secrets
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Self
 
 from django.conf import settings
-from django.db import models, transaction
+from django.db import connection, models, transaction
 from django.db.models import F, Q
 from django.urls import reverse
 from django.utils import timezone
@@ -37,6 +37,13 @@ class ProductQuerySet(models.QuerySet["Product"]):
     def adjust_stock(self, by: int) -> int:
         """Add units (or take away) where the stock suffices; return how many products had enough."""
         return self.filter(stock__gte=-by).update(stock=F("stock") + by)
+
+    def add_stock(self, units: Mapping[int, int]) -> None:
+        """Add to each product (by its key) these units, or take them away, in one statement."""
+        # `bulk_update` spends more time on its CASE WHEN than all the rest of an order takes.
+        sql = "UPDATE orders_product SET stock = stock + added FROM unnest(%s::bigint[], %s::int[]) AS a (pk, added)"
+        with connection.cursor() as cursor:
+            cursor.execute(f"{sql} WHERE id = pk", [list(units), list(units.values())])
 
 
 class Product(models.Model):
@@ -146,6 +153,9 @@ class OrderQuerySet(MailQuerySet):
         """
         now = timezone.now()
         free = self.open().filter(Q(claimed_by="") | Q(due_at__lte=now) | Q(claimed_by=claimant))
+        # Most nudges of a backlog come too late: others took their orders along.
+        if not free.exists():
+            return []
         rows = free.select_for_update(skip_locked=True)
         with transaction.atomic():
             others = rows.young().exclude(pk=first).order_by("due_at")
@@ -159,7 +169,7 @@ class OrderQuerySet(MailQuerySet):
 
         An order that somebody else moved first is left out: whoever finds it in the answer has won it.
         """
-        with transaction.atomic():
+        with transaction.atomic(savepoint=False):
             movable = self.filter(status__in=MAY_BECOME[to]).select_for_update().order_by("pk")
             moved = {order.pk: order.reference for order in movable.only("pk", "reference")}
             if to not in OPEN:
@@ -311,6 +321,13 @@ ALIVE = [PaymentStatus.STARTED, PaymentStatus.SUCCEEDED, PaymentStatus.MISMATCHE
 
 
 class PaymentQuerySet(models.QuerySet["Payment"]):
+    def mark_succeeded(self, provider_ids: Mapping[int, str]) -> None:
+        """End each payment (by its key) well, with the provider's id, in one statement."""
+        sql = "UPDATE orders_payment SET status = %s, provider_id = given FROM unnest(%s::bigint[], %s::text[])"
+        values: list[Any] = [PaymentStatus.SUCCEEDED, list(provider_ids), list(provider_ids.values())]
+        with connection.cursor() as cursor:
+            cursor.execute(f"{sql} AS a (pk, given) WHERE id = pk", values)
+
     def refundable(self) -> Self:
         """Payments that the provider holds money of."""
         charged = [PaymentStatus.SUCCEEDED, PaymentStatus.MISMATCHED]

@@ -117,19 +117,20 @@ def process_orders(order_ids: Sequence[int], task_id: str) -> Processed:
 def reserve(order_ids: Iterable[int], task_id: str) -> None:
     """Take the stock for those of the orders that are pending, or reject them where it does not suffice."""
     pending = Order.objects.filter(pk__in=order_ids, status=Status.PENDING).select_for_update().order_by("pk")
-    wanted: dict[int, list[OrderItem]] = {order.pk: [] for order in pending}
+    wanted: dict[int, list[OrderItem]] = {pk: [] for pk in pending.values_list("pk", flat=True)}
     for item in OrderItem.objects.filter(order__in=wanted).order_by("order", "pk"):
         wanted[item.order_id].append(item)
     products = lock_products({item.product_id for items in wanted.values() for item in items})
-    reserved = []
+    reserved, taken = [], Counter[int]()
     for pk, items in wanted.items():
         if short := [item for item in items if products[item.product_id].stock < item.quantity]:
             reject(pk, short, products, task_id)
             continue
         for item in items:
             products[item.product_id].stock -= item.quantity
+            taken[item.product_id] -= item.quantity
         reserved.append(pk)
-    Product.objects.bulk_update(products.values(), ["stock"])
+    Product.objects.add_stock(taken)
     Order.objects.filter(pk__in=reserved).move(Status.PROCESSING, task_id=task_id)
 
 
@@ -152,7 +153,8 @@ def settle(outcomes: Mapping[Payment, payments.Outcome], task_id: str) -> list[i
             hold(payment, outcome, task_id)
         elif isinstance(outcome, PermanentError) and fail(payment, str(outcome), task_id):
             failed.append(payment.order_id)
-    release(failed)
+    if failed:
+        release(failed)
     completed = complete({p: outcome for p, outcome in started.items() if isinstance(outcome, str)}, task_id)
     charged = {payment: outcome for payment, outcome in outcomes.items() if isinstance(outcome, str)}
     flag_strays({payment: charged[payment] for payment in charged if payment.order_id not in completed}, task_id)
@@ -175,10 +177,8 @@ def complete(charged: Mapping[Payment, str], task_id: str) -> list[int]:
     orders = Order.objects.filter(pk__in=[payment.order_id for payment in charged])
     now = timezone.now()
     completed = orders.move(Status.COMPLETED, task_id=task_id, completed_at=now, mail_due_at=now)
-    paid = [payment for payment in charged if payment.order_id in completed]
-    for payment in paid:
-        payment.status, payment.provider_id = PaymentStatus.SUCCEEDED, charged[payment]
-    Payment.objects.bulk_update(paid, ["status", "provider_id"])
+    won = set(completed)
+    Payment.objects.mark_succeeded({p.pk: provider_id for p, provider_id in charged.items() if p.order_id in won})
     return completed
 
 
@@ -214,10 +214,8 @@ def release(order_ids: Iterable[int]) -> None:
     quantities: Counter[int] = Counter()
     for product_id, quantity in OrderItem.objects.filter(order__in=order_ids).values_list("product", "quantity"):
         quantities[product_id] += quantity
-    products = lock_products(quantities)
-    for pk, quantity in quantities.items():
-        products[pk].stock += quantity
-    Product.objects.bulk_update(products.values(), ["stock"])
+    lock_products(quantities)
+    Product.objects.add_stock(quantities)
 
 
 def lock_products(ids: Iterable[int]) -> dict[int, Product]:

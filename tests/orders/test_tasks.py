@@ -4,6 +4,7 @@ from unittest.mock import patch
 import pytest
 from django.core import mail as outbox
 from django.utils import timezone
+from django_celery_results.models import TaskResult
 
 from myproject.errors import TemporaryError
 from orders import payments, tasks
@@ -100,6 +101,28 @@ def test_process_order_confirms_what_is_complete_when_another_of_the_set_is_sile
 
     assert broker.messages() == [("mail", "orders.tasks.send_order_confirmation", {"order_id": good.pk})]
     assert Order.objects.get(pk=silent.pk).status == Status.PROCESSING
+
+
+def test_process_order_leaves_a_result_only_when_it_found_something_to_do(
+    broker: Broker, provider: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks.process_order, "store_eager_result", True)
+    order = place_order()
+
+    for task_id in ("first", "late"):
+        tasks.process_order.apply(kwargs={"order_id": order.pk}, task_id=task_id)
+
+    assert TaskResult.objects.get().task_id == "first"
+
+
+def test_process_order_succeeds_when_the_broker_takes_no_confirmation(broker: Broker, provider: list[str]) -> None:
+    order = place_order()
+    broker.use("redis://127.0.0.1:1")
+
+    result = tasks.process_order.apply(kwargs={"order_id": order.pk})
+
+    assert result.get() == {"claimed": 1, "completed": 1}
+    assert Order.objects.mail_due().get() == order
 
 
 # --- send_order_confirmation ---

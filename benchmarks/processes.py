@@ -1,0 +1,66 @@
+"""Workers and the sandbox, as real processes."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from urllib.request import urlopen
+
+from myproject.celery import app
+
+from .environment import HOME, SANDBOX_PORT, SMTP_PORT
+
+QUEUES = {"shop": "orders,default", "tutorial": "tutorial"}
+SECONDS = 60
+
+
+@contextmanager
+def workers(*sides: str, **environment: str) -> Iterator[None]:
+    """One worker with two processes for each of the sides."""
+    with ExitStack() as stack:
+        for side in sides:
+            options = ["--loglevel", "INFO", "--concurrency", "2", "--hostname", f"{side}@bench"]
+            command = ["-m", "celery", "-A", f"benchmarks.{side}", "worker", *options, "--queues", QUEUES[side]]
+            stack.enter_context(running(*command, **environment))
+        wait_for(lambda: len(app.control.ping(timeout=1)) == len(sides), "the workers")
+        yield
+
+
+@contextmanager
+def sandbox() -> Iterator[None]:
+    options = ["--port", str(SANDBOX_PORT), "--smtp-port", str(SMTP_PORT), "--data", str(HOME / "sandbox")]
+    with running("-m", "sandbox", *options):
+        wait_for(answers, "the sandbox")
+        yield
+
+
+@contextmanager
+def running(*command: str, **environment: str) -> Iterator[None]:
+    with (HOME / "processes.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, *command], env=os.environ | environment, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(SECONDS)
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            tail = "\n".join((HOME / "processes.log").read_text(errors="replace").splitlines()[-20:])
+            raise SystemExit(f"Waited {SECONDS} s in vain for {what}:\n{tail}")
+        time.sleep(0.1)
+
+
+def answers() -> bool:
+    try:
+        with urlopen(f"http://127.0.0.1:{SANDBOX_PORT}/healthz", timeout=5):
+            return True
+    except OSError:
+        return False

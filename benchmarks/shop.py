@@ -1,0 +1,35 @@
+"""Our worker, exactly as in production but for what GATEWAY names: `celery -A benchmarks.shop worker`."""
+
+import os
+from functools import cache
+from typing import Any
+
+import django
+from django.conf import settings
+
+from myproject.celery import app
+
+from . import gateway
+
+django.setup()
+
+from orders import payments  # noqa: E402
+
+if os.environ.get("GATEWAY") == "inside":
+    payments.charge = gateway.charge
+
+
+@app.task(ignore_result=True)
+def noop() -> None:
+    """Do nothing. Safe to repeat: it changes nothing."""
+
+
+@app.task(ignore_result=True)
+def answer(*, key: str) -> None:
+    """Say that the task has run. Safe to repeat: nobody listens any more."""
+    _redis().rpush(key, "done")
+
+
+@cache
+def _redis() -> Any:
+    return app.connection_for_write(settings.CELERY_BROKER_URL).default_channel.client
