@@ -48,6 +48,16 @@ class Storm:
             self.deliver_twice,
         ]
 
+    def __enter__(self) -> None:
+        self.thread = threading.Thread(target=self.rage)
+        self.thread.start()
+
+    def __exit__(self, *exc_info: object) -> None:
+        # Whatever ends the test, the storm must not go on into the next one.
+        self.over.set()
+        self.thread.join()
+        wait_for(lambda: calm(self.arena), "the sandbox to be told that the storm is over")
+
     def rage(self) -> None:
         while not self.over.is_set():
             for fault in self.chance.sample(self.faults, len(self.faults)):
@@ -146,15 +156,12 @@ def test_storm(
     storm = Storm(storming, random.Random(f"{seed}:faults"), order_ids)
     for fault, rate in RATES.items():
         storming.sandbox("/controls", {"fault": fault, "rate": rate, "seed": seed})
-    thread, start = threading.Thread(target=storm.rage), time.monotonic()
 
-    thread.start()
-    for count in range(number):
-        order_ids.append(place(chance, products, chance.choice(buyers)))
-        time.sleep(max(0, STORM_SECONDS * count / number - (time.monotonic() - start)))
-    storm.over.set()
-    thread.join()
-    wait_for(lambda: calm(storming), "the sandbox to be told that the storm is over")
+    with storm:
+        start = time.monotonic()
+        for count in range(number):
+            order_ids.append(place(chance, products, chance.choice(buyers)))
+            time.sleep(max(0, STORM_SECONDS * count / number - (time.monotonic() - start)))
     last_fault = time.monotonic()
 
     try:
