@@ -1,23 +1,23 @@
-"""What is sold, what was ordered, and the one table of what an order may become."""
+"""What was ordered, and the one table of what an order may become."""
 
 import logging
 import secrets
-import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Self
+from typing import Self
 
 from django.conf import settings
-from django.db import connection, models, transaction
-from django.db.models import F, Q
+from django.db import models, transaction
+from django.db.models import Q
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.text import slugify
 
 from myproject.alerts import alert
-from myproject.celery import worker_name
 from myproject.mail import MailQuerySet, OwesMail
+
+from .events import Kind, OrderEvent
+from .products import Product
 
 log = logging.getLogger(__name__)
 
@@ -28,51 +28,6 @@ ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 def new_reference() -> str:
     letters = "".join(secrets.choice(ALPHABET) for _ in range(8))
     return f"{letters[:4]}-{letters[4:]}"
-
-
-class ProductQuerySet(models.QuerySet["Product"]):
-    def on_sale(self) -> Self:
-        return self.filter(is_active=True)
-
-    def adjust_stock(self, by: int) -> int:
-        """Add units (or take away) where the stock suffices; return how many products had enough."""
-        return self.filter(stock__gte=-by).update(stock=F("stock") + by)
-
-    def add_stock(self, units: Mapping[int, int]) -> None:
-        """Add to each product (by its key) these units, or take them away, in one statement."""
-        # `bulk_update` spends more time on its CASE WHEN than all the rest of an order takes.
-        sql = "UPDATE orders_product SET stock = stock + added FROM unnest(%s::bigint[], %s::int[]) AS a (pk, added)"
-        with connection.cursor() as cursor:
-            cursor.execute(f"{sql} WHERE id = pk", [list(units), list(units.values())])
-
-
-class Product(models.Model):
-    sku = models.CharField("SKU", max_length=20, unique=True)
-    slug = models.SlugField(max_length=80, unique=True, editable=False)
-    name = models.CharField(max_length=80)
-    category = models.CharField(max_length=40, db_index=True)
-    description = models.TextField(blank=True)
-    price = models.DecimalField(max_digits=9, decimal_places=2)
-    stock = models.IntegerField(default=0, help_text="Units that may still be ordered; reserved ones are gone already.")
-    is_active = models.BooleanField("on sale", default=True)
-
-    objects = ProductQuerySet.as_manager()
-
-    class Meta:
-        constraints = [
-            models.CheckConstraint(condition=Q(stock__gte=0), name="product_stock_not_negative"),
-            models.CheckConstraint(condition=Q(price__gt=0), name="product_price_positive"),
-        ]
-
-    def __str__(self) -> str:
-        return self.name
-
-    def save(self, *args: object, **kwargs: object) -> None:
-        self.slug = self.slug or slugify(f"{self.name} {self.sku}")
-        super().save(*args, **kwargs)  # type: ignore[arg-type]
-
-    def get_absolute_url(self) -> str:
-        return reverse("orders:product", args=[self.slug])
 
 
 class Status(models.TextChoices):
@@ -296,161 +251,6 @@ class OrderItem(models.Model):
     @property
     def total(self) -> Decimal:
         return self.price * self.quantity
-
-
-class Card(models.TextChoices):
-    """The provider's test cards: a payment method of Stripe's, and what the sandbox does with it."""
-
-    VISA = "pm_card_visa", "Visa ending 4242: works"
-    DECLINED = "pm_card_visa_chargeDeclined", "Visa ending 0002: is declined"
-    INSUFFICIENT = "pm_card_visa_chargeDeclinedInsufficientFunds", "Visa ending 9995: has insufficient funds"
-    SLOW = "pm_card_slow", "Visa ending 3184: works, but the bank answers slowly"
-
-
-class PaymentStatus(models.TextChoices):
-    STARTED = "started", "Started"
-    SUCCEEDED = "succeeded", "Succeeded"
-    # Money has moved, but not what the order costs: only a person can say what is right.
-    MISMATCHED = "mismatched", "Wrong amount"
-    DECLINED = "declined", "Declined"
-    REFUNDED = "refunded", "Refunded"
-
-
-# At most one attempt of an order is any of these.
-ALIVE = [PaymentStatus.STARTED, PaymentStatus.SUCCEEDED, PaymentStatus.MISMATCHED]
-
-
-class PaymentQuerySet(models.QuerySet["Payment"]):
-    def mark_succeeded(self, provider_ids: Mapping[int, str]) -> None:
-        """End each payment (by its key) well, with the provider's id, in one statement."""
-        sql = "UPDATE orders_payment SET status = %s, provider_id = given FROM unnest(%s::bigint[], %s::text[])"
-        values: list[Any] = [PaymentStatus.SUCCEEDED, list(provider_ids), list(provider_ids.values())]
-        with connection.cursor() as cursor:
-            cursor.execute(f"{sql} AS a (pk, given) WHERE id = pk", values)
-
-    def refundable(self) -> Self:
-        """Payments that the provider holds money of."""
-        charged = [PaymentStatus.SUCCEEDED, PaymentStatus.MISMATCHED]
-        return self.filter(status__in=charged).exclude(provider_id="")
-
-    def refund_wanted(self) -> Self:
-        return self.refundable().filter(refund_due_at__isnull=False)
-
-    def refund_overdue(self) -> Self:
-        """Refunds that nobody works on although their time has come."""
-        return self.refund_wanted().filter(refund_due_at__lte=timezone.now())
-
-
-class Payment(models.Model):
-    """One attempt of a customer to pay. Its key is committed before the provider is asked.
-
-    However often the machine asks again, the key stays, so that the provider charges once; a customer who tries
-    another card starts a new attempt with a new key. A refund has a key of its own, written down when it is asked
-    for; `refund_due_at` None: no refund is wanted, or it has ended.
-    """
-
-    order = models.ForeignKey(Order, on_delete=models.CASCADE, related_name="payments")
-    attempt = models.PositiveSmallIntegerField(default=1)
-    key = models.UUIDField(unique=True, default=uuid.uuid4, editable=False)
-    card = models.CharField(max_length=60, choices=Card.choices)
-    amount = models.DecimalField(max_digits=11, decimal_places=2)
-    currency = models.CharField(max_length=3)
-    status = models.CharField(max_length=10, choices=PaymentStatus.choices, default=PaymentStatus.STARTED)
-    provider_id = models.CharField(max_length=60, blank=True, db_index=True)
-    reason = models.CharField(max_length=200, blank=True)
-    created_at = models.DateTimeField(default=timezone.now, editable=False)
-    refund_key = models.UUIDField(unique=True, null=True, blank=True, editable=False)
-    refund_wanted_at = models.DateTimeField(null=True, blank=True)
-    refund_due_at = models.DateTimeField(null=True, blank=True, help_text="When the sweep asks for the refund again.")
-    refund_id = models.CharField(max_length=60, blank=True)
-
-    objects = PaymentQuerySet.as_manager()
-
-    class Meta:
-        constraints = [
-            models.UniqueConstraint(fields=["order", "attempt"], name="payment_attempt_once"),
-            models.UniqueConstraint(
-                fields=["order"],
-                condition=Q(status__in=ALIVE),
-                name="payment_one_alive_per_order",
-            ),
-            models.CheckConstraint(condition=Q(amount__gt=0), name="payment_amount_positive"),
-            models.CheckConstraint(
-                condition=Q(refund_due_at=None) | Q(refund_key__isnull=False, refund_wanted_at__isnull=False),
-                name="payment_refund_has_key",
-            ),
-        ]
-        indexes = [
-            models.Index(fields=["refund_due_at"], name="payment_refund_due", condition=Q(refund_due_at__isnull=False)),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.order_id}, attempt {self.attempt}"
-
-    @property
-    def can_refund(self) -> bool:
-        charged = self.status in (PaymentStatus.SUCCEEDED, PaymentStatus.MISMATCHED)
-        return charged and bool(self.provider_id) and self.refund_due_at is None
-
-    @property
-    def card_label(self) -> str:
-        return self.get_card_display().partition(":")[0]
-
-
-class Kind(models.TextChoices):
-    """What can happen to an order, in the words that its customer reads."""
-
-    PLACED = "placed", "Order placed"
-    PENDING = "pending", "Waiting to be processed again"
-    PROCESSING = "processing", "Stock reserved, charging your card"
-    RETRY = "retry", "The payment provider did not answer, trying again"
-    COMPLETED = "completed", "Payment received, order completed"
-    REJECTED = "rejected", "Order rejected"
-    PAYMENT_FAILED = "payment_failed", "Payment failed"
-    CANCELLED = "cancelled", "Order cancelled"
-    REFUNDED = "refunded", "Payment refunded"
-    CONFIRMED = "confirmed", "Confirmation mailed"
-    NUDGED = "nudged", "Queued again"
-    INTERRUPTED = "interrupted", "Interrupted, trying again"
-    REPLAYED = "replayed", "Started again by our staff"
-    REFUND_WANTED = "refund_wanted", "Refund asked for"
-    FLAGGED = "flagged", "Our staff is looking into it"
-    SETTLED = "settled", "Our staff has looked into it"
-
-
-class OrderEventQuerySet(models.QuerySet[Any]):
-    def record(self, order_ids: Iterable[int], kind: Kind, *, detail: str = "", task_id: str = "") -> None:
-        """Write one event for each order; call it in the transaction of the change."""
-        events = [OrderEvent(order_id=pk, kind=kind, detail=detail[:300], task_id=task_id) for pk in order_ids]
-        OrderEvent.objects.bulk_create(events)
-
-
-class OrderEvent(models.Model):
-    """One line of an order's time line."""
-
-    order = models.ForeignKey(Order, on_delete=models.CASCADE, related_name="events")
-    kind = models.CharField(max_length=14, choices=Kind.choices)
-    detail = models.CharField(max_length=300, blank=True, help_text="For staff; the customer reads the kind's label.")
-    task_id = models.CharField(max_length=40, blank=True, help_text="Or the id of the provider's webhook.")
-    # By itself, since whoever records an event need not know where it runs.
-    worker = models.CharField(max_length=120, blank=True, default=worker_name)
-    created_at = models.DateTimeField(default=timezone.now, editable=False)
-
-    objects = OrderEventQuerySet.as_manager()
-
-    def __str__(self) -> str:
-        return self.title
-
-    @property
-    def title(self) -> str:
-        return self.get_kind_display()
-
-    @property
-    def origin(self) -> str:
-        """Who wrote this line: a task, or a webhook of the payment provider."""
-        if not self.task_id:
-            return ""
-        return f"{'webhook' if self.task_id.startswith('evt_') else 'task'} {self.task_id}"
 
 
 def total_of(items: Iterable[OrderItem]) -> Decimal:

@@ -1,0 +1,65 @@
+"""What happened to an order."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.db import models
+from django.utils import timezone
+
+from myproject.celery import worker_name
+
+
+class Kind(models.TextChoices):
+    """What can happen to an order, in the words that its customer reads."""
+
+    PLACED = "placed", "Order placed"
+    PENDING = "pending", "Waiting to be processed again"
+    PROCESSING = "processing", "Stock reserved, charging your card"
+    RETRY = "retry", "The payment provider did not answer, trying again"
+    COMPLETED = "completed", "Payment received, order completed"
+    REJECTED = "rejected", "Order rejected"
+    PAYMENT_FAILED = "payment_failed", "Payment failed"
+    CANCELLED = "cancelled", "Order cancelled"
+    REFUNDED = "refunded", "Payment refunded"
+    CONFIRMED = "confirmed", "Confirmation mailed"
+    NUDGED = "nudged", "Queued again"
+    INTERRUPTED = "interrupted", "Interrupted, trying again"
+    REPLAYED = "replayed", "Started again by our staff"
+    REFUND_WANTED = "refund_wanted", "Refund asked for"
+    FLAGGED = "flagged", "Our staff is looking into it"
+    SETTLED = "settled", "Our staff has looked into it"
+
+
+class OrderEventQuerySet(models.QuerySet[Any]):
+    def record(self, order_ids: Iterable[int], kind: Kind, *, detail: str = "", task_id: str = "") -> None:
+        """Write one event for each order; call it in the transaction of the change."""
+        events = [OrderEvent(order_id=pk, kind=kind, detail=detail[:300], task_id=task_id) for pk in order_ids]
+        OrderEvent.objects.bulk_create(events)
+
+
+class OrderEvent(models.Model):
+    """One line of an order's time line."""
+
+    order = models.ForeignKey("orders.Order", on_delete=models.CASCADE, related_name="events")
+    kind = models.CharField(max_length=14, choices=Kind.choices)
+    detail = models.CharField(max_length=300, blank=True, help_text="For staff; the customer reads the kind's label.")
+    task_id = models.CharField(max_length=40, blank=True, help_text="Or the id of the provider's webhook.")
+    # By itself, since whoever records an event need not know where it runs.
+    worker = models.CharField(max_length=120, blank=True, default=worker_name)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects = OrderEventQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return self.title
+
+    @property
+    def title(self) -> str:
+        return self.get_kind_display()
+
+    @property
+    def origin(self) -> str:
+        """Who wrote this line: a task, or a webhook of the payment provider."""
+        if not self.task_id:
+            return ""
+        return f"{'webhook' if self.task_id.startswith('evt_') else 'task'} {self.task_id}"

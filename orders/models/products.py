@@ -1,0 +1,54 @@
+"""What is sold."""
+
+from collections.abc import Mapping
+from typing import Self
+
+from django.db import connection, models
+from django.db.models import F, Q
+from django.urls import reverse
+from django.utils.text import slugify
+
+
+class ProductQuerySet(models.QuerySet["Product"]):
+    def on_sale(self) -> Self:
+        return self.filter(is_active=True)
+
+    def adjust_stock(self, by: int) -> int:
+        """Add units (or take away) where the stock suffices; return how many products had enough."""
+        return self.filter(stock__gte=-by).update(stock=F("stock") + by)
+
+    def add_stock(self, units: Mapping[int, int]) -> None:
+        """Add to each product (by its key) these units, or take them away, in one statement."""
+        # `bulk_update` spends more time on its CASE WHEN than all the rest of an order takes.
+        sql = "UPDATE orders_product SET stock = stock + added FROM unnest(%s::bigint[], %s::int[]) AS a (pk, added)"
+        with connection.cursor() as cursor:
+            cursor.execute(f"{sql} WHERE id = pk", [list(units), list(units.values())])
+
+
+class Product(models.Model):
+    sku = models.CharField("SKU", max_length=20, unique=True)
+    slug = models.SlugField(max_length=80, unique=True, editable=False)
+    name = models.CharField(max_length=80)
+    category = models.CharField(max_length=40, db_index=True)
+    description = models.TextField(blank=True)
+    price = models.DecimalField(max_digits=9, decimal_places=2)
+    stock = models.IntegerField(default=0, help_text="Units that may still be ordered; reserved ones are gone already.")
+    is_active = models.BooleanField("on sale", default=True)
+
+    objects = ProductQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(stock__gte=0), name="product_stock_not_negative"),
+            models.CheckConstraint(condition=Q(price__gt=0), name="product_price_positive"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def save(self, *args: object, **kwargs: object) -> None:
+        self.slug = self.slug or slugify(f"{self.name} {self.sku}")
+        super().save(*args, **kwargs)  # type: ignore[arg-type]
+
+    def get_absolute_url(self) -> str:
+        return reverse("orders:product", args=[self.slug])
