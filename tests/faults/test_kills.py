@@ -96,7 +96,7 @@ def test_order_completes_once_when_its_message_was_never_sent(shop: Shop) -> Non
     assert_completed_once(shop, order)
 
 
-@pytest.mark.parametrize("name", ["beat", "flower"])
+@pytest.mark.parametrize("name", ["web", "beat", "flower"])
 def test_order_completes_once_when_a_bystander_is_killed(name: str, shop: Shop, slow_order: Order) -> None:
     shop.kill(name)
 
