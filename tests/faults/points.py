@@ -15,15 +15,17 @@ from typing import Any, NamedTuple
 
 import psycopg
 import stripe
-from celery import current_task
+from celery import current_task, signals
 from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
 from django.db import connection
+from kombu.utils.json import dumps
 
 from orders import payments, services
 from orders.models import Order, OrderQuerySet
+from tests.shop import wait_for
 
-# Long enough for a second worker to take the copy of the message and to meet the first one.
+# Long enough for the copy of a message, once it has started, to pass the first one.
 OVERLAP_SECONDS = 1
 
 
@@ -69,6 +71,7 @@ def install() -> None:
     for point in POINTS:
         setattr(point.owner, point.function, wrapped(point))
     stripe.RequestsClient.request = misled(stripe.RequestsClient.request)  # type: ignore[method-assign]
+    signals.task_prerun.connect(note_copy)
 
 
 def wrapped(point: Point) -> Callable[..., Any]:
@@ -89,27 +92,33 @@ def wrapped(point: Point) -> Callable[..., Any]:
 # --- Arming ---
 
 
-def armed_file(point: str, order_id: int) -> Path:
-    return Path(settings.VAR_DIR) / "strikes" / f"{point}.{order_id}"
+def armed_file(point: str, key: int | str) -> Path:
+    return Path(settings.VAR_DIR) / "strikes" / f"{point}.{key}"
 
 
 def struck_file(armed: Path) -> Path:
     return armed.with_name(f"{armed.name}.struck")
 
 
-def arm(point: str, order_id: int, fault: str) -> None:
-    file = armed_file(point, order_id)
+def arm(point: str, key: int | str, fault: str = "") -> None:
+    file = armed_file(point, key)
     file.parent.mkdir(exist_ok=True)
     file.write_text(fault)
 
 
-def has_struck(point: str, order_id: int) -> bool:
-    return struck_file(armed_file(point, order_id)).exists()
+def has_struck(point: str, key: int | str) -> bool:
+    return struck_file(armed_file(point, key)).exists()
 
 
-def disarm(point: str, order_id: int) -> str:
+def still_armed(order: Order) -> list[str]:
+    """Return what was armed for the order and has not struck: its fault, the copy it was to meet, the provider's."""
+    names = (file.name for file in armed_file("", "").parent.iterdir())
+    return [name for name in names if name.endswith((f".{order.pk}", f".{order.reference}"))]
+
+
+def disarm(point: str, key: int | str) -> str:
     """Return the fault that is armed there, once; empty where none is."""
-    file = armed_file(point, order_id)
+    file = armed_file(point, key)
     try:
         return file.rename(struck_file(file)).read_text()
     except FileNotFoundError:
@@ -156,10 +165,27 @@ def exceed_hard_limit(order_id: int) -> None:
 
 
 def deliver_twice(order_id: int) -> None:
-    """Bring the message again, as the same task and as another one, while the first is at work."""
-    for task_id in (current_task.request.id, None):
-        current_task.apply_async(kwargs=current_task.request.kwargs, task_id=task_id)
+    """Bring the message again, as the same task and as another one, and go on when the same one is at work too."""
+    task_id = current_task.request.id
+    arm("meeting", order_id)
+    arm("copy", task_id)
+    bring_next(None)
+    bring_next(task_id)
+    wait_for(lambda: has_struck("copy", task_id), "the copy of the message")
+    disarm("meeting", order_id)
     time.sleep(OVERLAP_SECONDS)
+
+
+def bring_next(task_id: str | None) -> None:
+    """Queue the current task again, before all that waits: Redis lists are read from the right."""
+    with current_task.app.connection_for_write() as broker:
+        channel = broker.default_channel
+        channel._put = lambda queue, message, **_: channel.client.rpush(queue, dumps(message))
+        current_task.apply_async(kwargs=current_task.request.kwargs, task_id=task_id, connection=broker)
+
+
+def note_copy(task_id: str, **kwargs: Any) -> None:
+    disarm("copy", task_id)
 
 
 def drop_database_connection(order_id: int) -> None:
@@ -169,14 +195,23 @@ def drop_database_connection(order_id: int) -> None:
 
 
 def provider(fault: str) -> Callable[[int], None]:
-    """Have the provider fail with the next request for the order; the message comes again, so that there is one."""
+    """Have the provider fail with the next request for the order."""
 
     def armed(order_id: int) -> None:
         with psycopg.connect(connection.connection.info.dsn) as other:
             row = other.execute("SELECT reference FROM orders_order WHERE id = %s", [order_id]).fetchone()
         assert row
-        (Path(settings.VAR_DIR) / "strikes" / row[0]).write_text(fault)
-        deliver_twice(order_id)
+        arm("provider", row[0], fault)
+
+    return armed
+
+
+def killed_then(fault: Callable[[int], None]) -> Callable[[int], None]:
+    """Lose the provider's answer with the process, so that it is asked again, and have it fail then."""
+
+    def armed(order_id: int) -> None:
+        fault(order_id)
+        kill_child(order_id)
 
     return armed
 
@@ -185,10 +220,10 @@ def misled(request: Callable[..., Any]) -> Callable[..., Any]:
     """Ask the sandbox for the fault that is armed for the order of this request."""
 
     def function(client: Any, method: str, url: str, headers: Any, post_data: Any = None) -> Any:
-        for file in (Path(settings.VAR_DIR) / "strikes").glob("????-????"):
-            if file.name in str(post_data):
-                headers = {**headers, "Sandbox-Fault": file.read_text()}
-                file.unlink(missing_ok=True)
+        for file in armed_file("", "").parent.glob("provider.????-????"):
+            reference = file.name.removeprefix("provider.")
+            if reference in str(post_data) and (fault := disarm("provider", reference)):
+                headers = {**headers, "Sandbox-Fault": fault}
         return request(client, method, url, headers, post_data)
 
     return function
@@ -204,5 +239,7 @@ FAULTS: dict[str, Callable[[int], None]] = {
     "delivered twice": deliver_twice,
     "provider time-out": provider("latency"),
     "provider 5xx after charge": provider("error_after"),
+    "kill -9, then time-out": killed_then(provider("latency")),
+    "kill -9, then 5xx": killed_then(provider("error_after")),
     "database dropped": drop_database_connection,
 }
