@@ -92,8 +92,12 @@ def wrapped(point: Point) -> Callable[..., Any]:
 # --- Arming ---
 
 
+def folder() -> Path:
+    return Path(settings.VAR_DIR) / "strikes"
+
+
 def armed_file(point: str, key: int | str) -> Path:
-    return Path(settings.VAR_DIR) / "strikes" / f"{point}.{key}"
+    return folder() / f"{point}.{key}"
 
 
 def struck_file(armed: Path) -> Path:
@@ -112,7 +116,7 @@ def has_struck(point: str, key: int | str) -> bool:
 
 def still_armed(order: Order) -> list[str]:
     """Return what was armed for the order and has not struck: its fault, the copy it was to meet, the provider's."""
-    names = (file.name for file in armed_file("", "").parent.iterdir())
+    names = (file.name for file in folder().iterdir())
     return [name for name in names if name.endswith((f".{order.pk}", f".{order.reference}"))]
 
 
@@ -194,6 +198,10 @@ def drop_database_connection(order_id: int) -> None:
         other.execute("SELECT pg_terminate_backend(%s)", [pid])
 
 
+def cancel(order_id: int) -> None:
+    Order.objects.get(pk=order_id).mark_cancelled()
+
+
 def provider(fault: str) -> Callable[[int], None]:
     """Have the provider fail with the next request for the order."""
 
@@ -220,7 +228,7 @@ def misled(request: Callable[..., Any]) -> Callable[..., Any]:
     """Ask the sandbox for the fault that is armed for the order of this request."""
 
     def function(client: Any, method: str, url: str, headers: Any, post_data: Any = None) -> Any:
-        for file in armed_file("", "").parent.glob("provider.????-????"):
+        for file in folder().glob("provider.????-????"):
             reference = file.name.removeprefix("provider.")
             if reference in str(post_data) and (fault := disarm("provider", reference)):
                 headers = {**headers, "Sandbox-Fault": fault}
@@ -241,5 +249,6 @@ FAULTS: dict[str, Callable[[int], None]] = {
     "provider 5xx after charge": provider("error_after"),
     "kill -9, then time-out": killed_then(provider("latency")),
     "kill -9, then 5xx": killed_then(provider("error_after")),
+    "cancelled too late": cancel,
     "database dropped": drop_database_connection,
 }

@@ -26,6 +26,8 @@ PRICES = [Decimal("12.50"), Decimal("0.99"), Decimal("1199.95")]
 ONLY_AT = {
     # A mail's hard limit is a minute, and what it does is what "kill -9 child" does.
     "hard limit": POINTS[: POINTS.index("before mail")],
+    # Until its stock is reserved, an order may be cancelled.
+    "cancelled too late": POINTS[POINTS.index("after reserve") :],
     # Once it has answered, the provider is asked again only where the answer was lost with the process; after
     # the commit, never.
     "provider time-out": UNTIL_CHARGE,
