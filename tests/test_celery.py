@@ -205,6 +205,8 @@ ERRORS: dict[str, Exception] = {
     "temporary": TemporaryError("later"),
     "database": OperationalError("gone"),
     "permanent": PermanentError("never"),
+    "asked to wait": TemporaryError("busy", retry_after=77),
+    "asked to wait for days": TemporaryError("busy", retry_after=200_000),
 }
 
 
@@ -234,6 +236,17 @@ def test_task_is_tried_again_when_the_error_is_temporary(
 
     assert result.state == "FAILURE"
     assert retries() == times
+
+
+@pytest.mark.parametrize(("error", "seconds"), [("asked to wait", 77), ("asked to wait for days", 600)])
+def test_task_waits_as_long_as_it_was_asked_to_and_never_more_than_ten_minutes(
+    error: str, seconds: int, fail: Task, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "celery.app.trace")
+
+    fail.apply((error,), retries=0)
+
+    assert f"retry: Retry in {seconds}s" in caplog.text
 
 
 def test_task_that_failed_for_good_says_so_with_its_reference(fail: Task, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,46 @@
+"""How the shop asks its counterparts over HTTP."""
+
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import requests
+from django.utils import timezone
+
+from .errors import PermanentError, TemporaryError
+
+# Answers of the 4xx family that speak of the moment, not of the request.
+WORTH_ANOTHER_TRY = {408, 425, 429}
+
+
+def request(method: str, url: str, *, timeout: float = 30, **options: Any) -> requests.Response:
+    """Return the answer, 2xx or 304; `timeout` in seconds is for the connection and for each silence after it.
+
+    Raises `TemporaryError`, with the pause that the counterpart asks for, where the same request may work later, and
+    `PermanentError` where it never will. Other `options` are those of the requests library.
+    """
+    try:
+        answer = requests.request(method, url, timeout=timeout, allow_redirects=False, **options)
+    except requests.RequestException as error:
+        raise TemporaryError(f"{method} {url}: {type(error).__name__}") from error
+    if answer.status_code < 300 or answer.status_code == requests.codes.not_modified:
+        return answer
+    told = f"{method} {url}: {answer.status_code} {_reason(answer)}"
+    if answer.status_code >= 500 or answer.status_code in WORTH_ANOTHER_TRY:
+        raise TemporaryError(told, retry_after=_pause(answer.headers.get("Retry-After", "")))
+    raise PermanentError(told)
+
+
+def _reason(answer: requests.Response) -> str:
+    return " ".join(answer.text[:200].split()) or answer.reason
+
+
+def _pause(header: str) -> float | None:
+    """Return the seconds that a Retry-After header asks for, as a number or as a date; None when it is neither."""
+    if header.isdecimal():
+        return float(header)
+    try:
+        until: datetime = parsedate_to_datetime(header)
+        return max(0.0, (until - timezone.now()).total_seconds())
+    except (ValueError, TypeError):
+        return None

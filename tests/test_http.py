@@ -1,0 +1,98 @@
+"""One request to a counterpart: what it answers, and which of our two errors that is."""
+
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+import time_machine
+
+from myproject import http
+from myproject.errors import PermanentError, TemporaryError
+
+
+class Counterpart(HTTPServer):
+    """Answers each request with the status and headers that the test has set."""
+
+    status = 200
+    headers: dict[str, str] = {}
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        assert isinstance(self.server, Counterpart)
+        self.send_response(self.server.status)
+        for name, value in self.server.headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.server.status != 304:
+            self.wfile.write(b"as you\nwish")
+
+    def log_message(self, *args: Any) -> None:
+        """Keep the tests' output clean."""
+
+
+@pytest.fixture
+def counterpart() -> Iterator[Counterpart]:
+    with Counterpart(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.mark.parametrize("status", [200, 201, 304])
+def test_request_returns_the_answer(counterpart: Counterpart, status: int) -> None:
+    counterpart.status = status
+
+    assert http.request("GET", counterpart.url).status_code == status
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503])
+def test_request_may_be_repeated_when_the_other_side_has_trouble(counterpart: Counterpart, status: int) -> None:
+    counterpart.status = status
+
+    with pytest.raises(TemporaryError, match=f": {status} as you wish") as caught:
+        http.request("GET", counterpart.url)
+
+    assert caught.value.retry_after is None
+
+
+@pytest.mark.parametrize("status", [300, 301, 400, 401, 404, 422])
+def test_request_is_refused_for_good_when_we_are_wrong(counterpart: Counterpart, status: int) -> None:
+    counterpart.status, counterpart.headers = status, {"Location": "http://127.0.0.1:1/"}
+
+    with pytest.raises(PermanentError, match=f": {status} as you wish"):
+        http.request("GET", counterpart.url)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("17", 17.0),
+        ("Sat, 21 Nov 2026 12:01:00 GMT", 60.0),
+        ("Sat, 21 Nov 2020 12:01:00 GMT", 0.0),
+        ("soon", None),
+        ("-3", None),
+        ("", None),
+    ],
+)
+@time_machine.travel("2026-11-21 12:00 +0000", tick=False)
+def test_request_tells_how_long_it_was_asked_to_wait(
+    counterpart: Counterpart, header: str, seconds: float | None
+) -> None:
+    counterpart.status, counterpart.headers = 503, {"Retry-After": header}
+
+    with pytest.raises(TemporaryError) as caught:
+        http.request("GET", counterpart.url)
+
+    assert caught.value.retry_after == seconds
+
+
+def test_request_may_be_repeated_when_nobody_answers() -> None:
+    with pytest.raises(TemporaryError, match="ConnectionError"):
+        http.request("GET", "http://127.0.0.1:1/", timeout=1)
