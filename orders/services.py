@@ -2,12 +2,12 @@
 
 import logging
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from django.conf import settings
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from accounts.models import User
@@ -41,16 +41,20 @@ def place_order(customer: User, quantities: Mapping[Product, int], card: str, to
         OrderItem(product=product, name=product.name, price=product.price, quantity=quantity)
         for product, quantity in quantities.items()
     ]
-    with transaction.atomic():
-        order, is_new = Order.objects.get_or_create(
-            customer=customer, token=token, defaults={"total": total_of(items), "due_at": first_look()}
-        )
-        if is_new:
+    order = Order(customer=customer, token=token, total=total_of(items), due_at=first_look())
+    try:
+        with transaction.atomic():
+            order.save()
             for item in items:
                 item.order = order
             OrderItem.objects.bulk_create(items)
             start_payment(order, card)
             OrderEvent.objects.record([order.pk], Kind.PLACED)
+    except IntegrityError:
+        # The form was sent twice, or it is no fault of the form's, and there is no such order.
+        if placed := Order.objects.filter(customer=customer, token=token).first():
+            return placed
+        raise
     return order
 
 
@@ -101,11 +105,10 @@ class Processed(NamedTuple):
 
 
 def process_orders(order_ids: Sequence[int], task_id: str) -> Processed:
-    """Bring claimed orders to their end, each from wherever its row stands.
+    """Charge the orders that hold their stock and bring them to their end.
 
     Where the outcome of a charge is unknown, the order stays *processing*: the same key is asked again.
     """
-    reserve(order_ids, task_id)
     charging = Payment.objects.filter(order__in=order_ids, order__status=Status.PROCESSING)
     started = list(charging.filter(status=PaymentStatus.STARTED).select_related("order").order_by("order"))
     outcomes = dict(zip(started, payments.charge_all(started), strict=True))
@@ -113,12 +116,25 @@ def process_orders(order_ids: Sequence[int], task_id: str) -> Processed:
     return Processed(completed, [error for error in outcomes.values() if isinstance(error, TemporaryError)])
 
 
-@transaction.atomic
+def claim(first: int, limit: int, task_id: str) -> list[int]:
+    """Take order `first` and up to `limit` others that wait, and the stock for them; return their ids."""
+    # Most nudges of a backlog come too late: others took their orders along.
+    if not Order.objects.free(task_id).exists():
+        return []
+    with transaction.atomic():
+        claimed = Order.objects.claim(task_id, first, limit)
+        reserve(claimed, task_id)
+    return claimed
+
+
+@transaction.atomic(savepoint=False)
 def reserve(order_ids: Iterable[int], task_id: str) -> None:
     """Take the stock for those of the orders that are pending, or reject them where it does not suffice."""
-    pending = Order.objects.filter(pk__in=order_ids, status=Status.PENDING).select_for_update().order_by("pk")
-    wanted: dict[int, list[OrderItem]] = {pk: [] for pk in pending.values_list("pk", flat=True)}
-    for item in OrderItem.objects.filter(order__in=wanted).order_by("order", "pk"):
+    wanted: dict[int, list[OrderItem]] = defaultdict(list)
+    pending = OrderItem.objects.filter(order__in=order_ids, order__status=Status.PENDING).order_by("order", "pk")
+    # Locks the orders; of them no more is read than that.
+    locked = pending.select_related("order").select_for_update(of=["order"])
+    for item in locked.only("product", "name", "quantity", "order__status"):
         wanted[item.order_id].append(item)
     products = lock_products({item.product_id for items in wanted.values() for item in items})
     reserved, taken = [], Counter[int]()

@@ -42,7 +42,7 @@ class OrderTask(Task):
 )
 def process_order(self: Task, *, order_id: int) -> dict[str, Any]:
     """Process an order, and others that wait. Safe to repeat: each step resumes from its row, a charge has its key."""
-    claimed = Order.objects.claim(self.request.id, first=order_id, limit=SET)
+    claimed = services.claim(order_id, limit=SET, task_id=self.request.id)
     if not claimed:
         # Another task took the order along; nobody reads that nothing was left to do, and a row of it costs a commit.
         self.request.ignore_result = True

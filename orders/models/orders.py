@@ -5,11 +5,13 @@ import secrets
 from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
-from typing import Self
+from typing import Any, Self, cast
 
 from django.conf import settings
-from django.db import models, transaction
+from django.core.exceptions import EmptyResultSet
+from django.db import connection, models, transaction
 from django.db.models import Q
+from django.db.models.sql import UpdateQuery
 from django.urls import reverse
 from django.utils import timezone
 
@@ -100,40 +102,52 @@ class OrderQuerySet(MailQuerySet):
             OrderEvent.objects.record(ids, Kind.SETTLED, detail=detail)
         return len(ids)
 
+    def free(self, claimant: str) -> Self:
+        """Open orders that the claimant may take.
+
+        No one claimed them, or their time has come, or the claimant, a task that is tried again, comes back.
+        """
+        return self.open().filter(Q(claimed_by="") | Q(due_at__lte=timezone.now()) | Q(claimed_by=claimant))
+
     def claim(self, claimant: str, first: int, limit: int) -> list[int]:
         """Take order `first` and up to `limit` others that wait, for `settings.ORDER_LEASE`; return their ids.
 
-        An order is free when no one claimed it, when its time has come, or when the same claimant, a task that
-        is tried again, comes back for it.
+        Call it in a transaction, which holds their locks until it ends.
         """
-        now = timezone.now()
-        free = self.open().filter(Q(claimed_by="") | Q(due_at__lte=now) | Q(claimed_by=claimant))
-        # Most nudges of a backlog come too late: others took their orders along.
-        if not free.exists():
-            return []
-        rows = free.select_for_update(skip_locked=True)
-        with transaction.atomic():
-            others = rows.young().exclude(pk=first).order_by("due_at")
-            ids = list(rows.filter(pk=first).values_list("pk", flat=True))
-            ids += others.values_list("pk", flat=True)[: limit - 1]
-            self.filter(pk__in=ids).update(claimed_by=claimant, due_at=now + settings.ORDER_LEASE)
+        rows = self.free(claimant).select_for_update(skip_locked=True)
+        others = rows.young().exclude(pk=first).order_by("due_at")
+        ids = list(rows.filter(pk=first).values_list("pk", flat=True))
+        ids += others.values_list("pk", flat=True)[: limit - 1]
+        self.filter(pk__in=ids).update(claimed_by=claimant, due_at=first_look())
         return ids
 
     def move(self, to: Status, reason: str = "", *, task_id: str = "", **fields: object) -> list[int]:
         """Move each of these orders that may become `to`, with its event, in one transaction; return their ids.
 
-        An order that somebody else moved first is left out: whoever finds it in the answer has won it.
+        An order that somebody else moved first is left out: whoever finds it in the answer has won it. More than
+        one must have been locked before, in the order of their keys.
         """
+        if to not in OPEN:
+            fields |= {"claimed_by": "", "due_at": None}
         with transaction.atomic(savepoint=False):
-            movable = self.filter(status__in=MAY_BECOME[to]).select_for_update().order_by("pk")
-            moved = {order.pk: order.reference for order in movable.only("pk", "reference")}
-            if to not in OPEN:
-                fields |= {"claimed_by": "", "due_at": None}
-            self.model._base_manager.filter(pk__in=moved).update(status=to, reason=reason[:200], **fields)
+            movable = self.filter(status__in=MAY_BECOME[to])
+            moved = dict(movable.update_returning("id", "reference", status=to, reason=reason[:200], **fields))
             OrderEvent.objects.record(moved, Kind(to.value), detail=reason, task_id=task_id)
         for reference in moved.values():
             log.info("Order %s is %s %s", reference, to.value, reason)
         return list(moved)
+
+    def update_returning(self, *columns: str, **fields: object) -> list[tuple[Any, ...]]:
+        """Like `update`, but return these columns of each row that it changed."""
+        query = cast(UpdateQuery, self.query.chain(UpdateQuery))
+        query.add_update_values(fields)
+        try:
+            sql, params = query.get_compiler(self.db).as_sql()
+        except EmptyResultSet:
+            return []
+        with connection.cursor() as cursor:
+            cursor.execute(f"{sql} RETURNING {', '.join(columns)}", params)
+            return cursor.fetchall()
 
 
 class Order(OwesMail):

@@ -56,7 +56,7 @@ def itself(args: Any, answer: Any) -> list[int]:
 
 POINTS = [
     Point("after claim", OrderQuerySet, "claim", lambda args, claimed: claimed),
-    Point("after reserve", services, "reserve", lambda args, _: args[0]),
+    Point("after reserve", services, "claim", lambda args, claimed: claimed),
     Point("before charge", payments, "charge_all", of_payments, before=True),
     Point("after charge", payments, "charge_all", of_payments),
     Point("before commit", services, "complete", lambda args, completed: completed),

@@ -25,7 +25,17 @@ from tests.orders.test_payments import Provider as HttpProvider
 from tests.orders.test_payments import payment as payment
 from tests.orders.test_payments import provider as provider
 from tests.orders.test_payments import refusal
-from tests.orders.test_services import DECLINE, Provider, at_once, kinds, process, process_with, status_of, stock_of
+from tests.orders.test_services import (
+    DECLINE,
+    Provider,
+    at_once,
+    kinds,
+    process,
+    process_with,
+    reserve_and_process,
+    status_of,
+    stock_of,
+)
 
 pytest_plugins = ["tests.broker"]
 pytestmark = pytest.mark.django_db
@@ -338,8 +348,8 @@ def test_old_order_is_not_taken_along_but_processed_when_staff_asks() -> None:
     old, young = place_order(), place_order()
     make_old(old)
 
-    along = Order.objects.claim("one", first=young.pk, limit=50)
-    asked = Order.objects.claim("two", first=old.pk, limit=50)
+    along = services.claim(young.pk, limit=50, task_id="one")
+    asked = services.claim(old.pk, limit=50, task_id="two")
 
     assert (along, asked) == ([young.pk], [old.pk])
 
@@ -429,7 +439,7 @@ def test_cancel_and_process_agree_when_they_race(round_number: int) -> None:
     order = place_order(product=product, quantity=3)
 
     def run() -> bool:
-        services.process_orders([order.pk], "task")
+        reserve_and_process([order.pk])
         return True
 
     with patch.object(payments, "charge_all", provider.charge_all):

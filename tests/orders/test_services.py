@@ -43,7 +43,13 @@ def process(*orders: Order, task_id: str = "task", outcome: payments.Outcome = V
 
 def process_with(provider: Provider, *orders: Order, task_id: str = "task") -> services.Processed:
     with patch.object(payments, "charge_all", provider.charge_all):
-        return services.process_orders([order.pk for order in orders], task_id)
+        return reserve_and_process([order.pk for order in orders], task_id)
+
+
+def reserve_and_process(order_ids: list[int], task_id: str = "task") -> services.Processed:
+    """Do what the task does with orders that it has claimed."""
+    services.reserve(order_ids, task_id)
+    return services.process_orders(order_ids, task_id)
 
 
 def at_once(*calls: Callable[[], T]) -> list[T]:
@@ -269,7 +275,7 @@ def test_process_orders_is_once_when_two_workers_do_it_at_the_same_time() -> Non
     order = place_order(product=product, quantity=3)
 
     with patch.object(payments, "charge_all", Provider(VALID).charge_all):
-        processed = at_once(*[lambda: services.process_orders([order.pk], "task")] * 4)
+        processed = at_once(*[lambda: reserve_and_process([order.pk])] * 4)
 
     assert sorted(result.completed for result in processed) == [[], [], [], [order.pk]]
     assert stock_of(product) == 7

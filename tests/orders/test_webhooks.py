@@ -17,7 +17,7 @@ from orders import payments, services
 from orders.models import Order, Payment, Status
 from tests.broker import Broker
 from tests.factories import make_product, place_order, put
-from tests.orders.test_services import Provider, at_once, kinds, process, status_of, stock_of
+from tests.orders.test_services import Provider, at_once, kinds, process, reserve_and_process, status_of, stock_of
 
 pytest_plugins = ["tests.broker"]
 pytestmark = pytest.mark.django_db
@@ -121,7 +121,7 @@ def test_webhook_twice_is_once(order: Order) -> None:
 def test_task_and_webhooks_agree_when_they_race(round_number: int, order: Order, broker: Broker) -> None:
     with patch.object(payments, "charge_all", Provider(PROVIDER_ID).charge_all):
         at_once(
-            *[lambda: str(services.process_orders([order.pk], "task"))] * 2,
+            *[lambda: str(reserve_and_process([order.pk]))] * 2,
             *[lambda: str(send(intent(order)).status_code)] * 2,
         )
 
