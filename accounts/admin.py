@@ -3,7 +3,7 @@ from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 
 from myproject.admin import ReadOnlyAdmin
 
-from .models import AccountMail, User
+from .models import AccountMail, Notification, User
 
 
 @admin.register(User)
@@ -29,3 +29,11 @@ class AccountMailAdmin(ReadOnlyAdmin):
     exclude = ["text", "html"]
     search_fields = ["to", "subject"]
     ordering = ["-created_at"]
+
+
+@admin.register(Notification)
+class NotificationAdmin(ReadOnlyAdmin):
+    list_display = ["subject", "person", "created_at", "mail_due_at", "mail_sent_at", "mail_error"]
+    list_select_related = ["person"]
+    search_fields = ["person__email", "subject"]
+    ordering = ["-created_at", "-pk"]

@@ -1,10 +1,12 @@
+from urllib.parse import urljoin
+
 from django.conf import settings
 from django.core.mail import EmailMultiAlternatives
 from django.urls import reverse
 
 from myproject import mail
 
-from .models import AccountMail, User
+from .models import AccountMail, Notification, User
 
 
 def welcome(user: User) -> EmailMultiAlternatives:
@@ -18,3 +20,8 @@ def account(row: AccountMail) -> EmailMultiAlternatives:
         message.attach_alternative(row.html, "text/html")
     message.extra_headers["Message-ID"] = mail.message_id(f"account-{row.pk}")
     return message
+
+
+def notification(row: Notification) -> EmailMultiAlternatives:
+    context = {"notification": row, "url": urljoin(settings.SITE_URL, row.url) if row.url else ""}
+    return mail.render("accounts/email/notification", row.person.email, f"notification-{row.pk}", context)

@@ -66,3 +66,18 @@ class AccountMail(OwesMail):
 
     def __str__(self) -> str:
         return f"{self.subject} ({self.created_at:%Y-%m-%d %H:%M})"
+
+
+class Notification(OwesMail):
+    """A notice to a person, by mail; `services.notify` writes it."""
+
+    person = models.ForeignKey(User, on_delete=models.CASCADE, related_name="notifications")
+    subject = models.CharField(max_length=200)
+    message = models.TextField()
+    url = models.CharField(max_length=500, blank=True, help_text="Where it leads: a path of ours, or a whole address.")
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects = MailQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return f"{self.subject} ({self.created_at:%Y-%m-%d %H:%M})"

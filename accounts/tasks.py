@@ -3,7 +3,7 @@ from celery import shared_task
 from myproject import mail
 
 from . import emails
-from .models import AccountMail, User
+from .models import AccountMail, Notification, User
 
 LIMITS = {"soft_time_limit": 50, "time_limit": 60}
 
@@ -20,6 +20,13 @@ def send_account_email(*, mail_id: int) -> None:
     mail.deliver(AccountMail.objects.get(pk=mail_id), emails.account)
 
 
+@shared_task(**LIMITS, ignore_result=True)
+def send_notification_email(*, user_id: int) -> None:
+    """Send a person all notices that are owed. Safe to repeat: each row is claimed, and remembers that it was sent."""
+    for row in Notification.objects.mail_due().filter(person=user_id).select_related("person").order_by("pk"):
+        mail.deliver(row, emails.notification)
+
+
 @shared_task(ignore_result=True)
 def check_unsent_mail() -> None:
     """Queue again what was never sent. Safe to repeat: so is each mail."""
@@ -27,3 +34,6 @@ def check_unsent_mail() -> None:
         send_welcome_email.delay(user_id=user_id)
     for mail_id in AccountMail.objects.mail_due().order_by("pk").values_list("pk", flat=True)[:500]:
         send_account_email.delay(mail_id=mail_id)
+    people = Notification.objects.mail_due().order_by("person").values_list("person", flat=True).distinct()
+    for user_id in people[:500]:
+        send_notification_email.delay(user_id=user_id)

@@ -10,7 +10,8 @@ from typing import Any
 from django.contrib.auth.hashers import make_password
 from django.utils import timezone
 
-from accounts.models import AccountMail, User
+from accounts import services as people
+from accounts.models import AccountMail, Notification, User
 from orders import services
 from orders.models import OPEN, Card, Order, Product, Status
 from reports.models import Report
@@ -71,3 +72,8 @@ def make_report(person: User | None = None, **fields: Any) -> Report:
 def make_mail(**fields: Any) -> AccountMail:
     defaults = {"to": "alice@example.com", "subject": "Confirm", "text": "A link", "html": "<p>A link</p>"}
     return AccountMail.objects.create(**defaults | {"mail_due_at": timezone.now()} | fields)
+
+
+def make_notification(person: User | None = None, **fields: Any) -> Notification:
+    defaults = {"subject": "Your report is ready", "message": "It took a while."}
+    return people.notify(person or make_user(), **defaults | fields)

@@ -23,11 +23,11 @@ from django_celery_beat.models import (
 )
 from django_celery_results.models import GroupResult, TaskResult
 
-from accounts.models import AccountMail, User
+from accounts.models import AccountMail, Notification, User
 from orders.models import Order, OrderEvent, Payment, Product
 from reports.models import Report
 from tests.broker import Broker
-from tests.factories import make_mail, make_product, make_report, make_user, place_order
+from tests.factories import make_mail, make_notification, make_product, make_report, make_user, place_order
 
 pytest_plugins = ["tests.broker"]
 pytestmark = pytest.mark.django_db
@@ -52,6 +52,7 @@ ROWS: dict[type[Model], Callable[[], Model]] = {
     Group: lambda: Group.objects.create(name="Clerks"),
     EmailAddress: make_address,
     AccountMail: make_mail,
+    Notification: make_notification,
     Product: make_product,
     Order: place_order,
     Payment: lambda: place_order().payments.get(),
@@ -65,7 +66,7 @@ ROWS: dict[type[Model], Callable[[], Model]] = {
     SolarSchedule: lambda: SolarSchedule.objects.create(event="sunset", latitude=52, longitude=13),
     ClockedSchedule: lambda: ClockedSchedule.objects.create(clocked_time=timezone.now()),
 }
-NOT_OURS_TO_CHANGE = [Order, Payment, OrderEvent, Report, AccountMail, TaskResult]
+NOT_OURS_TO_CHANGE = [Order, Payment, OrderEvent, Report, AccountMail, Notification, TaskResult]
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ def test_app_finds_the_tasks_of_each_installed_app() -> None:
     assert sorted(OURS) == [
         "accounts.tasks.check_unsent_mail",
         "accounts.tasks.send_account_email",
+        "accounts.tasks.send_notification_email",
         "accounts.tasks.send_welcome_email",
         "myproject.celery.debug_task",
         "myproject.tasks.add",

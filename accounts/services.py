@@ -1,0 +1,13 @@
+from django.utils import timezone
+
+from .models import Notification, User
+
+
+def notify(person: User, subject: str, message: str, url: str = "") -> Notification:
+    """Owe the person a notice, in the caller's transaction; `tasks.send_notification_email` sends it after the commit.
+
+    The `url` is a path of ours or a whole address. A notice has no unsubscribe: it tells what the person asked for.
+    """
+    return Notification.objects.create(
+        person=person, subject=subject[:200], message=message, url=url, mail_due_at=timezone.now()
+    )
