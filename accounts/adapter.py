@@ -16,6 +16,7 @@ class AccountAdapter(DefaultAccountAdapter):
 
     def save_user(self, request: HttpRequest, user: User, form: Any, commit: bool = True) -> User:
         user.name = form.cleaned_data.get("name", "")
+        user.wants_digest = form.cleaned_data.get("wants_digest", False)
         user.mail_due_at = timezone.now()
         super().save_user(request, user, form, commit)
         if commit:

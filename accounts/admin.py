@@ -10,12 +10,13 @@ from .models import AccountMail, Notification, User
 class UserAdmin(DjangoUserAdmin):
     ordering = ["email"]
     list_display = ["email", "name", "is_staff", "is_active", "date_joined", "mail_sent_at"]
-    list_filter = ["is_staff", "is_active"]
+    list_filter = ["is_staff", "is_active", "wants_digest"]
     search_fields = ["email", "name"]
     readonly_fields = ["last_login", "date_joined", "mail_due_at", "mail_sent_at", "mail_error"]
     fieldsets = [
         (None, {"fields": ["email", "name", "password"]}),
         ("Permissions", {"fields": ["is_active", "is_staff", "is_superuser", "groups", "user_permissions"]}),
+        ("Mail", {"fields": ["wants_digest"]}),
         ("Dates", {"fields": ["last_login", "date_joined"]}),
         ("Welcome mail", {"fields": ["mail_due_at", "mail_sent_at", "mail_error"]}),
     ]

@@ -33,6 +33,13 @@ class User(OwesMail, AbstractUser):
     username = first_name = last_name = None  # type: ignore[assignment]
     email = models.EmailField("e-mail address", unique=True)
     name = models.CharField(max_length=100, blank=True)
+    # Also a default of the database: while a new version is rolled out, the old one still registers people.
+    wants_digest = models.BooleanField(
+        "weekly digest",
+        default=False,
+        db_default=False,
+        help_text="A mail each Monday: what you ordered, and what is new in the shop.",
+    )
 
     USERNAME_FIELD = "email"
     REQUIRED_FIELDS: ClassVar[list[str]] = []

@@ -8,6 +8,7 @@ urlpatterns = [
     path("", include("orders.urls")),
     path("dashboard/", reports.dashboard, name="dashboard"),
     path("accounts/", include("allauth.account.urls")),
+    path("people/", include("accounts.urls")),
     path("reports/", include("reports.urls")),
     path("flower/", flower.enter, name="flower"),
     path("admin/", admin.site.urls),

@@ -1,0 +1,44 @@
+from typing import cast
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_not_required
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_http_methods
+
+from . import services, unsubscribe
+from .forms import PreferencesForm
+from .models import User
+
+NOTICES_SHOWN = 10
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def preferences(request: HttpRequest) -> HttpResponse:
+    person = cast(User, request.user)
+    form = PreferencesForm(request.POST if request.method == "POST" else None, instance=person)
+    if form.is_valid():
+        form.save()
+        messages.success(request, "Your mail preferences are saved.")
+        return redirect("accounts:preferences")
+    notices = person.notifications.order_by("-created_at", "-pk")[:NOTICES_SHOWN]
+    return render(request, "accounts/preferences.html", {"form": form, "notices": notices})
+
+
+# The token is the permission: a mail program posts here by itself (RFC 8058), without login, cookie or form.
+@csrf_exempt
+@login_not_required
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+def unsubscribe_by_link(request: HttpRequest, token: str) -> HttpResponse:
+    """Ask before leaving a list, and leave it by POST alone: scanners of mail open every link."""
+    try:
+        person_id, mailing = unsubscribe.read(token)
+    except unsubscribe.BrokenLink:
+        return render(request, "accounts/unsubscribe_broken.html", status=404)
+    if request.method == "POST":
+        services.unsubscribe(person_id, mailing)
+    context = {"mailing": mailing, "is_done": request.method == "POST"}
+    return render(request, "accounts/unsubscribe.html", context)
