@@ -11,20 +11,19 @@ LIMITS = {"soft_time_limit": 50, "time_limit": 60}
 @shared_task(**LIMITS, ignore_result=True)
 def send_welcome_email(*, user_id: int) -> None:
     """Welcome a new customer. Safe to repeat: the row is claimed, and remembers that it was sent."""
-    mail.deliver(User.objects.get(pk=user_id), emails.welcome)
+    mail.deliver_all(User.objects.all(), emails.welcome, first=user_id)
 
 
 @shared_task(**LIMITS, ignore_result=True)
 def send_account_email(*, mail_id: int) -> None:
     """Send a mail about an account. Safe to repeat: the row is claimed, and remembers that it was sent."""
-    mail.deliver(AccountMail.objects.get(pk=mail_id), emails.account)
+    mail.deliver_all(AccountMail.objects.all(), emails.account, first=mail_id)
 
 
 @shared_task(**LIMITS, ignore_result=True)
 def send_notification_email(*, user_id: int) -> None:
     """Send a person all notices that are owed. Safe to repeat: each row is claimed, and remembers that it was sent."""
-    for row in Notification.objects.mail_due().filter(person=user_id).select_related("person").order_by("pk"):
-        mail.deliver(row, emails.notification)
+    mail.deliver_all(Notification.objects.filter(person=user_id).select_related("person"), emails.notification)
 
 
 @shared_task(ignore_result=True)

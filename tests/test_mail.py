@@ -1,15 +1,18 @@
 """Mail that rows owe, against a tiny real SMTP server where it matters what the server says."""
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
+from celery.exceptions import SoftTimeLimitExceeded
 from django.core import mail as outbox
 from django.core.mail import EmailMultiAlternatives
+from django.db import connection
 from django.utils import timezone
 
 from accounts import emails, tasks
@@ -28,6 +31,10 @@ class Inbox:
     def __init__(self) -> None:
         self.answers: dict[str, str] = {}
         self.received: list[bytes] = []
+        # Who is there, by address, and from which port each client spoke.
+        self.refused: dict[str, str] = {}
+        self.hung_up: set[str] = set()
+        self.clients: set[Any] = set()
 
     async def handle_MAIL(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:
         envelope.mail_from = address
@@ -35,7 +42,10 @@ class Inbox:
 
     async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:
         envelope.rcpt_tos.append(address)
-        return self.answers.get("RCPT", "250 OK")
+        self.clients.add(session.peer)
+        if address in self.hung_up:
+            server.transport.abort()
+        return self.refused.get(address) or self.answers.get("RCPT", "250 OK")
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
         if "DATA" not in self.answers:
@@ -129,6 +139,116 @@ def test_mail_is_sent_by_the_next_attempt_when_the_first_one_failed(smtp: Inbox)
     assert (len(smtp.received), row.mail_sent_at is not None) == (1, True)
 
 
+# --- Many at once ---
+
+
+def make_mails(count: int) -> list[AccountMail]:
+    return [make_mail(to=f"person{number}@example.com") for number in range(count)]
+
+
+def were_sent(rows: Iterable[AccountMail]) -> list[bool]:
+    return [AccountMail.objects.get(pk=row.pk).mail_sent_at is not None for row in rows]
+
+
+def test_mails_of_a_set_share_one_connection(smtp: Inbox) -> None:
+    rows = make_mails(4)
+
+    count = mail.deliver_all(AccountMail.objects.all(), emails.account, first=rows[2].pk, limit=3)
+
+    assert (count, len(smtp.received), len(smtp.clients)) == (3, 3, 1)
+    assert were_sent(rows) == [True, True, True, False]
+    assert b"person2@" in smtp.received[0]
+
+
+def test_mail_that_is_refused_for_good_harms_no_other(smtp: Inbox) -> None:
+    rows = make_mails(3)
+    smtp.refused["person1@example.com"] = "550 No such mailbox"
+
+    count = mail.deliver_all(AccountMail.objects.all(), emails.account)
+
+    rows[1].refresh_from_db()
+    assert (count, were_sent(rows), len(smtp.clients)) == (2, [True, False, True], 1)
+    assert (rows[1].mail_failed, rows[1].mail_error) == (True, "550 No such mailbox")
+
+
+def test_mail_that_cannot_be_written_harms_no_other(smtp: Inbox) -> None:
+    rows = make_mails(2)
+    AccountMail.objects.filter(pk=rows[0].pk).update(to="nobody\n@example.com")
+
+    mail.deliver_all(AccountMail.objects.all(), emails.account)
+
+    rows[0].refresh_from_db()
+    assert (were_sent(rows), rows[0].mail_failed) == ([False, True], True)
+
+
+def test_mail_that_is_put_off_harms_no_other_and_is_not_taken_along_again(smtp: Inbox) -> None:
+    rows = make_mails(3)
+    smtp.refused["person1@example.com"] = "451 Greylisted"
+
+    with pytest.raises(TemporaryError, match="451 Greylisted"):
+        mail.deliver_all(AccountMail.objects.all(), emails.account)
+    smtp.refused.clear()
+    late = make_mail()
+    taken_along = mail.deliver_all(AccountMail.objects.all(), emails.account, first=late.pk)
+
+    assert (were_sent(rows), taken_along) == ([True, False, True], 1)
+    assert list(AccountMail.objects.mail_due()) == [rows[1]]
+    assert mail.deliver_all(AccountMail.objects.all(), emails.account, first=rows[1].pk) == 1
+
+
+@pytest.mark.parametrize("how", ["hangs up", "answers 421"])
+def test_mails_are_given_back_when_the_server_goes_in_their_midst(how: str, smtp: Inbox) -> None:
+    rows = make_mails(4)
+    if how == "hangs up":
+        smtp.hung_up.add("person1@example.com")
+    else:
+        smtp.refused["person1@example.com"] = "421 Closing"
+
+    with pytest.raises(mail.Disconnected):
+        mail.deliver_all(AccountMail.objects.all(), emails.account)
+
+    assert were_sent(rows) == [True, False, False, False]
+    assert set(AccountMail.objects.mail_due()) == set(rows[1:])
+    assert AccountMail.objects.filter(mail_error="").count() == 3
+
+
+def test_mails_are_given_back_when_their_task_is_interrupted() -> None:
+    rows = make_mails(3)
+
+    def interrupted(row: AccountMail) -> EmailMultiAlternatives:
+        if row == rows[1]:
+            raise SoftTimeLimitExceeded
+        return emails.account(row)
+
+    with pytest.raises(SoftTimeLimitExceeded):
+        mail.deliver_all(AccountMail.objects.all(), interrupted)
+
+    # What was being sent then may have gone out: it stays claimed until the lease is over.
+    assert (were_sent(rows), list(AccountMail.objects.mail_due())) == ([True, False, False], [rows[2]])
+
+
+def test_mail_is_not_owed_again_when_it_was_called_off_during_a_failed_attempt() -> None:
+    row = make_mail()
+    AccountMail.objects.claim_mail(first=row.pk)
+    AccountMail.objects.update(mail_due_at=None)
+
+    row.release_mail("451")
+
+    row.refresh_from_db()
+    assert (row.mail_due_at, row.mail_error) == (None, "")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_claim_mail_leaves_what_another_transaction_holds() -> None:
+    rows = make_mails(2)
+
+    with psycopg.connect(connection.connection.info.dsn) as other:
+        other.execute("SELECT 1 FROM accounts_accountmail WHERE id = %s FOR UPDATE", [rows[0].pk])
+        claimed = AccountMail.objects.claim_mail()
+
+    assert claimed == [rows[1]]
+
+
 # --- Once ---
 
 
@@ -160,10 +280,10 @@ def test_mail_is_not_sent_when_it_is_not_due(change: Callable[[Any], dict[str, A
 def test_claim_mail_holds_it_for_the_lease() -> None:
     row = make_mail()
 
-    first, second = row.claim_mail(), row.claim_mail()
+    first, second = (AccountMail.objects.claim_mail(first=row.pk) for _ in range(2))
 
     row.refresh_from_db()
-    assert (first, second) == (True, False)
+    assert (first, second) == ([row], [])
     assert row.mail_due_at is not None
     assert abs(row.mail_due_at - timezone.now() - mail.LEASE) < timedelta(seconds=1)
 

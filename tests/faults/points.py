@@ -61,7 +61,7 @@ POINTS = [
     Point("after charge", payments, "charge_all", of_payments),
     Point("before commit", services, "complete", lambda args, completed: completed),
     Point("after complete", services, "process_orders", lambda args, processed: processed.completed),
-    Point("before mail", Order, "claim_mail", itself),
+    Point("before mail", OrderQuerySet, "claim_mail", lambda args, claimed: [order.pk for order in claimed]),
     Point("after mail", Order, "mark_mail_sent", itself, before=True),
     Point("after its record", Order, "mark_mail_sent", itself),
 ]

@@ -146,6 +146,19 @@ def test_send_order_confirmation_twice_is_once(confirmed: Order) -> None:
     assert confirmed.events.filter(kind="confirmed").count() == 1
 
 
+def test_send_order_confirmation_takes_others_along_that_wait(confirmed: Order) -> None:
+    others = [put(place_order(), Status.COMPLETED) for _ in range(2)]
+    Order.objects.filter(pk__in=[order.pk for order in others]).update(mail_due_at=timezone.now())
+
+    for order in (confirmed, *others):
+        tasks.send_order_confirmation.apply(kwargs={"order_id": order.pk}, task_id=f"of-{order.pk}").get()
+
+    assert sorted(message.to[0] for message in outbox.outbox) == sorted(
+        order.customer.email for order in (confirmed, *others)
+    )
+    assert {order.events.get(kind="confirmed").task_id for order in others} == {f"of-{confirmed.pk}"}
+
+
 def test_send_order_confirmation_sends_nothing_when_the_order_is_open() -> None:
     order = place_order()
 
