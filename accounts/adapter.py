@@ -24,7 +24,8 @@ class AccountAdapter(DefaultAccountAdapter):
         return user
 
     def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
-        context = {"request": allauth.request, "email": email, "site_name": settings.SITE_NAME, **context}
+        site = {"site_name": settings.SITE_NAME, "site_url": settings.SITE_URL}
+        context = {"request": allauth.request, "email": email, **site, **context}
         message = self.render_mail(template_prefix, email, context)
         row = AccountMail.objects.create(
             to=email,

@@ -34,6 +34,23 @@ class ReadOnlyAdmin(admin.ModelAdmin):
         return False
 
 
+class OwesMailAdmin(admin.ModelAdmin):
+    """Shows what became of a row's mail; staff may have it sent again."""
+
+    readonly_fields = ["mail_due_at", "mail_sent_at", "mail_error"]
+    actions = ["send_again"]
+
+    def queue_mail(self, row: Any) -> None:
+        raise NotImplementedError
+
+    @admin.action(description="Send the mail again, where it has failed")
+    def send_again(self, request: HttpRequest, rows: Any) -> None:
+        owed = [row for row in rows.mail_failed().order_by("pk") if row.mark_mail_due()]
+        for row in owed:
+            self.queue_mail(row)
+        self.message_user(request, f"{len(owed)} will be sent again; of others no mail has failed.")
+
+
 admin.site.unregister(TaskResult)
 
 

@@ -42,6 +42,10 @@ class MailQuerySet(models.QuerySet[Any]):
         """Rows that owe a mail which nobody is sending now."""
         return self.filter(mail_sent_at=None, mail_due_at__lte=timezone.now())
 
+    def mail_failed(self) -> Self:
+        """Rows whose mail will not be sent, unless staff has it sent again."""
+        return self.filter(mail_sent_at=None, mail_due_at=None).exclude(mail_error="")
+
     def claim_mail(self, first: object = None, limit: int = SET) -> list[Any]:
         """Take the mail of row `first`, and others that are due, for one attempt; return the rows.
 
@@ -73,7 +77,6 @@ class OwesMail(models.Model):
 
     @property
     def mail_failed(self) -> bool:
-        """It will not be sent, unless staff has it sent again."""
         return bool(self.mail_error) and self.mail_due_at is None
 
     def release_mail(self, reason: str = "") -> None:
@@ -86,6 +89,11 @@ class OwesMail(models.Model):
 
     def mark_mail_failed(self, reason: str) -> None:
         self._unsent().update(mail_due_at=None, mail_error=reason[:300])
+
+    def mark_mail_due(self) -> bool:
+        """Owe a mail that has failed once more; False when it has not failed."""
+        rows: Any = type(self)._default_manager.filter(pk=self.pk)
+        return bool(rows.mail_failed().update(mail_due_at=timezone.now(), mail_error=""))
 
     def _unsent(self) -> models.QuerySet[Any]:
         return type(self)._default_manager.filter(pk=self.pk, mail_sent_at=None)

@@ -174,6 +174,8 @@ ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*", "password2*"]
 # A new customer may shop at once; the mail that verifies the address goes out beside.
 ACCOUNT_EMAIL_VERIFICATION = "optional"
 ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
+# Whoever takes over an account changes its password or address first: its owner is told.
+ACCOUNT_EMAIL_NOTIFICATIONS = True
 ACCOUNT_LOGOUT_REDIRECT_URL = reverse_lazy("orders:catalogue")
 
 # --- The world outside ---------------------------------------------------------------------------------------

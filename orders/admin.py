@@ -7,7 +7,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
-from myproject.admin import ReadOnlyAdmin
+from myproject.admin import OwesMailAdmin, ReadOnlyAdmin
 
 from . import services, tasks
 from .models import Kind, Order, OrderEvent, OrderItem, Payment, Product
@@ -95,7 +95,7 @@ class NeedsPerson(admin.SimpleListFilter):
 
 
 @admin.register(Order)
-class OrderAdmin(ReadOnlyAdmin):
+class OrderAdmin(OwesMailAdmin, ReadOnlyAdmin):
     list_display = ["reference", "customer", "status", "total", "currency", "created_at", "completed_at", "flag_reason"]
     list_filter = [NeedsPerson, "status", "created_at"]
     list_select_related = ["customer"]
@@ -103,7 +103,10 @@ class OrderAdmin(ReadOnlyAdmin):
     ordering = ["-created_at", "-pk"]
     date_hierarchy = "created_at"
     inlines = [ItemLines, PaymentLines, EventLines]
-    actions = ["nudge", "replay", "replay_payment", "refund", "unflag"]
+    actions = ["nudge", "replay", "replay_payment", "refund", "unflag", *OwesMailAdmin.actions]
+
+    def queue_mail(self, row: Order) -> None:
+        tasks.send_order_confirmation.delay_on_commit(order_id=row.pk)
 
     @admin.action(description="Queue again")
     def nudge(self, request: HttpRequest, orders: QuerySet[Order]) -> None:

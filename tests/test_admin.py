@@ -24,10 +24,10 @@ from django_celery_beat.models import (
 from django_celery_results.models import GroupResult, TaskResult
 
 from accounts.models import AccountMail, Notification, User
-from orders.models import Order, OrderEvent, Payment, Product
+from orders.models import Order, OrderEvent, Payment, Product, Status
 from reports.models import Report
 from tests.broker import Broker
-from tests.factories import make_mail, make_notification, make_product, make_report, make_user, place_order
+from tests.factories import make_mail, make_notification, make_product, make_report, make_user, place_order, put
 
 pytest_plugins = ["tests.broker"]
 pytestmark = pytest.mark.django_db
@@ -141,6 +141,41 @@ def test_mails_keep_their_one_time_link_to_themselves(office: Client) -> None:
     row = make_mail(text="https://shop/reset/SECRET", html="<a href='https://shop/reset/SECRET'>x</a>")
 
     assert "SECRET" not in office.get(url(AccountMail, "change", row.pk)).content.decode()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("make", "task"),
+    [
+        (make_user, "accounts.tasks.send_welcome_email"),
+        (make_mail, "accounts.tasks.send_account_email"),
+        (make_notification, "accounts.tasks.send_notification_email"),
+        (lambda: put(place_order(), Status.COMPLETED), "orders.tasks.send_order_confirmation"),
+    ],
+)
+def test_mail_that_failed_is_sent_again(make: Callable[[], Any], task: str, office: Client, broker: Broker) -> None:
+    failed, fine = make(), make()
+    type(failed).objects.filter(pk=failed.pk).update(mail_due_at=None, mail_error="550 No such mailbox")
+    model = type(failed)
+
+    page = office.get(url(model, "change", failed.pk)).content.decode()
+    answer = office.post(url(model, "changelist"), {"action": "send_again", "_selected_action": [failed.pk, fine.pk]})
+
+    failed.refresh_from_db()
+    assert "550 No such mailbox" in page
+    assert (failed.mail_due_at is None, failed.mail_error) == (False, "")
+    assert [name for _, name, _ in broker.messages()] == [task]
+    assert messages_of(answer) == ["1 will be sent again; of others no mail has failed."]
+
+
+def test_confirmation_is_not_sent_again_when_the_order_was_refunded(office: Client, broker: Broker) -> None:
+    order = put(place_order(), Status.REFUNDED)
+    Order.objects.update(mail_error="550 No such mailbox")
+
+    office.post(url(Order, "changelist"), {"action": "send_again", "_selected_action": [order.pk]})
+
+    order.refresh_from_db()
+    assert (order.mail_due_at, broker.messages()) == (None, [])
 
 
 # --- Products ---

@@ -94,6 +94,10 @@ class OrderQuerySet(MailQuerySet):
                 transaction.on_commit(lambda: alert("Orders that need a person", message), robust=True)
         return list(flagged.values())
 
+    def mail_failed(self) -> Self:
+        """Only where the customer still waits for it: who got the money back needs no confirmation."""
+        return super().mail_failed().filter(status=Status.COMPLETED)
+
     def unflag(self, detail: str = "") -> int:
         """Take the flags off; return how many there were."""
         with transaction.atomic():

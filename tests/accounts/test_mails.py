@@ -1,0 +1,130 @@
+"""Every mail that the shop sends: a subject, text and HTML, and links that work."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from allauth.account.adapter import get_adapter
+from allauth.account.models import EmailAddress
+from allauth.core import context as allauth
+from django.conf import settings
+from django.core.cache import cache
+from django.core.mail import EmailMultiAlternatives
+from django.test import Client
+
+from accounts import emails
+from accounts.models import AccountMail
+from orders import emails as order_emails
+from tests.factories import PASSWORD, make_notification, make_user, place_order
+
+pytestmark = pytest.mark.django_db
+
+NEW = "another-good-one"
+
+
+@pytest.fixture(autouse=True)
+def no_rate_limits() -> None:
+    cache.clear()
+
+
+def sign_up(client: Client) -> None:
+    data = {"email": "alice@example.com", "password1": PASSWORD, "password2": PASSWORD}
+    client.post("/accounts/signup/", data | {"name": "Alice"})
+
+
+def sign_up_again(client: Client) -> None:
+    person = make_user(email="alice@example.com")
+    with allauth.request_context(client.get("/").wsgi_request):
+        get_adapter().send_account_already_exists_mail(person.email)
+
+
+def reset_password(client: Client) -> None:
+    make_user(email="alice@example.com", name="Alice")
+    client.post("/accounts/password/reset/", {"email": "alice@example.com"})
+
+
+def reset_password_of_nobody(client: Client) -> None:
+    client.post("/accounts/password/reset/", {"email": "nobody@example.com"})
+
+
+def follow_reset_link(client: Client) -> None:
+    reset_password(client)
+    form = client.get(links_in(AccountMail.objects.get().text)[0], follow=True)
+    client.post(form.redirect_chain[-1][0], {"password1": NEW, "password2": NEW})
+
+
+def change_password(client: Client) -> None:
+    sign_up(client)
+    client.post("/accounts/password/change/", {"oldpassword": PASSWORD, "password1": NEW, "password2": NEW})
+
+
+def confirm_address(client: Client) -> None:
+    sign_up(client)
+    client.post(links_in(AccountMail.objects.get().text)[0])
+
+
+def remove_address(client: Client) -> None:
+    confirm_address(client)
+    client.post("/accounts/email/", {"action_add": "", "email": "second@example.com"})
+    client.post("/accounts/email/", {"action_remove": "", "email": "second@example.com"})
+
+
+def change_address(client: Client) -> None:
+    confirm_address(client)
+    person = EmailAddress.objects.get().user
+    EmailAddress.objects.create(user=person, email="second@example.com", verified=True)
+    client.post("/accounts/email/", {"action_primary": "", "email": "second@example.com"})
+
+
+ACCOUNT_MAILS: list[tuple[Callable[[Client], None], str]] = [
+    (sign_up, "Confirm your e-mail address"),
+    (sign_up_again, "You already have an account"),
+    (reset_password, "Reset your password"),
+    (reset_password_of_nobody, "No account"),
+    (follow_reset_link, "Your password is changed"),
+    (change_password, "Your password is changed"),
+    (remove_address, "An e-mail address is removed"),
+    (change_address, "Your e-mail address is changed"),
+]
+OTHER_MAILS: list[Callable[[], EmailMultiAlternatives]] = [
+    lambda: emails.welcome(make_user()),
+    lambda: emails.notification(make_notification(url="/orders/")),
+    lambda: order_emails.confirmation(place_order()),
+]
+
+
+def links_in(text: str) -> list[str]:
+    """Return the paths of the links to the shop; fails on any other address."""
+    found = [urlsplit(url) for url in re.findall(r"https?://[^\s\"<>]+", text)]
+    assert {url.hostname for url in found} <= {urlsplit(settings.SITE_URL).hostname, "testserver"}
+    return [url.path for url in found]
+
+
+def assert_complete(message: EmailMultiAlternatives) -> None:
+    [(html, mimetype)] = message.alternatives
+    assert mimetype == "text/html"
+    assert (bool(message.subject), "\n" in message.subject, "<!DOCTYPE html>" in str(html)) == (True, False, True)
+    assert "{" not in str(message.body) + str(html)
+    paths = links_in(str(message.body))
+    assert set(paths) == set(links_in(str(html)))
+    assert paths
+    assert {Client().get(path).status_code for path in paths} <= {200, 302}
+
+
+@pytest.mark.parametrize(("act", "subject"), ACCOUNT_MAILS, ids=lambda value: getattr(value, "__name__", None))
+def test_account_mail_has_text_html_and_links_that_work(
+    act: Callable[[Client], None], subject: str, client: Client
+) -> None:
+    act(client)
+
+    row = AccountMail.objects.order_by("pk").last()
+    assert row is not None
+    assert row.subject.startswith(subject)
+    assert_complete(emails.account(row))
+
+
+@pytest.mark.parametrize("make", OTHER_MAILS, ids=["welcome", "notification", "confirmation"])
+def test_mail_has_text_html_and_links_that_work(make: Callable[[], Any]) -> None:
+    assert_complete(make())
