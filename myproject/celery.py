@@ -97,9 +97,14 @@ SCHEDULES = {
     "Heartbeat": Schedule("myproject.tasks.heartbeat", timedelta(minutes=1), 50),
     "Check pending orders": Schedule("orders.tasks.check_pending_orders", timedelta(seconds=30), 25),
     "Check unsent mail": Schedule("accounts.tasks.check_unsent_mail", timedelta(minutes=1), 50),
+    "Check unsent digests": Schedule("orders.tasks.check_unsent_digests", timedelta(minutes=5), 290),
     "Check unfinished reports": Schedule("reports.tasks.check_unfinished_reports", timedelta(minutes=1), 50),
     "Clear task results": Schedule("myproject.tasks.clear_task_results", crontab(hour="3", minute="10"), 3600),
     "Clear sessions": Schedule("myproject.tasks.clear_sessions", crontab(hour="3", minute="20"), 3600),
+    # Until Monday is over: a worker that was away on the morning still sends them.
+    "Weekly digest": Schedule(
+        "orders.tasks.send_weekly_digest", crontab(hour="9", minute="0", day_of_week="mon"), 14 * 3600
+    ),
 }
 
 

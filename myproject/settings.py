@@ -233,11 +233,13 @@ CELERY_RESULT_SERIALIZER = "json"
 CELERY_ENABLE_UTC = True
 CELERY_TIMEZONE = TIME_ZONE
 
-# Queues by nature, so that a long report never stands in front of an order; a plain worker consumes them all.
-CELERY_TASK_QUEUES = [Queue(name, routing_key=name) for name in ("default", "orders", "mail", "reports")]
+# Queues by nature, so that a long report never stands in front of an order, nor a mailing to everybody in front of a
+# password reset; a plain worker consumes them all.
+CELERY_TASK_QUEUES = [Queue(name, routing_key=name) for name in ("default", "orders", "mail", "bulk", "reports")]
 CELERY_TASK_DEFAULT_QUEUE = "default"
 # By name, in this order: a `queue` in the decorator is deprecated since Celery 5.7.
 CELERY_TASK_ROUTES = {
+    "*.tasks.*digest*": {"queue": "bulk"},
     "*.tasks.send_*": {"queue": "mail"},
     "*.tasks.generate_*": {"queue": "reports"},
     "orders.tasks.*": {"queue": "orders"},

@@ -3,14 +3,14 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
 from myproject.admin import OwesMailAdmin, ReadOnlyAdmin
 
 from . import services, tasks
-from .models import Kind, Order, OrderEvent, OrderItem, Payment, Product
+from .models import Digest, Kind, Order, OrderEvent, OrderItem, Payment, Product
 
 
 class ProductForm(forms.ModelForm):
@@ -172,3 +172,31 @@ class OrderEventAdmin(ReadOnlyAdmin):
     list_select_related = ["order"]
     search_fields = ["order__reference", "task_id"]
     ordering = ["-created_at", "-pk"]
+
+
+class DigestState(admin.SimpleListFilter):
+    title, parameter_name = "state", "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("sent", "Sent"), ("waiting", "Waiting"), ("skipped", "Skipped"), ("failed", "Failed")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        states = {
+            "sent": Q(mail_sent_at__isnull=False),
+            "waiting": Q(mail_sent_at=None, mail_due_at__isnull=False),
+            "skipped": ~Q(skip_reason=""),
+            "failed": Q(mail_sent_at=None, mail_due_at=None, skip_reason=""),
+        }
+        return queryset.filter(states.get(self.value() or "", Q()))
+
+
+@admin.register(Digest)
+class DigestAdmin(ReadOnlyAdmin):
+    list_display = ["person", "week", "outcome", "mail_sent_at"]
+    list_filter = [DigestState, "skip_reason"]
+    list_select_related = ["person"]
+    # Each week brings as many rows as there are readers: their number is not worth a second count of them all.
+    show_full_result_count = False
+    search_fields = ["person__email"]
+    ordering = ["-week", "-person"]
+    date_hierarchy = "week"

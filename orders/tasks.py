@@ -1,24 +1,31 @@
 import logging
 from collections.abc import Iterable
 from contextlib import suppress
+from datetime import date
+from math import ceil
 from typing import Any
 
 from celery import shared_task
 from django.conf import settings
 from django.db import DatabaseError
+from django.utils import timezone
 from kombu.exceptions import KombuError
 
 from myproject import mail
 from myproject.celery import Task, app
 from myproject.errors import TemporaryError
 
-from . import emails, services
-from .models import Kind, Order, OrderEvent, Payment
+from . import digests, emails, services
+from .models import Digest, Kind, Order, OrderEvent, Payment, week_of
 
 log = logging.getLogger(__name__)
 
 # Orders that one wake-up takes along: fifty at a time drain a backlog far faster than one by one.
 SET = 50
+# Digests that one sweep queues again, and when such a message is dropped: before the next sweep, so that a mail server
+# which is away does not fill the queue.
+SWEPT_DIGESTS = 10_000
+SWEPT_EXPIRE = 290
 LEASE_SECONDS = settings.ORDER_LEASE.total_seconds()
 
 
@@ -87,3 +94,37 @@ def check_pending_orders() -> None:
         refund_order.delay(order_id=pk)
     for pk in Order.objects.mail_due().order_by("mail_due_at").values_list("pk", flat=True)[:500]:
         send_order_confirmation.delay(order_id=pk)
+
+
+@shared_task(soft_time_limit=280, time_limit=300)
+def send_weekly_digest() -> dict[str, int]:
+    """Plan this week's digests and queue their sending. Safe to repeat: a person has one row a week."""
+    week = week_of(timezone.now())
+    planned = digests.plan(week)
+    return {"planned": planned, "messages": queue_digests(week, planned)}
+
+
+def queue_digests(week: date, people: int, **options: Any) -> int:
+    """Queue a message for each chunk of so many people, return how many; what is not queued is left to the sweep."""
+    messages = ceil(people / digests.CHUNK)
+    try:
+        with app.producer_or_acquire() as producer, producer.batch():
+            for _ in range(messages):
+                send_digest_emails.apply_async(kwargs={"week": week.isoformat()}, producer=producer, **options)
+    except (KombuError, OSError) as error:
+        log.warning("Digests were not queued, the sweep will do it: %s", error)
+        return 0
+    return messages
+
+
+@shared_task(soft_time_limit=50, time_limit=60, ignore_result=True)
+def send_digest_emails(*, week: str) -> None:
+    """Send the next chunk of a week's digests. Safe to repeat: each is claimed, and remembers that it was sent."""
+    digests.send_chunk(date.fromisoformat(week))
+
+
+@shared_task(ignore_result=True)
+def check_unsent_digests() -> None:
+    """Queue again digests that were left behind. Safe to repeat: so is each of them."""
+    for week, people in Digest.objects.due_by_week():
+        queue_digests(week, min(people, SWEPT_DIGESTS), expires=SWEPT_EXPIRE)

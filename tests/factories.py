@@ -13,7 +13,7 @@ from django.utils import timezone
 from accounts import services as people
 from accounts.models import AccountMail, Notification, User
 from orders import services
-from orders.models import OPEN, Card, Order, Product, Status
+from orders.models import OPEN, Card, Digest, Order, Product, Status, week_of
 from reports.models import Report
 
 PASSWORD = "correct-horse-battery"
@@ -77,3 +77,7 @@ def make_mail(**fields: Any) -> AccountMail:
 def make_notification(person: User | None = None, **fields: Any) -> Notification:
     defaults = {"subject": "Your report is ready", "message": "It took a while."}
     return people.notify(person or make_user(), **defaults | fields)
+
+
+def make_digest() -> Digest:
+    return Digest.objects.create(person=make_user(), week=week_of(timezone.now()), mail_due_at=timezone.now())

@@ -24,10 +24,19 @@ from django_celery_beat.models import (
 from django_celery_results.models import GroupResult, TaskResult
 
 from accounts.models import AccountMail, Notification, User
-from orders.models import Order, OrderEvent, Payment, Product, Status
+from orders.models import Digest, Order, OrderEvent, Payment, Product, Status
 from reports.models import Report
 from tests.broker import Broker
-from tests.factories import make_mail, make_notification, make_product, make_report, make_user, place_order, put
+from tests.factories import (
+    make_digest,
+    make_mail,
+    make_notification,
+    make_product,
+    make_report,
+    make_user,
+    place_order,
+    put,
+)
 
 pytest_plugins = ["tests.broker"]
 pytestmark = pytest.mark.django_db
@@ -57,6 +66,7 @@ ROWS: dict[type[Model], Callable[[], Model]] = {
     Order: place_order,
     Payment: lambda: place_order().payments.get(),
     OrderEvent: lambda: place_order().events.get(),
+    Digest: make_digest,
     Report: make_report,
     TaskResult: make_result,
     GroupResult: lambda: GroupResult.objects.create(group_id="g-1"),
@@ -66,7 +76,7 @@ ROWS: dict[type[Model], Callable[[], Model]] = {
     SolarSchedule: lambda: SolarSchedule.objects.create(event="sunset", latitude=52, longitude=13),
     ClockedSchedule: lambda: ClockedSchedule.objects.create(clocked_time=timezone.now()),
 }
-NOT_OURS_TO_CHANGE = [Order, Payment, OrderEvent, Report, AccountMail, Notification, TaskResult]
+NOT_OURS_TO_CHANGE = [Order, Payment, OrderEvent, Report, AccountMail, Notification, TaskResult, Digest]
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ import myproject
 from myproject.celery import SCHEDULES, app
 from myproject.errors import PermanentError, TemporaryError
 from myproject.tasks import add, multiply
-from orders.tasks import check_pending_orders, process_order, send_order_confirmation
+from orders.tasks import check_pending_orders, process_order, send_digest_emails, send_order_confirmation
 from reports.tasks import check_unfinished_reports, generate_report
-from tests.broker import Broker
+from tests.broker import QUEUES, Broker
 
 pytest_plugins = ["tests.broker"]
 
@@ -48,9 +48,12 @@ def test_app_finds_the_tasks_of_each_installed_app() -> None:
         "myproject.tasks.heartbeat",
         "myproject.tasks.multiply",
         "orders.tasks.check_pending_orders",
+        "orders.tasks.check_unsent_digests",
         "orders.tasks.process_order",
         "orders.tasks.refund_order",
+        "orders.tasks.send_digest_emails",
         "orders.tasks.send_order_confirmation",
+        "orders.tasks.send_weekly_digest",
         "reports.tasks.check_unfinished_reports",
         "reports.tasks.generate_report",
     ]
@@ -124,6 +127,7 @@ def test_task_has_one_of_the_declared_queues(name: str) -> None:
         (process_order, {"order_id": 1}, "orders"),
         (check_pending_orders, {}, "orders"),
         (send_order_confirmation, {"order_id": 1}, "mail"),
+        (send_digest_emails, {"week": "2026-11-23"}, "bulk"),
         (generate_report, {"report_id": "1"}, "reports"),
         (check_unfinished_reports, {}, "default"),
     ],
@@ -131,7 +135,7 @@ def test_task_has_one_of_the_declared_queues(name: str) -> None:
 def test_message_goes_to_exactly_one_queue(task: Task, kwargs: dict[str, Any], queue: str, broker: Broker) -> None:
     task.delay(**kwargs)
 
-    assert broker.lengths() == {"default": 0, "orders": 0, "mail": 0, "reports": 0} | {queue: 1}
+    assert broker.lengths() == dict.fromkeys(QUEUES, 0) | {queue: 1}
 
 
 def test_publish_fails_when_the_queue_is_mistyped(broker: Broker) -> None:

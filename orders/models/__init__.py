@@ -1,3 +1,4 @@
+from .digests import Digest, Skip, days_before, week_of
 from .events import Kind, OrderEvent
 from .orders import MAY_BECOME, OPEN, Order, OrderItem, OrderQuerySet, Status, first_look, new_reference, total_of
 from .payments import ALIVE, Card, Payment, PaymentStatus
@@ -8,6 +9,7 @@ __all__ = [
     "MAY_BECOME",
     "OPEN",
     "Card",
+    "Digest",
     "Kind",
     "Order",
     "OrderEvent",
@@ -16,8 +18,11 @@ __all__ = [
     "Payment",
     "PaymentStatus",
     "Product",
+    "Skip",
     "Status",
+    "days_before",
     "first_look",
     "new_reference",
     "total_of",
+    "week_of",
 ]

@@ -61,6 +61,9 @@ class OrderQuerySet(MailQuerySet):
     def of(self, customer: object) -> Self:
         return self.filter(customer=customer)
 
+    def placed_between(self, start: datetime, end: datetime) -> Self:
+        return self.filter(created_at__gte=start, created_at__lt=end)
+
     def open(self) -> Self:
         return self.filter(status__in=OPEN)
 

@@ -1,17 +1,23 @@
 """What is sold."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Self
 
 from django.db import connection, models
 from django.db.models import F, Q
+from django.db.models.functions import Now
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.text import slugify
 
 
 class ProductQuerySet(models.QuerySet["Product"]):
     def on_sale(self) -> Self:
         return self.filter(is_active=True)
+
+    def added_between(self, start: datetime, end: datetime) -> Self:
+        return self.filter(created_at__gte=start, created_at__lt=end)
 
     def adjust_stock(self, by: int) -> int:
         """Add units (or take away) where the stock suffices; return how many products had enough."""
@@ -34,6 +40,8 @@ class Product(models.Model):
     price = models.DecimalField(max_digits=9, decimal_places=2)
     stock = models.IntegerField(default=0, help_text="Units that may still be ordered; reserved ones are gone already.")
     is_active = models.BooleanField("on sale", default=True)
+    # The database fills it in, too, for whoever inserts rows without us.
+    created_at = models.DateTimeField(default=timezone.now, db_default=Now(), editable=False)
 
     objects = ProductQuerySet.as_manager()
 
@@ -42,6 +50,7 @@ class Product(models.Model):
             models.CheckConstraint(condition=Q(stock__gte=0), name="product_stock_not_negative"),
             models.CheckConstraint(condition=Q(price__gt=0), name="product_price_positive"),
         ]
+        indexes = [models.Index(fields=["created_at"], name="product_created_at")]
 
     def __str__(self) -> str:
         return self.name
