@@ -11,7 +11,7 @@ import stripe
 from .conftest import ROOT, SECONDS, Sandbox, wait_for
 
 
-@pytest.mark.parametrize("path", ["/", "/ledger", "/mail", "/controls"])
+@pytest.mark.parametrize("path", ["/", "/ledger", "/mail", "/crm", "/controls"])
 def test_page_is_strict_and_has_no_inline_code(path: str, sandbox: Sandbox) -> None:
     status, headers, page = sandbox.fetch(path)
 
