@@ -1,10 +1,15 @@
+from typing import Any
+
+from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.db.models import QuerySet
+from django.http import HttpRequest
 
 from myproject.admin import OwesMailAdmin, ReadOnlyAdmin
 
-from . import tasks
-from .models import AccountMail, Notification, User
+from . import services, tasks
+from .models import AccountMail, CrmContact, CrmContactQuerySet, Notification, User
 
 
 @admin.register(User)
@@ -25,6 +30,20 @@ class UserAdmin(OwesMailAdmin, DjangoUserAdmin):
 
     def queue_mail(self, row: User) -> None:
         tasks.send_welcome_email.delay_on_commit(user_id=row.pk)
+
+    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        if {"email", "name"} & set(form.changed_data) and services.want_crm_sync(obj):
+            tasks.sync_user_to_crm.delay_on_commit(user_id=obj.pk)
+
+    def delete_model(self, request: HttpRequest, obj: User) -> None:
+        self.delete_queryset(request, User.objects.filter(pk=obj.pk))
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
+        for user in queryset:
+            if services.want_crm_erasure(user):
+                tasks.sync_user_to_crm.delay_on_commit(user_id=user.pk)
+        super().delete_queryset(request, queryset)
 
 
 @admin.register(AccountMail)
@@ -48,3 +67,41 @@ class NotificationAdmin(OwesMailAdmin, ReadOnlyAdmin):
 
     def queue_mail(self, row: Notification) -> None:
         tasks.send_notification_email.delay_on_commit(user_id=row.person_id)
+
+
+class CouldNotBeSynchronised(admin.SimpleListFilter):
+    title, parameter_name = "could not be synchronised", "unsynced"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("yes", "Yes")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.exclude(error="") if self.value() else queryset
+
+
+@admin.register(CrmContact)
+class CrmContactAdmin(ReadOnlyAdmin):
+    list_display = [
+        "external_id",
+        "user",
+        "status",
+        "error",
+        "attempts",
+        "wanted_at",
+        "due_at",
+        "synced_at",
+        "is_erased",
+    ]
+    list_filter = [CouldNotBeSynchronised, "status", "is_erased"]
+    list_select_related = ["user"]
+    search_fields = ["user__email", "error"]
+    ordering = ["-wanted_at"]
+    actions = ["try_again"]
+
+    @admin.action(description="Try again")
+    def try_again(self, request: HttpRequest, contacts: CrmContactQuerySet) -> None:
+        ids = list(contacts.values_list("pk", flat=True))
+        CrmContact.objects.filter(pk__in=ids).want()
+        for pk in ids if settings.CRM_URL else []:
+            tasks.sync_user_to_crm.delay_on_commit(user_id=pk)
+        self.message_user(request, f"{len(ids)} will be told to the CRM again.")

@@ -1,11 +1,27 @@
-import logging
+"""What is done with people, beyond one row."""
 
+import logging
+from datetime import timedelta
+
+from django.conf import settings
 from django.utils import timezone
 
-from .models import Notification, User
+from myproject import http
+from myproject.errors import TemporaryError
+
+from . import crm
+from .models import CrmContact, CrmContactQuerySet, Notification, User
 from .unsubscribe import MailingList
 
 log = logging.getLogger(__name__)
+
+# Rows changed in one statement: short locks, and memory that does not grow with the table.
+CHUNK = 5_000
+# The longest pause that a task grants: `retry_backoff_max`.
+LONGEST_PAUSE = timedelta(minutes=10)
+
+
+# --- Mail ---
 
 
 def notify(person: User, subject: str, message: str, url: str = "") -> Notification:
@@ -22,3 +38,83 @@ def unsubscribe(person_id: int, mailing: MailingList) -> None:
     """Take the person off that list; of no effect where they left it, or us, before."""
     count = User.objects.filter(pk=person_id, **{mailing.field: True}).update(**{mailing.field: False})
     log.info("Person %s %s %s", person_id, "has left" if count else "had left", mailing.title)
+
+
+# --- The CRM ---
+
+
+def want_crm_sync(user: User) -> bool:
+    """Have the CRM told of the person as they are after this transaction; False when no CRM is there to be told."""
+    _contacts(user).want()
+    return bool(settings.CRM_URL)
+
+
+def want_crm_erasure(user: User) -> bool:
+    """Have the CRM forget the person for good; False when no CRM is there to be told."""
+    _contacts(user).want(is_erased=True)
+    return bool(settings.CRM_URL)
+
+
+def sync_contact(external_id: int, task_id: str) -> None:
+    """Tell the CRM what it should know of the person, or to forget them; what it refuses ends on the row.
+
+    Raises `TemporaryError` when it is worth another try.
+    """
+    contact = CrmContact.objects.claim(external_id, task_id) if settings.CRM_URL else None
+    if contact is None:
+        log.info("Contact %s: nothing to tell the CRM", external_id)
+        return
+    try:
+        _tell(contact)
+    except TemporaryError as error:
+        contact.mark_delayed(str(error), min(timedelta(seconds=error.retry_after or 0), LONGEST_PAUSE))
+        raise
+    except crm.AccessDenied as error:
+        contact.mark_failed(str(error))
+        log.error("Contact %s: the CRM refuses our token", external_id)
+    except http.Refused as error:
+        # Its reason may repeat the person's data: it stands on the row only.
+        contact.mark_refused(str(error))
+        log.error("Contact %s: the CRM refuses it with %s", external_id, error.status)
+    else:
+        log.info("Contact %s is %s", external_id, "synchronised" if contact.mark_synced() else "told, and has changed")
+
+
+def _tell(contact: CrmContact) -> None:
+    if contact.user is None or contact.is_erased:
+        crm.delete_contact(contact.pk, contact.wanted_at)
+    else:
+        crm.put_contact(contact.user, contact.wanted_at)
+
+
+def catch_up_with_crm() -> int:
+    """Want again what the CRM should know, or forget, and does not; return how many contacts."""
+    gone = CrmContact.objects.filter(user=None, is_erased=False)
+    total = _add_missing_contacts() + _want_in_chunks(gone, is_erased=True)
+    total += _want_in_chunks(CrmContact.objects.gave_up())
+    log.info("%s contacts are to be synchronised again", total)
+    return total
+
+
+def _add_missing_contacts() -> int:
+    """Add those who came another way than by registering, or before there was a CRM."""
+    total = last = 0
+    missing = User.objects.filter(is_active=True, crm_contact=None).order_by("pk").values_list("pk", flat=True)
+    while chunk := list(missing.filter(pk__gt=last)[:CHUNK]):
+        contacts = [CrmContact(external_id=pk, user_id=pk) for pk in chunk]
+        CrmContact.objects.bulk_create(contacts, ignore_conflicts=True)
+        total, last = total + len(chunk), chunk[-1]
+    return total
+
+
+def _want_in_chunks(contacts: CrmContactQuerySet, **fields: bool) -> int:
+    total = 0
+    while chunk := list(contacts.order_by("pk").values_list("pk", flat=True)[:CHUNK]):
+        total += CrmContact.objects.filter(pk__in=chunk).want(**fields)
+    return total
+
+
+def _contacts(user: User) -> CrmContactQuerySet:
+    """Return the person's contact, added where it is missing, as a set of one."""
+    CrmContact.objects.bulk_create([CrmContact(external_id=user.pk, user=user)], ignore_conflicts=True)
+    return CrmContact.objects.filter(pk=user.pk)

@@ -1,11 +1,15 @@
 from celery import shared_task
+from django.conf import settings
 
 from myproject import mail
+from myproject.celery import Task
 
-from . import emails
-from .models import AccountMail, Notification, User
+from . import emails, services
+from .models import AccountMail, CrmContact, Notification, User
 
 LIMITS = {"soft_time_limit": 50, "time_limit": 60}
+# The CRM may take 30 seconds to be reached and 30 to answer.
+CRM_LIMITS = {"soft_time_limit": 75, "time_limit": 90}
 
 
 @shared_task(**LIMITS, ignore_result=True)
@@ -36,3 +40,25 @@ def check_unsent_mail() -> None:
     people = Notification.objects.mail_due().order_by("person").values_list("person", flat=True).distinct()
     for user_id in people[:500]:
         send_notification_email.delay(user_id=user_id)
+
+
+@shared_task(bind=True, **CRM_LIMITS, ignore_result=True)
+def sync_user_to_crm(self: Task, *, user_id: int) -> None:
+    """Tell the CRM of a person, or to forget them. Safe to repeat: it knows our id, and keeps the newest version."""
+    services.sync_contact(user_id, self.request.id)
+
+
+@shared_task(ignore_result=True)
+def check_unsynced_contacts() -> None:
+    """Queue again what the CRM was never told. Safe to repeat: so is each contact."""
+    if settings.CRM_URL:
+        for pk in CrmContact.objects.due().order_by("due_at").values_list("pk", flat=True)[:500]:
+            sync_user_to_crm.delay(user_id=pk)
+
+
+@shared_task(soft_time_limit=240, time_limit=300, ignore_result=True)
+def catch_up_with_crm() -> None:
+    """Want again what the CRM still does not know. Safe to repeat: each chunk is taken out of what is behind."""
+    # `check_unsynced_contacts` queues it, 500 a minute: a CRM that was down all day is not flooded.
+    if settings.CRM_URL:
+        services.catch_up_with_crm()

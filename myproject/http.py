@@ -13,11 +13,19 @@ from .errors import PermanentError, TemporaryError
 WORTH_ANOTHER_TRY = {408, 425, 429}
 
 
+class Refused(PermanentError):
+    """The counterpart will never do it; `status` is what it answered."""
+
+    def __init__(self, reason: str, status: int) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
 def request(method: str, url: str, *, timeout: float = 30, **options: Any) -> requests.Response:
     """Return the answer, 2xx or 304; `timeout` in seconds is for the connection and for each silence after it.
 
     Raises `TemporaryError`, with the pause that the counterpart asks for, where the same request may work later, and
-    `PermanentError` where it never will. Other `options` are those of the requests library.
+    `Refused` where it never will. Other `options` are those of the requests library.
     """
     try:
         answer = requests.request(method, url, timeout=timeout, allow_redirects=False, **options)
@@ -28,7 +36,7 @@ def request(method: str, url: str, *, timeout: float = 30, **options: Any) -> re
     told = f"{method} {url}: {answer.status_code} {_reason(answer)}"
     if answer.status_code >= 500 or answer.status_code in WORTH_ANOTHER_TRY:
         raise TemporaryError(told, retry_after=_pause(answer.headers.get("Retry-After", "")))
-    raise PermanentError(told)
+    raise Refused(told, answer.status_code)
 
 
 def _reason(answer: requests.Response) -> str:

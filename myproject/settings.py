@@ -192,6 +192,10 @@ STRIPE_API_BASE = env.str("STRIPE_API_BASE", default=f"http://127.0.0.1:{SANDBOX
 STRIPE_WEBHOOK_SECRET = env.str("STRIPE_WEBHOOK_SECRET", default="whsec_sandbox" if DEBUG else "")
 STRIPE_TIMEOUT_SECONDS = env.float("STRIPE_TIMEOUT_SECONDS", default=10)
 
+# Empty switches the CRM off: what it should know waits on its row until there is one.
+CRM_URL = env.str("CRM_URL", default=f"http://127.0.0.1:{SANDBOX_PORT}/crm" if DEBUG else "").rstrip("/")
+CRM_TOKEN = env.str("CRM_TOKEN", default="crm_test_sandbox" if DEBUG else "")
+
 # --- The shop ------------------------------------------------------------------------------------------------
 
 CURRENCY = "EUR"

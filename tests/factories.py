@@ -11,7 +11,7 @@ from django.contrib.auth.hashers import make_password
 from django.utils import timezone
 
 from accounts import services as people
-from accounts.models import AccountMail, Notification, User
+from accounts.models import AccountMail, CrmContact, CrmStatus, Notification, User
 from orders import services
 from orders.models import OPEN, Card, Digest, Order, Product, Status, week_of
 from reports.models import Report
@@ -81,3 +81,10 @@ def make_notification(person: User | None = None, **fields: Any) -> Notification
 
 def make_digest() -> Digest:
     return Digest.objects.create(person=make_user(), week=week_of(timezone.now()), mail_due_at=timezone.now())
+
+
+def make_contact(person: User | None = None, **fields: Any) -> CrmContact:
+    """Make the contact of a person, of which the CRM was never told unless `status` says otherwise."""
+    user = person or make_user()
+    due_at = timezone.now() if fields.get("status", CrmStatus.WAITING) == CrmStatus.WAITING else None
+    return CrmContact.objects.create(external_id=user.pk, user=user, **{"due_at": due_at} | fields)

@@ -23,11 +23,12 @@ from django_celery_beat.models import (
 )
 from django_celery_results.models import GroupResult, TaskResult
 
-from accounts.models import AccountMail, Notification, User
+from accounts.models import AccountMail, CrmContact, Notification, User
 from orders.models import Digest, Order, OrderEvent, Payment, Product, Status
 from reports.models import Report
 from tests.broker import Broker
 from tests.factories import (
+    make_contact,
     make_digest,
     make_mail,
     make_notification,
@@ -62,6 +63,7 @@ ROWS: dict[type[Model], Callable[[], Model]] = {
     EmailAddress: make_address,
     AccountMail: make_mail,
     Notification: make_notification,
+    CrmContact: make_contact,
     Product: make_product,
     Order: place_order,
     Payment: lambda: place_order().payments.get(),
@@ -76,7 +78,7 @@ ROWS: dict[type[Model], Callable[[], Model]] = {
     SolarSchedule: lambda: SolarSchedule.objects.create(event="sunset", latitude=52, longitude=13),
     ClockedSchedule: lambda: ClockedSchedule.objects.create(clocked_time=timezone.now()),
 }
-NOT_OURS_TO_CHANGE = [Order, Payment, OrderEvent, Report, AccountMail, Notification, TaskResult, Digest]
+NOT_OURS_TO_CHANGE = [Order, Payment, OrderEvent, Report, AccountMail, Notification, CrmContact, TaskResult, Digest]
 
 
 @pytest.fixture

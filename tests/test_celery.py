@@ -37,10 +37,13 @@ def test_package_exposes_the_app() -> None:
 
 def test_app_finds_the_tasks_of_each_installed_app() -> None:
     assert sorted(OURS) == [
+        "accounts.tasks.catch_up_with_crm",
         "accounts.tasks.check_unsent_mail",
+        "accounts.tasks.check_unsynced_contacts",
         "accounts.tasks.send_account_email",
         "accounts.tasks.send_notification_email",
         "accounts.tasks.send_welcome_email",
+        "accounts.tasks.sync_user_to_crm",
         "myproject.celery.debug_task",
         "myproject.tasks.add",
         "myproject.tasks.clear_sessions",

@@ -66,8 +66,11 @@ def test_request_may_be_repeated_when_the_other_side_has_trouble(counterpart: Co
 def test_request_is_refused_for_good_when_we_are_wrong(counterpart: Counterpart, status: int) -> None:
     counterpart.status, counterpart.headers = status, {"Location": "http://127.0.0.1:1/"}
 
-    with pytest.raises(PermanentError, match=f": {status} as you wish"):
+    with pytest.raises(PermanentError, match=f": {status} as you wish") as caught:
         http.request("GET", counterpart.url)
+
+    assert isinstance(caught.value, http.Refused)
+    assert caught.value.status == status
 
 
 @pytest.mark.parametrize(

@@ -74,11 +74,12 @@ def test_signup_owes_the_welcome_and_writes_the_verification(client: Client) -> 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_signup_queues_both_mails(client: Client, broker: Broker) -> None:
+def test_signup_queues_both_mails_and_tells_the_crm(client: Client, broker: Broker) -> None:
     sign_up(client)
 
     user, row = User.objects.get(), AccountMail.objects.get()
     assert sorted(broker.messages()) == [
+        ("default", "accounts.tasks.sync_user_to_crm", {"user_id": user.pk}),
         ("mail", "accounts.tasks.send_account_email", {"mail_id": row.pk}),
         ("mail", "accounts.tasks.send_welcome_email", {"user_id": user.pk}),
     ]

@@ -146,7 +146,7 @@ def test_busy_crm_says_how_long(sandbox: Sandbox, key: str) -> None:
 
 def test_contact_is_written_once_when_the_answer_was_lost(sandbox: Sandbox, key: str) -> None:
     with pytest.raises(requests.ConnectionError):
-        put(sandbox, key, **{"Sandbox-Fault": "crm_drop_answer"})
+        put(sandbox, key, 0, **{"Sandbox-Fault": "crm_drop_answer"})
 
     assert put(sandbox, key).status_code == 200
     assert contact_of(sandbox, key)["written"] == 1

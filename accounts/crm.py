@@ -1,0 +1,50 @@
+"""The CRM: one function for each of its verbs. It knows a person by our id, and keeps the newest version it was told.
+
+Either verb may be repeated and may arrive late.
+"""
+
+from datetime import datetime
+from typing import Any
+
+import requests
+from django.conf import settings
+
+from myproject import http
+from myproject.errors import PermanentError, TemporaryError
+
+from .models import User
+
+TIMEOUT_SECONDS = 30
+
+
+class AccessDenied(PermanentError):
+    """Our token is wrong, not this contact: it waits until somebody mends the settings."""
+
+
+def put_contact(user: User, version: datetime) -> None:
+    """Make the contact, or change it. Raises `TemporaryError`, `AccessDenied` or `http.Refused`."""
+    contact = {"email": user.email, "name": user.name, "changed_at": version.isoformat()}
+    _ask("PUT", user.pk, json=contact)
+
+
+def delete_contact(external_id: int, version: datetime) -> None:
+    """Have the contact forgotten, whether the CRM knows it or not. Raises as `put_contact` does."""
+    try:
+        _ask("DELETE", external_id, params={"changed_at": version.isoformat()})
+    except http.Refused as error:
+        if error.status != requests.codes.not_found:
+            raise
+
+
+def _ask(method: str, external_id: int, **options: Any) -> None:
+    headers = {"Authorization": f"Bearer {settings.CRM_TOKEN}"}
+    url = f"{settings.CRM_URL}/contacts/{external_id}"
+    try:
+        http.request(method, url, timeout=TIMEOUT_SECONDS, headers=headers, **options)
+    except TemporaryError as error:
+        # Verb, address and status only: an answer may repeat the person's data, and a retry is logged.
+        raise TemporaryError(" ".join(str(error).split()[:3]), error.retry_after) from None
+    except http.Refused as error:
+        if error.status in (requests.codes.unauthorized, requests.codes.forbidden):
+            raise AccessDenied(str(error)) from error
+        raise
