@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from myproject.admin import OwesMailAdmin, ReadOnlyAdmin
 
 from . import services, tasks
-from .models import AccountMail, CrmContact, CrmContactQuerySet, Notification, User
+from .models import AccountMail, CrmContact, CrmContactQuerySet, CrmStatus, Notification, User
 
 
 @admin.register(User)
@@ -76,7 +76,8 @@ class CouldNotBeSynchronised(admin.SimpleListFilter):
         return [("yes", "Yes")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.exclude(error="") if self.value() else queryset
+        tried = queryset.exclude(status=CrmStatus.SYNCED).filter(attempts__gt=0)
+        return tried if self.value() else queryset
 
 
 @admin.register(CrmContact)

@@ -465,15 +465,16 @@ def test_person_deleted_in_the_admin_is_forgotten(
 
 @pytest.mark.django_db(transaction=True)
 def test_staff_see_the_reason_and_try_again(office: Client, broker: Broker) -> None:
-    refused = make_contact(status=CrmStatus.REFUSED, error="422 No such address")
+    refused = make_contact(status=CrmStatus.REFUSED, attempts=1, error="422 No such address")
     failed = make_contact(status=CrmStatus.FAILED, attempts=6, error="500")
-    make_contact(make_user(email="synced@example.com"), status=CrmStatus.SYNCED)
+    make_contact(make_user(name="Synced Sue"), status=CrmStatus.SYNCED, attempts=2)
+    make_contact(make_user(name="Untold Una"), due_at=timezone.now() + timedelta(minutes=1))
     path = reverse("admin:accounts_crmcontact_changelist")
 
     page = office.get(f"{path}?unsynced=yes").content.decode()
     answer = office.post(path, {"action": "try_again", "_selected_action": [refused.pk, failed.pk]})
 
-    assert ("422 No such address" in page, "synced@example.com" in page) == (True, False)
+    assert [word in page for word in ("422 No such address", "Synced Sue", "Untold Una")] == [True, False, False]
     assert {contact.pk for contact in CrmContact.objects.due()} == {refused.pk, failed.pk}
     assert sorted(kwargs["user_id"] for _, _, kwargs in broker.messages()) == [refused.pk, failed.pk]
     assert [str(message) for message in get_messages(answer.wsgi_request)] == ["2 will be told to the CRM again."]
