@@ -112,7 +112,7 @@ RIGHT: dict[str, Setup] = {
     "a new connection for each task": replace(database(), conf=ChainMap({"db_reuse_max": None}, app.conf)),
     "signed messages": conf(accept_content=["auth"], task_serializer="auth"),
     "a route that is a function": conf(task_routes=[lambda name, *args, **kwargs: None]),
-    "queues as a mapping": conf(task_queues={name: {} for name in ("default", "orders", "mail", "reports")}),
+    "queues as a mapping": conf(task_queues={name: {} for name in ("default", "orders", "mail", "bulk", "reports")}),
     "a worker loss that ends": task(**LIMITS, reject_on_worker_lost=True, retry_on_worker_lost=True, max_retries=3),
     "nothing at all": Setup(),
 }
