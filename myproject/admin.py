@@ -15,10 +15,11 @@ admin.site.site_header = admin.site.site_title = "Lantern & Loom"
 PAGES = {
     "order_id": "admin:orders_order_change",
     "report_id": "admin:reports_report_change",
+    "import_id": "admin:orders_productimport_change",
     "user_id": "admin:accounts_user_change",
     "mail_id": "admin:accounts_accountmail_change",
 }
-ARGUMENT = re.compile(r"'(order_id|report_id|user_id|mail_id)': '?([\w-]+)")
+ARGUMENT = re.compile(r"'(order_id|report_id|import_id|user_id|mail_id)': '?([\w-]+)")
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):

@@ -100,6 +100,7 @@ SCHEDULES = {
     "Check unsent digests": Schedule("orders.tasks.check_unsent_digests", timedelta(minutes=5), 290),
     "Check unsynced contacts": Schedule("accounts.tasks.check_unsynced_contacts", timedelta(minutes=1), 50),
     "Catch up with CRM": Schedule("accounts.tasks.catch_up_with_crm", crontab(hour="3", minute="30"), 3600),
+    "Check unfinished imports": Schedule("orders.tasks.check_unfinished_imports", timedelta(minutes=1), 50),
     "Check unfinished reports": Schedule("reports.tasks.check_unfinished_reports", timedelta(minutes=1), 50),
     "Clear task results": Schedule("myproject.tasks.clear_task_results", crontab(hour="3", minute="10"), 3600),
     "Clear sessions": Schedule("myproject.tasks.clear_sessions", crontab(hour="3", minute="20"), 3600),

@@ -95,6 +95,8 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
+    # Before whatever reads the body: the check of the CSRF token does.
+    "myproject.web.refuse_huge_requests",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -206,6 +208,13 @@ ORDER_LEASE = timedelta(seconds=env.int("ORDER_LEASE_SECONDS", default=30))
 # more with a forgotten key could charge twice.
 ORDER_GIVEN_UP_AFTER = timedelta(days=1)
 REPORT_LEASE = timedelta(seconds=env.int("REPORT_LEASE_SECONDS", default=600))
+# How long an import may stand still until another worker goes on with it: each chunk starts it anew.
+IMPORT_LEASE = timedelta(seconds=env.int("IMPORT_LEASE_SECONDS", default=60))
+# Of a file of products. The SKUs of one are held in memory, to find those that stand there twice.
+IMPORT_MAX_BYTES = env.int("IMPORT_MAX_BYTES", default=50 * 1024 * 1024)
+IMPORT_MAX_ROWS = 200_000
+# Of a whole request: a longer one is refused before anything of it is read.
+REQUEST_MAX_BYTES = IMPORT_MAX_BYTES + 1024 * 1024
 
 # --- Celery: each setting with its reason --------------------------------------------------------------------
 
@@ -246,6 +255,8 @@ CELERY_TASK_ROUTES = {
     "*.tasks.*digest*": {"queue": "bulk"},
     "*.tasks.send_*": {"queue": "mail"},
     "*.tasks.generate_*": {"queue": "reports"},
+    # As long as a report, and nobody waits for it at a till.
+    "*.tasks.import_*": {"queue": "reports"},
     "orders.tasks.*": {"queue": "orders"},
 }
 # A mistyped queue is an error, not a new queue that no worker reads.

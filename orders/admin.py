@@ -10,7 +10,7 @@ from django.shortcuts import render
 from myproject.admin import OwesMailAdmin, ReadOnlyAdmin
 
 from . import services, tasks
-from .models import Digest, Kind, Order, OrderEvent, OrderItem, Payment, Product
+from .models import Digest, Kind, Order, OrderEvent, OrderItem, Payment, Product, ProductImport
 
 
 class ProductForm(forms.ModelForm):
@@ -200,3 +200,17 @@ class DigestAdmin(ReadOnlyAdmin):
     search_fields = ["person__email"]
     ordering = ["-week", "-person"]
     date_hierarchy = "week"
+
+
+@admin.register(ProductImport)
+class ProductImportAdmin(ReadOnlyAdmin):
+    list_display = [
+        *("original_name", "requested_by", "status", "rows_done", "rows_total", "rejected_count"),
+        *("attempts", "created_at", "finished_at", "error"),
+    ]
+    list_filter = ["status", "created_at"]
+    list_select_related = ["requested_by"]
+    search_fields = ["id", "original_name", "requested_by__email"]
+    ordering = ["-created_at"]
+    # The file is not served; the rejected rows stand on the import's own page.
+    exclude = ["file", "token"]

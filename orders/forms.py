@@ -3,7 +3,10 @@ from typing import Any
 
 import django_filters
 from django import forms
+from django.conf import settings
+from django.core.files.uploadedfile import UploadedFile
 from django.db.models import Q, QuerySet
+from django.template.defaultfilters import filesizeformat
 
 from .models import Card, Product
 
@@ -62,3 +65,21 @@ class CardForm(forms.Form):
 class CheckoutForm(CardForm):
     # One page of the form is one order, however often it is sent.
     token = forms.UUIDField(widget=forms.HiddenInput, initial=uuid.uuid4)
+
+
+class ImportForm(forms.Form):
+    """A CSV file of products; one page of the form is one import, however often it is sent."""
+
+    file = forms.FileField(
+        label="CSV file", widget=forms.ClearableFileInput(attrs={"accept": ".csv,text/csv,text/plain"})
+    )
+    token = forms.UUIDField(widget=forms.HiddenInput, initial=uuid.uuid4)
+
+    def clean_file(self) -> UploadedFile:
+        file: UploadedFile = self.cleaned_data["file"]
+        size, most = file.size or 0, settings.IMPORT_MAX_BYTES
+        if size > most:
+            raise forms.ValidationError(
+                f"The file has {filesizeformat(size)}; at most {filesizeformat(most)} are taken."
+            )
+        return file

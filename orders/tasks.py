@@ -11,12 +11,13 @@ from django.db import DatabaseError
 from django.utils import timezone
 from kombu.exceptions import KombuError
 
+from accounts.tasks import send_notification_email
 from myproject import mail
 from myproject.celery import Task, app
 from myproject.errors import TemporaryError
 
-from . import digests, emails, services
-from .models import Digest, Kind, Order, OrderEvent, Payment, week_of
+from . import digests, emails, import_services, services
+from .models import Digest, Kind, Order, OrderEvent, Payment, ProductImport, week_of
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ SET = 50
 SWEPT_DIGESTS = 10_000
 SWEPT_EXPIRE = 290
 LEASE_SECONDS = settings.ORDER_LEASE.total_seconds()
+# Worker deaths count as well; after these an import ends *failed*, never "running" for ever.
+MAX_IMPORT_ATTEMPTS = 5
 
 
 class OrderTask(Task):
@@ -128,3 +131,36 @@ def check_unsent_digests() -> None:
     """Queue again digests that were left behind. Safe to repeat: so is each of them."""
     for week, people in Digest.objects.due_by_week():
         queue_digests(week, min(people, SWEPT_DIGESTS), expires=SWEPT_EXPIRE)
+
+
+@shared_task(bind=True, soft_time_limit=480, time_limit=600)
+def import_products(self: Task, *, import_id: str) -> None:
+    """Take in a file of products. Safe to repeat: it goes on after the last chunk that was committed."""
+    product_import = ProductImport.objects.get(pk=import_id)
+    if product_import.mark_running(self.request.id) and import_services.run_import(product_import, self.request.id):
+        send_notification_email.delay(user_id=product_import.requested_by_id)
+
+
+@shared_task(bind=True, soft_time_limit=50, time_limit=60, ignore_result=True)
+def handle_import_failure(self: Task, *, import_id: str) -> None:
+    """Tell who asked for it that an import has failed. Safe to repeat: only who ends the row tells."""
+    product_import = ProductImport.objects.get(pk=import_id)
+    # The parent is the task that has failed; another one may go on with the import by now.
+    if import_services.fail_import(product_import, self.request.parent_id):
+        send_notification_email.delay(user_id=product_import.requested_by_id)
+
+
+def import_message(import_id: str) -> dict[str, Any]:
+    """Return what `apply_async` of `import_products` needs, the callback for its failure included."""
+    # Immutable: Celery would otherwise put the failed task's id in front of the arguments.
+    return {"kwargs": {"import_id": import_id}, "link_error": handle_import_failure.si(import_id=import_id)}
+
+
+@shared_task(ignore_result=True)
+def check_unfinished_imports() -> None:
+    """Queue again what was left behind, and do what a lost callback did not. Safe to repeat: so is each import."""
+    for row in ProductImport.objects.left_behind().order_by("due_at")[:100]:
+        if row.attempts < MAX_IMPORT_ATTEMPTS:
+            import_products.apply_async(**import_message(str(row.pk)))
+        elif import_services.fail_import(row, row.claimed_by):
+            send_notification_email.delay(user_id=row.requested_by_id)

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from . import views
+from . import import_views, views
 
 app_name = "orders"
 urlpatterns = [
@@ -20,5 +20,9 @@ urlpatterns = [
     path("orders/<slug:reference>/refund/", views.refund, name="refund"),
     path("orders/<slug:reference>/replay/", views.replay, name="replay"),
     path("orders/<slug:reference>/unflag/", views.unflag, name="unflag"),
+    path("imports/", import_views.import_list, name="imports"),
+    path("imports/<uuid:pk>/", import_views.import_detail, name="import-detail"),
+    path("imports/<uuid:pk>/status/", import_views.import_status, name="import-status"),
+    path("imports/<uuid:pk>/rejected.csv", import_views.rejected_rows, name="import-rejected"),
     path("webhooks/payments/", views.payment_webhook, name="payment-webhook"),
 ]

@@ -42,6 +42,7 @@ os.environ.update(
     # Short, so that the tests of recovery need not wait.
     ORDER_LEASE_SECONDS="5",
     REPORT_LEASE_SECONDS="10",
+    IMPORT_LEASE_SECONDS="5",
     STRIPE_TIMEOUT_SECONDS="3",
     SANDBOX_SLOW_SECONDS="2",
     # Playwright keeps an event loop in the thread of the test, which Django would take for an async view.

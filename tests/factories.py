@@ -8,12 +8,14 @@ from itertools import count
 from typing import Any
 
 from django.contrib.auth.hashers import make_password
+from django.core.files.base import ContentFile
+from django.db.models import Max
 from django.utils import timezone
 
 from accounts import services as people
 from accounts.models import AccountMail, CrmContact, CrmStatus, Notification, User
 from orders import services
-from orders.models import OPEN, Card, Digest, Order, Product, Status, week_of
+from orders.models import OPEN, Card, Digest, Order, OrderEvent, Product, ProductImport, Status, week_of
 from reports.models import Report
 
 PASSWORD = "correct-horse-battery"
@@ -67,6 +69,21 @@ def make_report(person: User | None = None, **fields: Any) -> Report:
     report = Report.objects.create(requested_by=requested_by, **defaults | fields)
     report.refresh_from_db()
     return report
+
+
+def make_import(data: str | bytes = "", **fields: Any) -> ProductImport:
+    """An upload of that file, whose time has come."""
+    data = data.encode() if isinstance(data, str) else data
+    defaults = {
+        "requested_by": fields.get("requested_by") or make_user(is_staff=True),
+        "token": uuid.uuid4(),
+        "file": ContentFile(data, name="products.csv"),
+        "original_name": "products.csv",
+        "size": len(data),
+        "last_event_id": OrderEvent.objects.aggregate(last=Max("pk"))["last"] or 0,
+        "due_at": timezone.now(),
+    }
+    return ProductImport.objects.create(**defaults | fields)
 
 
 def make_mail(**fields: Any) -> AccountMail:

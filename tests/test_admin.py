@@ -24,12 +24,13 @@ from django_celery_beat.models import (
 from django_celery_results.models import GroupResult, TaskResult
 
 from accounts.models import AccountMail, CrmContact, Notification, User
-from orders.models import Digest, Order, OrderEvent, Payment, Product, Status
+from orders.models import Digest, Order, OrderEvent, Payment, Product, ProductImport, Status
 from reports.models import Report
 from tests.broker import Broker
 from tests.factories import (
     make_contact,
     make_digest,
+    make_import,
     make_mail,
     make_notification,
     make_product,
@@ -69,6 +70,7 @@ ROWS: dict[type[Model], Callable[[], Model]] = {
     Payment: lambda: place_order().payments.get(),
     OrderEvent: lambda: place_order().events.get(),
     Digest: make_digest,
+    ProductImport: make_import,
     Report: make_report,
     TaskResult: make_result,
     GroupResult: lambda: GroupResult.objects.create(group_id="g-1"),
@@ -78,7 +80,18 @@ ROWS: dict[type[Model], Callable[[], Model]] = {
     SolarSchedule: lambda: SolarSchedule.objects.create(event="sunset", latitude=52, longitude=13),
     ClockedSchedule: lambda: ClockedSchedule.objects.create(clocked_time=timezone.now()),
 }
-NOT_OURS_TO_CHANGE = [Order, Payment, OrderEvent, Report, AccountMail, Notification, CrmContact, TaskResult, Digest]
+NOT_OURS_TO_CHANGE = [
+    Order,
+    Payment,
+    OrderEvent,
+    Report,
+    AccountMail,
+    Notification,
+    CrmContact,
+    TaskResult,
+    Digest,
+    ProductImport,
+]
 
 
 @pytest.fixture

@@ -16,7 +16,13 @@ import myproject
 from myproject.celery import SCHEDULES, app
 from myproject.errors import PermanentError, TemporaryError
 from myproject.tasks import add, multiply
-from orders.tasks import check_pending_orders, process_order, send_digest_emails, send_order_confirmation
+from orders.tasks import (
+    check_pending_orders,
+    import_products,
+    process_order,
+    send_digest_emails,
+    send_order_confirmation,
+)
 from reports.tasks import check_unfinished_reports, generate_report
 from tests.broker import QUEUES, Broker
 
@@ -52,6 +58,9 @@ def test_app_finds_the_tasks_of_each_installed_app() -> None:
         "myproject.tasks.multiply",
         "orders.tasks.check_pending_orders",
         "orders.tasks.check_unsent_digests",
+        "orders.tasks.check_unfinished_imports",
+        "orders.tasks.handle_import_failure",
+        "orders.tasks.import_products",
         "orders.tasks.process_order",
         "orders.tasks.refund_order",
         "orders.tasks.send_digest_emails",
@@ -132,6 +141,7 @@ def test_task_has_one_of_the_declared_queues(name: str) -> None:
         (send_order_confirmation, {"order_id": 1}, "mail"),
         (send_digest_emails, {"week": "2026-11-23"}, "bulk"),
         (generate_report, {"report_id": "1"}, "reports"),
+        (import_products, {"import_id": "1"}, "reports"),
         (check_unfinished_reports, {}, "default"),
     ],
 )

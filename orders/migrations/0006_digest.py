@@ -14,7 +14,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
-        ('orders', '0002_refunds_and_flags'),
+        ('orders', '0003_productimport'),
     ]
 
     operations = [

@@ -1,8 +1,9 @@
 from .digests import Digest, Skip, days_before, week_of
 from .events import Kind, OrderEvent
+from .imports import ImportStatus, ProductImport, RejectedRow
 from .orders import MAY_BECOME, OPEN, Order, OrderItem, OrderQuerySet, Status, first_look, new_reference, total_of
 from .payments import ALIVE, Card, Payment, PaymentStatus
-from .products import Product
+from .products import Product, slug_of
 
 __all__ = [
     "ALIVE",
@@ -10,6 +11,7 @@ __all__ = [
     "OPEN",
     "Card",
     "Digest",
+    "ImportStatus",
     "Kind",
     "Order",
     "OrderEvent",
@@ -18,11 +20,14 @@ __all__ = [
     "Payment",
     "PaymentStatus",
     "Product",
+    "ProductImport",
+    "RejectedRow",
     "Skip",
     "Status",
     "days_before",
     "first_look",
     "new_reference",
+    "slug_of",
     "total_of",
     "week_of",
 ]

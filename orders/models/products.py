@@ -12,6 +12,12 @@ from django.utils import timezone
 from django.utils.text import slugify
 
 
+def slug_of(name: str, sku: str) -> str:
+    """Return the last part of a product's address; a long name is cut, the SKU tells it apart."""
+    end = slugify(sku)
+    return f"{slugify(name)[: 79 - len(end)]}-{end}".strip("-")
+
+
 class ProductQuerySet(models.QuerySet["Product"]):
     def on_sale(self) -> Self:
         return self.filter(is_active=True)
@@ -56,7 +62,7 @@ class Product(models.Model):
         return self.name
 
     def save(self, *args: object, **kwargs: object) -> None:
-        self.slug = self.slug or slugify(f"{self.name} {self.sku}")
+        self.slug = self.slug or slug_of(self.name, self.sku)
         super().save(*args, **kwargs)  # type: ignore[arg-type]
 
     def get_absolute_url(self) -> str:

@@ -1,0 +1,190 @@
+"""Taking products in from an uploaded file. None of this knows Celery; all of it may be repeated."""
+
+import logging
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
+from uuid import UUID, uuid4
+
+from django.conf import settings
+from django.core.files.storage import default_storage
+from django.core.files.uploadedfile import UploadedFile
+from django.db import IntegrityError, transaction
+from django.db.models import Max, Sum
+from django.urls import reverse
+from django.utils import timezone
+
+from accounts.models import User
+from accounts.services import notify
+from myproject.errors import TemporaryError
+
+from . import imports
+from .models import Kind, OrderEvent, Product, ProductImport, RejectedRow, slug_of
+
+log = logging.getLogger(__name__)
+
+# Rows in one transaction: short enough that an order which waits for its products does not notice.
+CHUNK = 1_000
+# Rejected lines that are kept of one import; the others are only counted.
+KEPT = 1_000
+# The events that move stock, and which way.
+MOVES = {Kind.PROCESSING: -1, Kind.PAYMENT_FAILED: 1, Kind.REFUNDED: 1}
+BROKEN = (
+    "The import broke off through a fault of ours, not of your file. What it had taken in stays; "
+    "upload the file again for the rest, nothing is doubled by that."
+)
+
+
+class Superseded(Exception):
+    """Another worker has gone on with this import."""
+
+
+def start_import(person: User, file: UploadedFile, token: UUID) -> ProductImport:
+    """Store the file where every worker can read it, and note that it is to be imported; once per token."""
+    pk = uuid4()
+    name = default_storage.save(f"imports/{pk}.csv", file)
+    try:
+        product_import, is_new = ProductImport.objects.get_or_create(
+            requested_by=person,
+            token=token,
+            defaults={
+                "pk": pk,
+                "file": name,
+                "original_name": (file.name or "")[-150:],
+                "size": file.size or 0,
+                "last_event_id": OrderEvent.objects.aggregate(last=Max("pk"))["last"] or 0,
+                "due_at": timezone.now() + settings.IMPORT_LEASE,
+            },
+        )
+    except BaseException:
+        default_storage.delete(name)
+        raise
+    if not is_new:
+        default_storage.delete(name)
+    return product_import
+
+
+def run_import(product_import: ProductImport, claimant: str) -> bool:
+    """Take the file in from where its row stands; True when this call ended the import, well or not."""
+    try:
+        with product_import.file.open() as file:
+            if product_import.rows_total is None:
+                check(product_import, claimant, file)
+            rows = islice(imports.read(file), product_import.rows_done, None)
+            while chunk := list(islice(rows, CHUNK)):
+                take_in(product_import, claimant, chunk)
+    except imports.Refused as error:
+        return fail_import(product_import, claimant, str(error))
+    except Superseded:
+        log.info("Import %s: another worker goes on with it", product_import.pk)
+        return False
+    except IntegrityError as error:
+        raise TemporaryError("Somebody else wrote one of these products at the same moment.") from error
+    return finish_import(product_import, claimant)
+
+
+def check(product_import: ProductImport, claimant: str, file: imports.Binary) -> None:
+    if not product_import.mark_checked(claimant, imports.check(file)):
+        raise Superseded
+
+
+@transaction.atomic
+def take_in(product_import: ProductImport, claimant: str, chunk: Sequence[imports.Row | imports.Fault]) -> None:
+    """Write a chunk and move the import's row on, both or neither.
+
+    The row is locked first, so a second worker on the same chunk waits, and then finds it done.
+    """
+    if not product_import.lock(claimant):
+        raise Superseded
+    rows = [row for row in chunk if isinstance(row, imports.Row)]
+    faults = [fault for fault in chunk if isinstance(fault, imports.Fault)]
+    created = upsert(rows, product_import.last_event_id)
+    room = max(0, KEPT - product_import.rejected_count)
+    RejectedRow.objects.bulk_create(
+        RejectedRow(product_import=product_import, **fault._asdict()) for fault in faults[:room]
+    )
+    product_import.mark_chunk_done(claimant, created=created, updated=len(rows) - created, rejected=len(faults))
+
+
+def upsert(rows: Sequence[imports.Row], last_event_id: int) -> int:
+    """Create or update a product for each row, by its SKU; return how many are new.
+
+    The file says how many units could be ordered when it was uploaded. What orders have reserved or given back
+    since then, until this moment, is added to that under the products' locks: no reservation is lost. An order that
+    wants more waits for the end of this transaction. The locks are taken in the order of the keys, as everywhere,
+    and leave foreign keys alone, so that placing an order neither waits nor deadlocks.
+    """
+    skus = [row.sku for row in rows]
+    locked = Product.objects.filter(sku__in=skus).select_for_update(no_key=True).order_by("pk")
+    known = {product.sku: product for product in locked.only("sku", "slug")}
+    moved = moved_since(last_event_id, [product.pk for product in known.values()])
+    slugs = new_slugs([row for row in rows if row.sku not in known])
+    products = [
+        Product(
+            sku=row.sku,
+            slug=known[row.sku].slug if row.sku in known else slugs[row.sku],
+            name=row.name,
+            category=row.category,
+            price=row.price,
+            # Below zero when more was sold than the file knew of: there is nothing left to order then.
+            stock=max(0, row.stock + moved[known[row.sku].pk]) if row.sku in known else row.stock,
+            description=row.description or "",
+        )
+        # New ones in one order for all, too: two imports of the same new products must not wait for each other.
+        for row in sorted(rows, key=lambda row: row.sku)
+    ]
+    fields = [name for name in imports.REQUIRED + imports.OPTIONAL if name != "sku"]
+    if rows and rows[0].description is None:
+        fields.remove("description")
+    Product.objects.bulk_create(products, update_conflicts=True, unique_fields=["sku"], update_fields=fields)
+    return len(slugs)
+
+
+def moved_since(last_event_id: int, product_ids: Sequence[int]) -> Counter[int]:
+    """Return by how many units orders have changed the stock of these products since that event; makes a query."""
+    events = OrderEvent.objects.filter(
+        pk__gt=last_event_id, kind__in=MOVES, order__items__product__in=product_ids
+    ).values_list("order__items__product", "kind")
+    moved: Counter[int] = Counter()
+    for product_id, kind, units in events.annotate(units=Sum("order__items__quantity")).order_by():
+        moved[product_id] += MOVES[Kind(kind)] * units
+    return moved
+
+
+def new_slugs(rows: Sequence[imports.Row]) -> dict[str, str]:
+    """Return a slug of its own for each new product: `A/1` and `A-1` of one name would otherwise share one."""
+    slugs = {row.sku: slug_of(row.name, row.sku) for row in rows}
+    taken = {"", *Product.objects.filter(slug__in=slugs.values()).values_list("slug", flat=True)}
+    for sku in slugs:
+        if slugs[sku] in taken:
+            slugs[sku] = f"{slugs[sku][:71]}-{zlib.crc32(sku.encode()):08x}".strip("-")
+        taken.add(slugs[sku])
+    return slugs
+
+
+# --- How it ended, which the person is told once: by whoever ended the row ---
+
+
+@transaction.atomic
+def finish_import(product_import: ProductImport, claimant: str) -> bool:
+    """End the import as done and tell who asked for it; False when another worker has."""
+    if not product_import.mark_done(claimant):
+        return False
+    counts = f"{product_import.created_count:,} new, {product_import.updated_count:,} updated"
+    tell(product_import, "is done", f"{counts}, {product_import.rejected_count:,} rejected.")
+    return True
+
+
+@transaction.atomic
+def fail_import(product_import: ProductImport, claimant: str, reason: str = BROKEN) -> bool:
+    """End the import that this task holds as failed and tell who asked for it; False when there is none to end."""
+    if not product_import.mark_failed(claimant, reason):
+        return False
+    tell(product_import, "has failed", reason)
+    return True
+
+
+def tell(product_import: ProductImport, what: str, message: str) -> None:
+    subject = f"Your import of {product_import.original_name} {what}"
+    notify(product_import.requested_by, subject, message, reverse("orders:import-detail", args=[product_import.pk]))

@@ -1,0 +1,77 @@
+import csv
+from typing import cast
+from uuid import UUID
+
+from django.conf import settings
+from django.core.paginator import Paginator
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_http_methods, require_safe
+
+from accounts.models import User
+from myproject.web import staff_only
+
+from . import import_services, imports, tasks
+from .forms import ImportForm
+from .models import ProductImport
+
+PER_PAGE = 12
+# Rejected lines on the page; the download has more.
+SHOWN = 50
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@staff_only
+def import_list(request: HttpRequest) -> HttpResponse:
+    form = ImportForm(request.POST, request.FILES) if request.method == "POST" else ImportForm()
+    if form.is_valid():
+        product_import = import_services.start_import(cast(User, request.user), **form.cleaned_data)
+        tasks.import_products.apply_async_on_commit(**tasks.import_message(str(product_import.pk)))
+        return redirect(product_import)
+    page = Paginator(ProductImport.objects.order_by("-created_at"), PER_PAGE).get_page(request.GET.get("page"))
+    context = {
+        "form": form,
+        "page": page,
+        "longest": imports.LONGEST,
+        "highest_stock": imports.HIGHEST_STOCK,
+        "max_bytes": settings.IMPORT_MAX_BYTES,
+        "max_rows": settings.IMPORT_MAX_ROWS,
+    }
+    return render(request, "orders/import_list.html", context, status=422 if form.errors else 200)
+
+
+@require_safe
+@staff_only
+def import_detail(request: HttpRequest, pk: UUID) -> HttpResponse:
+    return render(request, "orders/import.html", _context(pk))
+
+
+@require_safe
+@staff_only
+def import_status(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """The part of the import's page that updates itself."""
+    return render(request, "orders/_import.html", _context(pk))
+
+
+@require_safe
+@staff_only
+def rejected_rows(request: HttpRequest, pk: UUID) -> HttpResponse:
+    product_import = get_object_or_404(ProductImport, pk=pk)
+    answer = HttpResponse(content_type="text/csv; charset=utf-8")
+    answer["Content-Disposition"] = f'attachment; filename="rejected-{str(pk)[:8]}.csv"'
+    table = csv.writer(answer)
+    table.writerow(["line", "reason", "cells"])
+    for row in product_import.rejected_rows.order_by("line"):
+        table.writerow([row.line, imports.harmless(row.reason), imports.harmless(row.raw)])
+    return answer
+
+
+def _context(pk: UUID) -> dict[str, object]:
+    product_import = get_object_or_404(ProductImport.objects.select_related("requested_by"), pk=pk)
+    rows = list(product_import.rejected_rows.order_by("line")[:SHOWN])
+    return {
+        "import": product_import,
+        "rejected": rows,
+        "more": product_import.rejected_count - len(rows),
+        "kept": import_services.KEPT,
+    }

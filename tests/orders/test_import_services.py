@@ -1,0 +1,422 @@
+"""Taking products in: the row of the import, its tasks, and what orders do meanwhile."""
+
+import threading
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+from uuid import uuid4
+
+import pytest
+from django.core.files.storage import default_storage
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import IntegrityError, OperationalError, connection, transaction
+from django.utils import timezone
+
+from accounts.models import Notification, User
+from orders import import_services, imports, services, tasks
+from orders.models import ImportStatus, OrderItem, Product, ProductImport, RejectedRow
+from tests.broker import Broker
+from tests.factories import make_import, make_product, make_user, place_order
+from tests.shop import wait_for
+
+pytest_plugins = ["tests.broker"]
+pytestmark = pytest.mark.django_db
+
+HEADER = "name,sku,price,stock,category\n"
+
+
+@pytest.fixture(autouse=True)
+def media(settings: Any, tmp_path: Path) -> None:
+    settings.MEDIA_ROOT = tmp_path
+
+
+def rows(count: int, first: int = 1) -> str:
+    return HEADER + "".join(f"Lamp {n},N-{n},{n}.50,{n % 9},Lighting\n" for n in range(first, first + count))
+
+
+def run(row: ProductImport, task_id: str = "task-1") -> ProductImport:
+    """Run the task as a worker does; return the row as it stands then."""
+    tasks.import_products.apply(kwargs={"import_id": str(row.pk)}, task_id=task_id)
+    row.refresh_from_db()
+    return row
+
+
+def counts(row: ProductImport) -> tuple[int, int, int]:
+    return row.created_count, row.updated_count, row.rejected_count
+
+
+def files() -> list[str]:
+    return default_storage.listdir("imports")[1]
+
+
+# --- What is written ---
+
+
+def test_import_creates_and_updates_by_sku_and_rejects_the_rest(broker: Broker) -> None:
+    old = make_product(sku="A-1", name="Old", price=1, stock=1, description="Stays.", is_active=False)
+    row = make_import(HEADER + "Lamp,A-1,12.50,7,Lighting\nShade,B-1,3,0,Paper\nBad,C-1,-1,1,X\n")
+
+    run(row)
+
+    old.refresh_from_db()
+    new = Product.objects.get(sku="B-1")
+    assert (row.status, row.rows_total, row.rows_done, counts(row)) == (ImportStatus.DONE, 3, 3, (1, 1, 1))
+    assert (old.name, old.price, old.stock, old.category) == ("Lamp", Decimal("12.50"), 7, "Lighting")
+    assert (old.description, old.is_active, old.slug) == ("Stays.", False, "old-a-1")
+    assert (new.slug, new.stock, new.is_active, new.description) == ("shade-b-1", 0, True, "")
+    assert list(row.rejected_rows.values_list("line", "reason", "raw")) == [
+        (4, "price is negative", "Bad | C-1 | -1 | 1 | X")
+    ]
+
+
+def test_import_writes_the_description_where_the_file_has_one() -> None:
+    old = make_product(sku="A-1", description="Old")
+
+    run(make_import("sku;name;category;price;stock;description\nA-1;Lamp;X;1;1;New\n"))
+
+    old.refresh_from_db()
+    assert old.description == "New"
+
+
+def test_import_writes_in_chunks_what_one_chunk_cannot_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_services, "CHUNK", 4)
+    monkeypatch.setattr(import_services, "KEPT", 2)
+    row = make_import(rows(9) + "Bad,,1,1,X\n" * 4)
+
+    run(row)
+
+    assert (row.rows_done, counts(row)) == (13, (9, 0, 4))
+    assert (Product.objects.count(), list(row.rejected_rows.values_list("line", flat=True))) == (9, [11, 12])
+
+
+def test_new_products_have_slugs_of_their_own() -> None:
+    make_product(name="Lamp", sku="A 1")
+    text = f"Lamp,A-1,1,1,X\nLamp,a-1,1,1,X\n漢字,漢,1,1,X\n{'L' * 80},{'S' * 20},1,1,X\n"
+
+    row = run(make_import(HEADER + text))
+
+    slugs = dict(Product.objects.values_list("sku", "slug"))
+    assert counts(row) == (4, 0, 0)
+    assert (len(set(slugs.values())), slugs["A 1"], len(slugs["S" * 20])) == (5, "lamp-a-1", 80)
+    assert all(slugs.values())
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"PK\x03\x04", b"name,sku\nLamp,A-1\n", HEADER.encode() + b"L\xe4mp,A-1,1,1,X\n"]
+)
+def test_import_writes_nothing_when_the_file_is_refused(data: bytes, broker: Broker) -> None:
+    row = make_import(data)
+
+    run(row)
+
+    assert (row.status, row.error != "", row.rows_done) == (ImportStatus.FAILED, True, 0)
+    assert (Product.objects.count(), RejectedRow.objects.count()) == (0, 0)
+    assert Notification.objects.get().message == row.error
+
+
+def test_import_writes_nothing_when_the_last_line_is_not_utf8() -> None:
+    row = run(make_import(rows(3000).encode() + b"\xff"))
+
+    assert row.error.startswith("Line 3002 is not UTF-8: the byte 0xFF")
+    assert not Product.objects.exists()
+
+
+# --- Stock and orders ---
+
+
+def reserve(order: Any) -> None:
+    services.reserve([order.pk], "task")
+
+
+@pytest.mark.parametrize("after", ["reserved", "failed", "refunded"])
+def test_import_keeps_what_orders_did_since_the_upload(after: str) -> None:
+    product = make_product(sku="A-1", stock=10)
+    before, since = (place_order(product=product, quantity=quantity) for quantity in (2, 3))
+    reserve(before)
+    row = make_import(HEADER + "Lamp,A-1,1,50,X\n")
+
+    reserve(since)
+    if after == "failed":
+        services.fail(since.payments.get(), "Declined", "task")
+    elif after == "refunded":
+        services.settle_refund(before.payments.get(), "ch", "re", "task")
+    run(row)
+
+    product.refresh_from_db()
+    assert product.stock == {"reserved": 47, "failed": 50, "refunded": 49}[after]
+
+
+def test_import_never_brings_stock_below_zero() -> None:
+    product = make_product(sku="A-1", stock=10)
+    order = place_order(product=product, quantity=3)
+    row = make_import(HEADER + "Lamp,A-1,1,2,X\n")
+    reserve(order)
+
+    run(row)
+
+    product.refresh_from_db()
+    assert product.stock == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_import_waits_for_a_reservation_and_counts_it() -> None:
+    product = make_product(sku="A-1", stock=10)
+    order = place_order(product=product, quantity=3)
+    row = make_import(HEADER + "Lamp,A-1,1,50,X\n")
+
+    with transaction.atomic():
+        reserve(order)
+        importing = in_thread(lambda: run(row))
+        wait_for_lock()
+    importing.join()
+
+    product.refresh_from_db()
+    assert product.stock == 47
+
+
+@pytest.mark.django_db(transaction=True)
+def test_order_is_placed_while_an_import_holds_the_product() -> None:
+    product = make_product(sku="A-1", stock=10)
+    row = make_import(HEADER + "Lamp,A-1,1,50,X\n")
+
+    with transaction.atomic():
+        row.mark_running("task-1")
+        import_services.upsert([line for line in imports.read(row.file) if isinstance(line, imports.Row)], 0)
+        placing = in_thread(lambda: place_order(product=product))
+        placing.join(20)
+
+    assert not placing.is_alive()
+    assert OrderItem.objects.filter(product=product).count() == 1
+
+
+def in_thread(work: Callable[[], object]) -> threading.Thread:
+    def closing() -> None:
+        try:
+            work()
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=closing)
+    thread.start()
+    return thread
+
+
+def wait_for_lock() -> None:
+    def waits() -> bool:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            return bool(cursor.fetchone()[0])
+
+    wait_for(waits, "the import to wait for the reservation")
+
+
+# --- Twice, and half-way ---
+
+
+def test_import_products_twice_is_once(broker: Broker) -> None:
+    row = make_import(rows(5) + "Bad,,1,1,X\n")
+
+    for number in range(2):
+        run(row, f"task-{number}")
+
+    assert (Product.objects.count(), RejectedRow.objects.count(), counts(row)) == (5, 1, (5, 0, 1))
+    assert Notification.objects.count() == 1
+    assert [name for _, name, _ in broker.messages()] == ["accounts.tasks.send_notification_email"]
+
+
+@pytest.fixture
+def breaks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """An import that breaks after two chunks of two rows, once; the list counts the chunks."""
+    monkeypatch.setattr(import_services, "CHUNK", 2)
+    chunks: list[int] = []
+    upsert = import_services.upsert
+
+    def breaking(*args: Any) -> int:
+        chunks.append(len(chunks))
+        if len(chunks) == 3:
+            upsert(*args)
+            raise OperationalError("the connection is closed")
+        return upsert(*args)
+
+    with patch.object(import_services, "upsert", breaking):
+        yield chunks
+
+
+def test_import_goes_on_where_it_broke_off(breaks: list[int], broker: Broker) -> None:
+    row = make_import(rows(7))
+    seen = []
+    with patch.object(tasks.import_products, "retry", side_effect=RuntimeError):
+        run(row)
+    seen.append((row.status, row.rows_done, Product.objects.count()))
+
+    run(row)
+
+    assert seen == [(ImportStatus.RUNNING, 4, 4)]
+    assert (row.status, counts(row), Product.objects.count(), len(breaks)) == (ImportStatus.DONE, (7, 0, 0), 7, 5)
+
+
+def test_import_is_tried_again_when_the_database_went_away(breaks: list[int], broker: Broker) -> None:
+    row = run(make_import(rows(7)))
+
+    assert (row.status, row.attempts, counts(row)) == (ImportStatus.DONE, 2, (7, 0, 0))
+
+
+def test_import_leaves_it_to_the_task_that_holds_it(broker: Broker) -> None:
+    row = make_import(rows(2))
+    ProductImport(pk=row.pk).mark_running("another")
+
+    run(row)
+
+    assert (row.status, row.claimed_by, Product.objects.count()) == (ImportStatus.RUNNING, "another", 0)
+
+
+def test_worker_that_was_overtaken_writes_nothing_more(broker: Broker) -> None:
+    row = make_import(rows(2))
+    row.mark_running("slow")
+    ProductImport.objects.update(due_at=timezone.now())
+    run(ProductImport.objects.get(), "fast")
+    Product.objects.update(stock=99)
+
+    ended = import_services.run_import(row, "slow")
+
+    assert (ended, Notification.objects.count()) == (False, 1)
+    assert set(Product.objects.values_list("stock", flat=True)) == {99}
+
+
+def test_copy_of_the_message_does_no_chunk_twice(broker: Broker) -> None:
+    row = make_import(rows(2) + "Bad,,1,1,X\n")
+    row.mark_running("same")
+    copy = ProductImport.objects.get()
+    copy.mark_running("same")
+    import_services.run_import(copy, "same")
+
+    ended = import_services.run_import(row, "same")
+
+    row.refresh_from_db()
+    assert (ended, counts(row), Notification.objects.count()) == (False, (2, 0, 1), 1)
+
+
+# --- How it ended ---
+
+
+def fail(row: ProductImport, task_id: str = "task-1") -> None:
+    """Deliver the callback that Celery queues for a task that has failed."""
+    tasks.handle_import_failure.push_request(parent_id=task_id)
+    try:
+        tasks.handle_import_failure.run(import_id=str(row.pk))
+    finally:
+        tasks.handle_import_failure.pop_request()
+    row.refresh_from_db()
+
+
+def test_person_is_told_that_the_import_is_done(broker: Broker) -> None:
+    row = run(make_import(rows(2) + "Bad,,1,1,X\n", original_name="lamps.csv"))
+
+    notice = Notification.objects.get()
+    assert (notice.person, notice.url) == (row.requested_by, row.get_absolute_url())
+    assert (notice.subject, notice.message) == ("Your import of lamps.csv is done", "2 new, 0 updated, 1 rejected.")
+    assert broker.messages() == [("mail", "accounts.tasks.send_notification_email", {"user_id": row.requested_by_id})]
+
+
+def test_handle_import_failure_twice_tells_once(broker: Broker) -> None:
+    row = make_import(rows(2))
+    row.mark_running("task-1")
+
+    for _ in range(2):
+        fail(row)
+
+    assert (row.status, row.error, row.due_at) == (ImportStatus.FAILED, import_services.BROKEN, None)
+    assert Notification.objects.get().subject == f"Your import of {row.original_name} has failed"
+    assert len(broker.messages()) == 1
+
+
+def test_handle_import_failure_leaves_an_import_that_another_task_goes_on_with(broker: Broker) -> None:
+    row = make_import(rows(2))
+    row.mark_running("task-2")
+
+    fail(row, "task-1")
+
+    assert (row.status, Notification.objects.count()) == (ImportStatus.RUNNING, 0)
+
+
+@pytest.mark.parametrize(("attempts", "status"), [(4, ImportStatus.RUNNING), (5, ImportStatus.FAILED)])
+def test_check_unfinished_imports_gives_up_after_five_attempts_and_tells(
+    attempts: int, status: str, broker: Broker
+) -> None:
+    row = make_import(rows(2), status=ImportStatus.RUNNING, attempts=attempts, claimed_by="dead")
+
+    tasks.check_unfinished_imports()
+
+    row.refresh_from_db()
+    assert (row.status, Notification.objects.count()) == (status, int(status == ImportStatus.FAILED))
+    assert [name for _, name, _ in broker.messages()] == (
+        ["accounts.tasks.send_notification_email"] if attempts == 5 else ["orders.tasks.import_products"]
+    )
+
+
+def test_sweep_and_late_callback_tell_once(broker: Broker) -> None:
+    row = make_import(rows(2), status=ImportStatus.RUNNING, attempts=5, claimed_by="task-1")
+
+    for _ in range(2):
+        tasks.check_unfinished_imports()
+        fail(row)
+
+    assert Notification.objects.count() == 1
+
+
+def test_check_unfinished_imports_twice_imports_once(broker: Broker) -> None:
+    row = make_import(rows(2))
+    make_import(rows(2), due_at=timezone.now() + import_services.settings.IMPORT_LEASE)
+    for _ in range(2):
+        tasks.check_unfinished_imports()
+
+    for _, _, kwargs in broker.messages():
+        tasks.import_products.apply(kwargs=kwargs)
+
+    row.refresh_from_db()
+    assert counts(row) == (2, 0, 0)
+    assert Notification.objects.count() == 1
+
+
+# --- Starting ---
+
+
+def upload(person: User, token: Any, data: bytes = b"x") -> ProductImport:
+    return import_services.start_import(person, SimpleUploadedFile("lamps.csv", data), token)
+
+
+def test_start_import_twice_with_one_token_is_one_import() -> None:
+    person, token = make_user(), uuid4()
+
+    first, second = upload(person, token, b"one"), upload(person, token, b"two")
+
+    assert (first.pk, files()) == (second.pk, [f"{first.pk}.csv"])
+    assert first.file.open().read() == b"one"
+
+
+def test_start_import_leaves_no_file_when_it_fails() -> None:
+    broken = patch.object(ProductImport.objects, "get_or_create", side_effect=OperationalError)
+
+    with broken, pytest.raises(OperationalError):
+        upload(make_user(), uuid4())
+
+    assert files() == []
+
+
+@pytest.mark.parametrize(
+    ("constraint", "fields"),
+    [
+        ("import_status_known", {"status": "lost", "due_at": None}),
+        ("import_done_has_all_rows", {"status": ImportStatus.DONE, "due_at": None, "rows_total": 1}),
+        ("import_counts_each_row_once", {"rows_done": 1}),
+        ("import_due_while_open", {"due_at": None}),
+        ("import_due_while_open", {"status": ImportStatus.FAILED}),
+    ],
+)
+def test_database_refuses_what_must_never_be(constraint: str, fields: dict[str, Any]) -> None:
+    make_import("")
+
+    with pytest.raises(IntegrityError, match=constraint), transaction.atomic():
+        ProductImport.objects.update(**fields)
