@@ -298,6 +298,20 @@ def test_copy_of_the_message_does_no_chunk_twice(broker: Broker) -> None:
     assert (ended, counts(row), Notification.objects.count()) == (False, (2, 0, 1), 1)
 
 
+def test_copy_of_the_message_in_the_middle_of_the_work_writes_no_chunk_again() -> None:
+    row = make_import(rows(2))
+    chunk = list(imports.read(row.file))
+    row.mark_running("same")
+    row.mark_checked("same", 4)
+    copy = ProductImport.objects.get()
+    import_services.take_in(copy, "same", chunk)
+
+    with pytest.raises(import_services.Superseded):
+        import_services.take_in(row, "same", chunk)
+
+    assert counts(ProductImport.objects.get()) == (2, 0, 0)
+
+
 # --- How it ended ---
 
 

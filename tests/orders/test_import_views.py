@@ -204,8 +204,8 @@ def test_import_page_shows_the_first_rejected_rows_and_counts_the_others(office:
     page = office.get(row.get_absolute_url()).content.decode()
     download = office.get(f"{row.get_absolute_url()}rejected.csv").content.decode()
 
-    assert "Line 51<" in page
-    assert "Line 52<" not in page
+    assert "Line&nbsp;51<" in page
+    assert "Line&nbsp;52<" not in page
     assert "and 1,050 more. The download has the first 1,000." in page
     assert len(download.splitlines()) == 1001
 
