@@ -18,8 +18,9 @@ PAGES = {
     "import_id": "admin:orders_productimport_change",
     "user_id": "admin:accounts_user_change",
     "mail_id": "admin:accounts_accountmail_change",
+    "sync_id": "admin:orders_inventorysync_change",
 }
-ARGUMENT = re.compile(r"'(order_id|report_id|import_id|user_id|mail_id)': '?([\w-]+)")
+ARGUMENT = re.compile(r"'(order_id|report_id|import_id|user_id|mail_id|sync_id)': '?([\w-]+)")
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):

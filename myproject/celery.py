@@ -91,8 +91,8 @@ class Schedule(NamedTuple):
     kwargs: Mapping[str, Any] = {}
 
 
-# What runs more often than daily is an interval: it takes no notice of daylight saving, which would skip an
-# hour of a crontab. Daily runs are crontabs in the shop's own time.
+# What runs often, day and night, is an interval: it takes no notice of daylight saving, which would skip an
+# hour of a crontab. What goes by the clock on the wall is a crontab in the shop's own time.
 SCHEDULES = {
     "Heartbeat": Schedule("myproject.tasks.heartbeat", timedelta(minutes=1), 50),
     "Check pending orders": Schedule("orders.tasks.check_pending_orders", timedelta(seconds=30), 25),
@@ -102,6 +102,9 @@ SCHEDULES = {
     "Catch up with CRM": Schedule("accounts.tasks.catch_up_with_crm", crontab(hour="3", minute="30"), 3600),
     "Check unfinished imports": Schedule("orders.tasks.check_unfinished_imports", timedelta(minutes=1), 50),
     "Check unfinished reports": Schedule("reports.tasks.check_unfinished_reports", timedelta(minutes=1), 50),
+    "Sync inventory": Schedule(
+        "orders.tasks.sync_inventory", crontab(minute="0", hour="9-17", day_of_week="mon-fri"), 1800
+    ),
     "Clear task results": Schedule("myproject.tasks.clear_task_results", crontab(hour="3", minute="10"), 3600),
     "Clear sessions": Schedule("myproject.tasks.clear_sessions", crontab(hour="3", minute="20"), 3600),
     # Until Monday is over: a worker that was away on the morning still sends them.

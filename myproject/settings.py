@@ -197,6 +197,9 @@ STRIPE_TIMEOUT_SECONDS = env.float("STRIPE_TIMEOUT_SECONDS", default=10)
 # Empty switches the CRM off: what it should know waits on its row until there is one.
 CRM_URL = env.str("CRM_URL", default=f"http://127.0.0.1:{SANDBOX_PORT}/crm" if DEBUG else "").rstrip("/")
 CRM_TOKEN = env.str("CRM_TOKEN", default="crm_test_sandbox" if DEBUG else "")
+# The warehouse; an empty address switches `sync_inventory` off.
+WAREHOUSE_URL = env.str("WAREHOUSE_URL", default=f"http://127.0.0.1:{SANDBOX_PORT}/warehouse" if DEBUG else "")
+WAREHOUSE_TOKEN = env.str("WAREHOUSE_TOKEN", default="wh_test_sandbox" if DEBUG else "")
 
 # --- The shop ------------------------------------------------------------------------------------------------
 
@@ -207,6 +210,8 @@ ORDER_LEASE = timedelta(seconds=env.int("ORDER_LEASE_SECONDS", default=30))
 # The provider remembers an idempotency key for a day. An order that is still open then is a person's: to ask once
 # more with a forgotten key could charge twice.
 ORDER_GIVEN_UP_AFTER = timedelta(days=1)
+# How long a worker may take over the warehouse's levels: the hard time limit of `sync_inventory`.
+INVENTORY_LEASE = timedelta(minutes=5)
 REPORT_LEASE = timedelta(seconds=env.int("REPORT_LEASE_SECONDS", default=600))
 # How long an import may stand still until another worker goes on with it: each chunk starts it anew.
 IMPORT_LEASE = timedelta(seconds=env.int("IMPORT_LEASE_SECONDS", default=60))
@@ -257,6 +262,7 @@ CELERY_TASK_ROUTES = {
     "*.tasks.generate_*": {"queue": "reports"},
     # As long as a report, and nobody waits for it at a till.
     "*.tasks.import_*": {"queue": "reports"},
+    "*.tasks.sync_*": {"queue": "default"},
     "orders.tasks.*": {"queue": "orders"},
 }
 # A mistyped queue is an error, not a new queue that no worker reads.

@@ -10,7 +10,18 @@ from django.shortcuts import render
 from myproject.admin import OwesMailAdmin, ReadOnlyAdmin
 
 from . import services, tasks
-from .models import Digest, Kind, Order, OrderEvent, OrderItem, Payment, Product, ProductImport
+from .models import (
+    Digest,
+    InventoryDifference,
+    InventorySync,
+    Kind,
+    Order,
+    OrderEvent,
+    OrderItem,
+    Payment,
+    Product,
+    ProductImport,
+)
 
 
 class ProductForm(forms.ModelForm):
@@ -35,7 +46,7 @@ class ProductAdmin(admin.ModelAdmin):
     list_filter = ["is_active", "category"]
     search_fields = ["name", "sku"]
     ordering = ["name"]
-    readonly_fields = ["stock", "slug"]
+    readonly_fields = ["stock", "warehouse_units", "slug"]
     actions = ["withdraw"]
 
     def save_model(self, request: HttpRequest, obj: Product, form: Any, change: bool) -> None:
@@ -214,3 +225,19 @@ class ProductImportAdmin(ReadOnlyAdmin):
     ordering = ["-created_at"]
     # The file is not served; the rejected rows stand on the import's own page.
     exclude = ["file", "token"]
+
+
+@admin.register(InventorySync)
+class InventorySyncAdmin(ReadOnlyAdmin):
+    list_display = ["__str__", "status", "created_at", "finished_at", "version", "seen", "changed", "error"]
+    list_filter = ["status", "created_at"]
+    ordering = ["-pk"]
+
+
+@admin.register(InventoryDifference)
+class InventoryDifferenceAdmin(ReadOnlyAdmin):
+    list_display = ["sku", "kind", "detail", "sync"]
+    list_filter = ["kind", "sync__created_at"]
+    list_select_related = ["sync"]
+    search_fields = ["sku"]
+    ordering = ["-sync", "kind", "sku"]

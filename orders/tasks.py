@@ -14,10 +14,10 @@ from kombu.exceptions import KombuError
 from accounts.tasks import send_notification_email
 from myproject import mail
 from myproject.celery import Task, app
-from myproject.errors import TemporaryError
+from myproject.errors import PermanentError, TemporaryError
 
-from . import digests, emails, import_services, services
-from .models import Digest, Kind, Order, OrderEvent, Payment, ProductImport, week_of
+from . import digests, emails, import_services, inventory, services
+from .models import Digest, InventorySync, Kind, Order, OrderEvent, Payment, ProductImport, SyncStatus, week_of
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ SWEPT_EXPIRE = 290
 LEASE_SECONDS = settings.ORDER_LEASE.total_seconds()
 # Worker deaths count as well; after these an import ends *failed*, never "running" for ever.
 MAX_IMPORT_ATTEMPTS = 5
+INVENTORY_LEASE_SECONDS = settings.INVENTORY_LEASE.total_seconds()
 
 
 class OrderTask(Task):
@@ -97,6 +98,36 @@ def check_pending_orders() -> None:
         refund_order.delay(order_id=pk)
     for pk in Order.objects.mail_due().order_by("mail_due_at").values_list("pk", flat=True)[:500]:
         send_order_confirmation.delay(order_id=pk)
+    InventorySync.objects.give_up()
+    for pk in InventorySync.objects.left_behind().values_list("pk", flat=True):
+        sync_inventory.delay(sync_id=pk)
+
+
+class SyncTask(Task):
+    """Ends the run when its task has failed for good."""
+
+    def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        super().on_failure(exc, task_id, args, kwargs, einfo)
+        is_known = isinstance(exc, (TemporaryError, PermanentError))
+        reason = str(exc) if is_known else f"It could not be finished ({type(exc).__name__})."
+        InventorySync.objects.filter(claimed_by=task_id).close(SyncStatus.FAILED, error=reason[:300])
+
+
+@shared_task(
+    base=SyncTask,
+    bind=True,
+    ignore_result=True,
+    soft_time_limit=INVENTORY_LEASE_SECONDS * 0.8,
+    time_limit=INVENTORY_LEASE_SECONDS,
+)
+def sync_inventory(self: Task, *, sync_id: int | None = None) -> None:
+    """Take over what has changed at the warehouse. Safe to repeat: a run is claimed, a level is followed once."""
+    if not settings.WAREHOUSE_URL:
+        log.info("There is no warehouse: WAREHOUSE_URL is empty")
+        return
+    pk = sync_id or InventorySync.objects.open_one().pk
+    if run := InventorySync.objects.claim(self.request.id, pk):
+        inventory.synchronise(run)
 
 
 @shared_task(soft_time_limit=280, time_limit=300)

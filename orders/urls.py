@@ -24,5 +24,8 @@ urlpatterns = [
     path("imports/<uuid:pk>/", import_views.import_detail, name="import-detail"),
     path("imports/<uuid:pk>/status/", import_views.import_status, name="import-status"),
     path("imports/<uuid:pk>/rejected.csv", import_views.rejected_rows, name="import-rejected"),
+    path("warehouse/", views.sync_list, name="syncs"),
+    path("warehouse/<int:pk>/", views.sync_detail, name="sync"),
+    path("warehouse/<int:pk>/status/", views.sync_status, name="sync-status"),
     path("webhooks/payments/", views.payment_webhook, name="payment-webhook"),
 ]

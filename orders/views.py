@@ -1,5 +1,6 @@
 from typing import cast
 
+from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_not_required
 from django.core.paginator import Paginator
@@ -15,9 +16,10 @@ from myproject.web import staff_only
 from . import payments, services, tasks
 from .basket import Basket
 from .forms import CardForm, CheckoutForm, ProductFilter, QuantityForm, categories
-from .models import Kind, Order, OrderEvent, Product
+from .models import InventorySync, Kind, Order, OrderEvent, Product
 
 PER_PAGE = 12
+DIFFERENCES_PER_PAGE = 50
 
 
 # --- Catalogue and basket: open to everybody ---
@@ -179,6 +181,42 @@ def unflag(request: HttpRequest, reference: str) -> HttpResponse:
     order = get_object_or_404(Order, reference=reference)
     Order.objects.filter(pk=order.pk).unflag(f"by {request.user}")
     return redirect(order)
+
+
+# --- The warehouse ---
+
+
+@require_http_methods(["GET", "POST"])
+@staff_only
+def sync_list(request: HttpRequest) -> HttpResponse:
+    """Show what was taken over from the warehouse; by POST, ask it now."""
+    if request.method == "POST" and settings.WAREHOUSE_URL:
+        run = InventorySync.objects.open_one()
+        tasks.sync_inventory.delay_on_commit(sync_id=run.pk)
+        return redirect(run)
+    runs = Paginator(InventorySync.objects.with_differences().order_by("-pk"), PER_PAGE)
+    context = {"page": runs.get_page(request.GET.get("page")), "is_on": bool(settings.WAREHOUSE_URL)}
+    return render(request, "orders/sync_list.html", context)
+
+
+@require_safe
+@staff_only
+def sync_detail(request: HttpRequest, pk: int) -> HttpResponse:
+    run = get_object_or_404(InventorySync.objects.with_differences(), pk=pk)
+    differences = Paginator(run.differences.order_by("kind", "sku"), DIFFERENCES_PER_PAGE)
+    context = {"run": run, "page": differences.get_page(request.GET.get("page"))}
+    return render(request, "orders/sync.html", context)
+
+
+@require_safe
+@staff_only
+def sync_status(request: HttpRequest, pk: int) -> HttpResponse:
+    """The part of the run's page that updates itself; when the run has ended, the whole page once more."""
+    run = get_object_or_404(InventorySync.objects.with_differences(), pk=pk)
+    answer = render(request, "orders/_sync.html", {"run": run})
+    if not run.is_unfinished:
+        answer["HX-Refresh"] = "true"
+    return answer
 
 
 # --- The payment provider ---

@@ -50,6 +50,7 @@ os.environ.update(
 )
 for variable in (
     *("SITE_URL", "FLOWER_URL", "SANDBOX_URL", "EMAIL_URL"),
+    *("WAREHOUSE_URL", "WAREHOUSE_TOKEN"),
     *("STRIPE_API_BASE", "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET", "SANDBOX_WEBHOOK_URL"),
     *("CRM_URL", "CRM_TOKEN"),
 ):

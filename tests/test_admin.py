@@ -24,7 +24,17 @@ from django_celery_beat.models import (
 from django_celery_results.models import GroupResult, TaskResult
 
 from accounts.models import AccountMail, CrmContact, Notification, User
-from orders.models import Digest, Order, OrderEvent, Payment, Product, ProductImport, Status
+from orders.models import (
+    Digest,
+    InventoryDifference,
+    InventorySync,
+    Order,
+    OrderEvent,
+    Payment,
+    Product,
+    ProductImport,
+    Status,
+)
 from reports.models import Report
 from tests.broker import Broker
 from tests.factories import (
@@ -58,6 +68,10 @@ def make_address() -> EmailAddress:
     return EmailAddress.objects.create(user=person, email=person.email)
 
 
+def make_difference() -> InventoryDifference:
+    return InventoryDifference.objects.create(sync=InventorySync.objects.open_one(), kind="oversold", sku="LIT-001")
+
+
 ROWS: dict[type[Model], Callable[[], Model]] = {
     User: make_user,
     Group: lambda: Group.objects.create(name="Clerks"),
@@ -71,6 +85,8 @@ ROWS: dict[type[Model], Callable[[], Model]] = {
     OrderEvent: lambda: place_order().events.get(),
     Digest: make_digest,
     ProductImport: make_import,
+    InventorySync: InventorySync.objects.open_one,
+    InventoryDifference: make_difference,
     Report: make_report,
     TaskResult: make_result,
     GroupResult: lambda: GroupResult.objects.create(group_id="g-1"),
@@ -92,6 +108,7 @@ NOT_OURS_TO_CHANGE = [
     Digest,
     ProductImport,
 ]
+NOT_OURS_TO_CHANGE = [Order, Payment, OrderEvent, InventorySync, InventoryDifference, Report, AccountMail, TaskResult]
 
 
 @pytest.fixture
@@ -337,6 +354,7 @@ def test_order_page_shows_items_payments_and_events(office: Client) -> None:
         ("report_id", make_report, "admin:reports_report_change"),
         ("user_id", make_user, "admin:accounts_user_change"),
         ("mail_id", make_mail, "admin:accounts_accountmail_change"),
+        ("sync_id", InventorySync.objects.open_one, "admin:orders_inventorysync_change"),
     ],
 )
 def test_task_result_leads_to_the_row_it_worked_on(

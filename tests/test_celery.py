@@ -22,6 +22,7 @@ from orders.tasks import (
     process_order,
     send_digest_emails,
     send_order_confirmation,
+    sync_inventory,
 )
 from reports.tasks import check_unfinished_reports, generate_report
 from tests.broker import QUEUES, Broker
@@ -66,6 +67,7 @@ def test_app_finds_the_tasks_of_each_installed_app() -> None:
         "orders.tasks.send_digest_emails",
         "orders.tasks.send_order_confirmation",
         "orders.tasks.send_weekly_digest",
+        "orders.tasks.sync_inventory",
         "reports.tasks.check_unfinished_reports",
         "reports.tasks.generate_report",
     ]
@@ -140,6 +142,7 @@ def test_task_has_one_of_the_declared_queues(name: str) -> None:
         (check_pending_orders, {}, "orders"),
         (send_order_confirmation, {"order_id": 1}, "mail"),
         (send_digest_emails, {"week": "2026-11-23"}, "bulk"),
+        (sync_inventory, {}, "default"),
         (generate_report, {"report_id": "1"}, "reports"),
         (import_products, {"import_id": "1"}, "reports"),
         (check_unfinished_reports, {}, "default"),

@@ -1,18 +1,36 @@
 from .digests import Digest, Skip, days_before, week_of
 from .events import Kind, OrderEvent
 from .imports import ImportStatus, ProductImport, RejectedRow
-from .orders import MAY_BECOME, OPEN, Order, OrderItem, OrderQuerySet, Status, first_look, new_reference, total_of
+from .inventory import TO_BE_SEEN_AGAIN, Difference, InventoryDifference, InventorySync, Lost, SyncStatus
+from .orders import (
+    HOLDS_STOCK,
+    MAY_BECOME,
+    OPEN,
+    Order,
+    OrderItem,
+    OrderQuerySet,
+    Status,
+    first_look,
+    new_reference,
+    total_of,
+)
 from .payments import ALIVE, Card, Payment, PaymentStatus
 from .products import Product, slug_of
 
 __all__ = [
     "ALIVE",
+    "HOLDS_STOCK",
     "MAY_BECOME",
     "OPEN",
+    "TO_BE_SEEN_AGAIN",
     "Card",
+    "Difference",
     "Digest",
     "ImportStatus",
+    "InventoryDifference",
+    "InventorySync",
     "Kind",
+    "Lost",
     "Order",
     "OrderEvent",
     "OrderItem",
@@ -24,6 +42,7 @@ __all__ = [
     "RejectedRow",
     "Skip",
     "Status",
+    "SyncStatus",
     "days_before",
     "first_look",
     "new_reference",

@@ -55,6 +55,8 @@ MAY_BECOME = {
     Status.REFUNDED: [Status.COMPLETED, Status.PROCESSING],
 }
 OPEN = [Status.PENDING, Status.PROCESSING]
+# The units of such an order are not in the stock: `reserve` took them, and nothing gave them back.
+HOLDS_STOCK = [Status.PROCESSING, Status.COMPLETED]
 
 
 class OrderQuerySet(MailQuerySet):

@@ -1,8 +1,8 @@
 """What is sold."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import Self
+from typing import Any, Self
 
 from django.db import connection, models
 from django.db.models import F, Q
@@ -36,6 +36,24 @@ class ProductQuerySet(models.QuerySet["Product"]):
         with connection.cursor() as cursor:
             cursor.execute(f"{sql} WHERE id = pk", [list(units), list(units.values())])
 
+    def levels_of(self, skus: Collection[str]) -> Any:
+        """Return SKU, key and the warehouse's level that was followed so far, of these SKUs."""
+        return self.filter(sku__in=skus).values_list("sku", "pk", "warehouse_units")
+
+    def follow(self, levels: Mapping[int, tuple[int, int]]) -> int:
+        """Add to each product's stock (by its key) the first number, note the second as the warehouse's level.
+
+        In one statement; returns how many products were changed by it.
+        """
+        sql = "UPDATE orders_product SET stock = stock + added, warehouse_units = level"
+        given = "FROM unnest(%s::bigint[], %s::int[], %s::int[]) AS a (pk, added, level) WHERE id = pk"
+        columns = [[added for added, _ in levels.values()], [level for _, level in levels.values()]]
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"{sql} {given} AND (added, level) IS DISTINCT FROM (0, warehouse_units)", [[*levels], *columns]
+            )
+            return int(cursor.rowcount)
+
 
 class Product(models.Model):
     sku = models.CharField("SKU", max_length=20, unique=True)
@@ -45,6 +63,9 @@ class Product(models.Model):
     description = models.TextField(blank=True)
     price = models.DecimalField(max_digits=9, decimal_places=2)
     stock = models.IntegerField(default=0, help_text="Units that may still be ordered; reserved ones are gone already.")
+    warehouse_units = models.IntegerField(
+        null=True, blank=True, editable=False, help_text="The warehouse's level that the stock has followed so far."
+    )
     is_active = models.BooleanField("on sale", default=True)
     # The database fills it in, too, for whoever inserts rows without us.
     created_at = models.DateTimeField(default=timezone.now, db_default=Now(), editable=False)

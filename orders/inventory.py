@@ -1,0 +1,146 @@
+"""Takes over from the warehouse what has changed there, and loses no reservation by it.
+
+The warehouse counts units that came in, less those that were lost; it does not count what is sold. The shop's stock is
+what may still be ordered. So not the warehouse's level is the stock, but each *change* of the level changes the stock:
+the shop remembers for each product the level that its stock has followed, and adds the difference. Additions commute
+with what orders take and give back meanwhile, and a level that was followed changes nothing the second time.
+
+The first level of a product sets its stock, less what orders hold or have sold. From then on, for every product,
+stock + sold = the warehouse's level (+ what staff has added by hand).
+"""
+
+import logging
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
+
+from django.db import transaction
+from django.db.models import F, Sum
+
+from myproject.alerts import alert
+from myproject.errors import TemporaryError
+
+from . import services, warehouse
+from .models import (
+    HOLDS_STOCK,
+    TO_BE_SEEN_AGAIN,
+    Difference,
+    InventoryDifference,
+    InventorySync,
+    Lost,
+    OrderItem,
+    Product,
+    SyncStatus,
+)
+
+log = logging.getLogger(__name__)
+
+
+class Change(NamedTuple):
+    """What a level means for a product; `short` are units that were lost but are not there to be taken away."""
+
+    added: int
+    level: int
+    short: int
+
+
+def synchronise(run: InventorySync) -> None:
+    """Take over all levels and finish the run.
+
+    Raises `TemporaryError`, when the task should try again, and `PermanentError`.
+    """
+    try:
+        follow(run)
+    except TemporaryError as error:
+        run.mark_waiting(str(error), error.retry_after or 0)
+        raise
+    except Lost as error:
+        log.info("%s", error)
+
+
+def follow(run: InventorySync) -> None:
+    etag, seen = InventorySync.objects.etag_to_send(), set[str]()
+    page: warehouse.Page | None = None
+    for page in warehouse.pages(etag):
+        seen.update(page.skus)
+        take_over(run, page, len(seen))
+    if page is None:
+        run.mark_finished(SyncStatus.UNCHANGED, etag=etag)
+    else:
+        report_missing(run, seen)
+        finish(run, page)
+
+
+def finish(run: InventorySync, last: warehouse.Page) -> None:
+    is_settled = not run.differences.filter(kind__in=TO_BE_SEEN_AGAIN).exists()
+    if not run.mark_finished(SyncStatus.SUCCEEDED, etag=last.etag if is_settled else "", version=last.version):
+        return
+    if oversold := run.differences.filter(kind=Difference.OVERSOLD).count():
+        alert("Oversold products", f"{oversold} products, see {run.get_absolute_url()}")
+    InventorySync.objects.old().delete()
+
+
+@transaction.atomic
+def take_over(run: InventorySync, page: warehouse.Page, seen: int) -> None:
+    """Follow the levels of one page, in one short transaction. Raises `Lost`."""
+    run.hold(seen)
+    known = {sku: (pk, units) for sku, pk, units in Product.objects.levels_of(page.skus)}
+    moved = [known[sku][0] for sku, level in page.levels.items() if sku in known and known[sku][1] != level]
+    products = services.lock_products(moved)
+    changes = changes_of(products.values(), page.levels)
+    count = Product.objects.follow({pk: (change.added, change.level) for pk, change in changes.items()})
+    InventorySync.objects.filter(pk=run.pk).update(changed=F("changed") + count)
+    record(run, Difference.UNKNOWN_HERE, dict.fromkeys(page.levels.keys() - known.keys(), ""))
+    record(run, Difference.UNUSABLE, page.unusable)
+    record(run, Difference.OVERSOLD, oversold_among(products, changes))
+    record(run, Difference.CORRECTED, corrected_among(products, changes))
+
+
+def changes_of(products: Collection[Product], levels: Mapping[str, int]) -> dict[int, Change]:
+    """Return for each of these locked products, by its key, what its level means."""
+    held = units_held([product.pk for product in products if product.warehouse_units is None])
+    return {product.pk: change_of(product, levels[product.sku], held.get(product.pk, 0)) for product in products}
+
+
+def change_of(product: Product, level: int, held: int) -> Change:
+    """Return what the level means; `held` are units that orders hold of a product that is seen for the first time."""
+    followed = product.warehouse_units
+    wanted = level - held if followed is None else product.stock + level - followed
+    # The stock does not go below zero. What is short stays in the level that counts as followed, so that the next run
+    # takes it away as soon as something came back.
+    short = max(0, -wanted)
+    return Change(max(0, wanted) - product.stock, level + short, short)
+
+
+def units_held(product_ids: Collection[int]) -> dict[int, int]:
+    """Return how many units orders hold or have sold of these products, which must be locked; makes a query."""
+    if not product_ids:
+        return {}
+    items = OrderItem.objects.filter(product__in=product_ids, order__status__in=HOLDS_STOCK).order_by()
+    return dict(items.values_list("product").annotate(Sum("quantity")))
+
+
+def oversold_among(products: Mapping[int, Product], changes: Mapping[int, Change]) -> dict[str, str]:
+    return {
+        products[pk].sku: f"{change.short} units too many are sold or reserved."
+        for pk, change in changes.items()
+        if change.short
+    }
+
+
+def corrected_among(products: Mapping[int, Product], changes: Mapping[int, Change]) -> dict[str, str]:
+    first = {products[pk]: change for pk, change in changes.items() if products[pk].warehouse_units is None}
+    return {p.sku: f"From {p.stock} to {p.stock + change.added}." for p, change in first.items() if change.added}
+
+
+@transaction.atomic
+def report_missing(run: InventorySync, seen: Collection[str]) -> None:
+    run.hold(len(seen))
+    ours = Product.objects.on_sale().order_by("pk").values_list("sku", flat=True)
+    record(run, Difference.UNKNOWN_THERE, {sku: "" for sku in ours.iterator() if sku not in seen})
+
+
+def record(run: InventorySync, kind: Difference, details: Mapping[str, str]) -> None:
+    rows: Iterable[InventoryDifference] = [
+        InventoryDifference(sync=run, kind=kind, sku=sku, detail=detail) for sku, detail in details.items()
+    ]
+    InventoryDifference.objects.bulk_create(rows, batch_size=1000, ignore_conflicts=True)
