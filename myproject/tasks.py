@@ -1,6 +1,7 @@
 """Tasks that belong to no app."""
 
 import logging
+import time
 from datetime import timedelta
 
 from celery import shared_task
@@ -9,11 +10,17 @@ from django.db.models import Model, QuerySet
 from django.utils import timezone
 from django_celery_results.models import TaskResult
 
+from .celery import Task
+from .errors import PermanentError, TemporaryError
+
 log = logging.getLogger(__name__)
 
 RESULTS_KEPT = timedelta(days=7)
 # Rows deleted in one statement: short locks, and memory that does not grow with the table.
 CHUNK = 5_000
+# Seconds. One person at the try-it page must not keep a worker from the shop's own tasks for long.
+LONGEST_WAIT = 20
+LIMITS = {"soft_time_limit": LONGEST_WAIT + 5, "time_limit": LONGEST_WAIT + 10}
 
 
 @shared_task
@@ -26,6 +33,30 @@ def add(x: float, y: float) -> float:
 def multiply(x: float, y: float) -> float:
     """Multiply two numbers. Safe to repeat: it changes nothing."""
     return x * y
+
+
+@shared_task(**LIMITS)
+def wait(*, seconds: int) -> str:
+    """Take as long as it is told to, to show what a queue is for. Safe to repeat: it changes nothing."""
+    time.sleep(min(seconds, LONGEST_WAIT))
+    return f"Waited {seconds} s."
+
+
+@shared_task(**LIMITS)
+def fail() -> None:
+    """Fail for good, to show what is kept of an error. Safe to repeat: it changes nothing."""
+    raise PermanentError("This task fails on purpose, and trying again would not help.")
+
+
+@shared_task(bind=True, **LIMITS)
+def fail_twice(self: Task) -> str:
+    """Fail twice and then succeed, to show retries. Safe to repeat: it changes nothing."""
+    attempt = self.request.retries + 1
+    # The extension stores it beside the result, which by itself does not tell.
+    self.request.meta = {"retries": self.request.retries}
+    if attempt < 3:
+        raise TemporaryError(f"Attempt {attempt} fails on purpose; another one follows.")
+    return f"Attempt {attempt} succeeded."
 
 
 @shared_task

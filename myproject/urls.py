@@ -1,7 +1,7 @@
 from django.contrib import admin
 from django.urls import include, path
 
-from myproject import flower
+from myproject import flower, try_it
 from reports import views as reports
 
 urlpatterns = [
@@ -10,6 +10,9 @@ urlpatterns = [
     path("accounts/", include("allauth.account.urls")),
     path("people/", include("accounts.urls")),
     path("reports/", include("reports.urls")),
+    path("try-it/", try_it.page, name="try_it"),
+    path("try-it/runs/", try_it.runs, name="try_it_runs"),
+    path("try-it/<slug:name>/", try_it.queue, name="try_it_queue"),
     path("flower/", flower.enter, name="flower"),
     path("admin/", admin.site.urls),
 ]

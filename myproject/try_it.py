@@ -1,0 +1,261 @@
+"""A page on which staff queues small tasks and watches what becomes of them.
+
+It knows which tasks are this person's by their session alone: no page takes the id of a task, so nobody can ask for
+another's.
+"""
+
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+from celery import Task, states
+from django import forms
+from django.conf import settings
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+from django.views.decorators.http import require_POST, require_safe
+from django_celery_results.models import TaskResult
+from kombu.exceptions import OperationalError as BrokerError
+
+from . import tasks
+from .celery import app
+from .web import staff_only
+
+KEY = "try_it"
+RUNS_KEPT = 10
+BURST = 200
+# A message that nobody has taken by then is lost, or its worker is away: the page stops asking by itself.
+FOLLOWED_FOR = timedelta(minutes=10)
+QUEUES = [(queue.name, queue.name) for queue in settings.CELERY_TASK_QUEUES]
+PILLS = {states.STARTED: "running", states.RETRY: "pending", states.SUCCESS: "succeeded"}
+WORDS = {states.STARTED: "Running", states.RETRY: "Waits for its retry", states.SUCCESS: "Succeeded"}
+
+
+class SampleForm(forms.Form):
+    queue = forms.ChoiceField(choices=QUEUES, initial=settings.CELERY_TASK_DEFAULT_QUEUE)
+
+    def calls(self) -> list[dict[str, Any]]:
+        """Return the arguments of each task to queue."""
+        return [{name: value for name, value in self.cleaned_data.items() if name != "queue"}]
+
+
+class NumbersForm(SampleForm):
+    x = forms.FloatField(label="First number", initial=6, min_value=-1e9, max_value=1e9)
+    y = forms.FloatField(label="Second number", initial=7, min_value=-1e9, max_value=1e9)
+    field_order = ["x", "y", "queue"]
+
+
+class WaitForm(SampleForm):
+    seconds = forms.IntegerField(initial=5, min_value=1, max_value=tasks.LONGEST_WAIT)
+    field_order = ["seconds", "queue"]
+
+
+class BurstForm(SampleForm):
+    count = forms.IntegerField(label="How many", initial=50, min_value=2, max_value=BURST)
+    field_order = ["count", "queue"]
+
+    def calls(self) -> list[dict[str, Any]]:
+        return [{"x": number, "y": 1} for number in range(self.cleaned_data["count"])]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One thing to try: what it is called, the task that it queues, and what there is to see."""
+
+    title: str
+    task: Task
+    form: type[SampleForm]
+    shows: str
+
+    @property
+    def code(self) -> tuple[str, str]:
+        """Return the file and the function of the task."""
+        module, _, function = self.task.name.rpartition(".")
+        return f"{module.replace('.', '/')}.py", function
+
+
+SAMPLES = {
+    "add": Sample("Add", tasks.add, NumbersForm, "The shortest way through queue, worker and result."),
+    "multiply": Sample("Multiply", tasks.multiply, NumbersForm, "A second task, found by its name in the message."),
+    "wait": Sample(
+        "Take a while",
+        tasks.wait,
+        WaitForm,
+        "Queue several: each occupies one process of a worker, and what comes after them waits.",
+    ),
+    "fail": Sample(
+        "Fail",
+        tasks.fail,
+        SampleForm,
+        "A permanent error: nothing tries it again, and its reason is kept as the result.",
+    ),
+    "retry": Sample(
+        "Fail twice, then succeed",
+        tasks.fail_twice,
+        SampleForm,
+        "A temporary error: the task is queued again after a second or so, then after two, a little off each time.",
+    ),
+    "burst": Sample(
+        "Burst",
+        tasks.add,
+        BurstForm,
+        "Many at once: the queue grows in a moment, and the workers empty it side by side.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What this person queued with one click, and the results that there are so far; `batch` begins their task ids."""
+
+    sample: str
+    batch: str
+    count: int
+    queue: str
+    queued_at: datetime
+    results: Sequence[TaskResult] = ()
+
+    @property
+    def ids(self) -> list[str]:
+        return task_ids(self.batch, self.count)
+
+    @property
+    def title(self) -> str:
+        return SAMPLES[self.sample].title
+
+    @property
+    def finished(self) -> int:
+        return sum(result.status in states.READY_STATES for result in self.results)
+
+    @property
+    def is_followed(self) -> bool:
+        """True while there may be something new soon."""
+        return self.finished < self.count and timezone.now() - self.queued_at < FOLLOWED_FOR
+
+    @property
+    def state(self) -> tuple[str, str]:
+        """Return what to call the state, and its colour."""
+        if not self.results:
+            return ("Queued", "queued") if self.is_followed else ("Not taken by any worker", "failed")
+        if self.count > 1:
+            done = self.finished == self.count
+            return f"{self.finished} of {self.count} finished", "succeeded" if done else "running"
+        status = self.results[0].status
+        return WORDS.get(status, "Failed"), PILLS.get(status, "failed")
+
+    @property
+    def waited(self) -> timedelta | None:
+        """How long it, or the last of many, was queued before a worker took it up for the first time."""
+        return positive(max(result.date_created for result in self.results) - self.queued_at) if self.results else None
+
+    @property
+    def ran(self) -> timedelta | None:
+        """How long the last attempt took; of many, all of them together."""
+        done = [result for result in self.results if result.status in states.READY_STATES and result.date_started]
+        return sum((positive(each.date_done - each.date_started) for each in done), timedelta()) if done else None
+
+    @property
+    def workers(self) -> list[str]:
+        return sorted({result.worker for result in self.results if result.worker})
+
+    @property
+    def retries(self) -> int:
+        return sum(json.loads(result.meta or "{}").get("retries", 0) for result in self.results)
+
+    @property
+    def outcome(self) -> str:
+        """What the task returned, or its error; of many, nothing."""
+        if self.count > 1 or not self.results or self.results[0].status == states.STARTED:
+            return ""
+        result = json.loads(self.results[0].result or "null")
+        if isinstance(result, dict):
+            return f"{result['exc_type']}: {' '.join(map(str, result['exc_message']))}"
+        return str(result)
+
+
+def positive(duration: timedelta) -> timedelta:
+    """Web, worker and database may be on machines whose clocks differ a little."""
+    return max(duration, timedelta())
+
+
+def task_ids(batch: str, count: int) -> list[str]:
+    return [f"{batch}-{number}" for number in range(count)]
+
+
+@require_safe
+@staff_only
+def page(request: HttpRequest) -> HttpResponse:
+    return render(request, "try_it/try_it.html", _context(request))
+
+
+@require_safe
+@staff_only
+def runs(request: HttpRequest) -> HttpResponse:
+    """The part of the page that updates itself."""
+    return render(request, "try_it/_runs.html", _context(request))
+
+
+@require_POST
+@staff_only
+def queue(request: HttpRequest, name: str) -> HttpResponse:
+    if name not in SAMPLES:
+        raise Http404("There is no such sample.")
+    form = SAMPLES[name].form(request.POST, auto_id=f"{name}-%s")
+    if not form.is_valid():
+        return render(request, "try_it/try_it.html", _context(request, {name: form}), status=422)
+    run = Run(name, uuid.uuid4().hex, len(form.calls()), form.cleaned_data["queue"], timezone.now())
+    published = publish(run, form.calls())
+    if published < run.count:
+        messages.error(request, f"The broker does not answer: {published} of {run.count} queued. Try again soon.")
+    if published:
+        remember(request, replace(run, count=published))
+    return redirect("try_it")
+
+
+def publish(run: Run, calls: list[dict[str, Any]]) -> int:
+    """Queue the calls over one connection; return how many the broker took.
+
+    At once and not after the commit: no row is written here, and the page is to say when the broker is away.
+    """
+    published = 0
+    try:
+        with app.producer_or_acquire() as producer:
+            for task_id, kwargs in zip(run.ids, calls, strict=True):
+                SAMPLES[run.sample].task.apply_async(kwargs=kwargs, task_id=task_id, queue=run.queue, producer=producer)
+                published += 1
+    except (BrokerError, OSError) as error:
+        tasks.log.warning("%s of %s samples queued: %s", published, run.count, error)
+    return published
+
+
+def remember(request: HttpRequest, run: Run) -> None:
+    entry = [run.sample, run.batch, run.count, run.queue, run.queued_at.isoformat()]
+    kept = [entry, *request.session.get(KEY, [])]
+    request.session[KEY] = kept[:RUNS_KEPT]
+
+
+def remembered(request: HttpRequest) -> list[Run]:
+    """Return this person's runs, the latest first, with the results that there are; makes one query."""
+    entries = request.session.get(KEY, [])
+    kept = [Run(*about, queued_at=cast(datetime, parse_datetime(at))) for *about, at in entries]
+    ids = [task_id for run in kept for task_id in run.ids]
+    found = {result.task_id: result for result in TaskResult.objects.filter(task_id__in=ids)} if ids else {}
+    return [replace(run, results=[found[pk] for pk in run.ids if pk in found]) for run in kept]
+
+
+def _context(request: HttpRequest, bound: dict[str, SampleForm] | None = None) -> dict[str, Any]:
+    kept = remembered(request)
+    return {
+        "runs": kept,
+        "follow": any(run.is_followed for run in kept),
+        "samples": [
+            (name, sample, (bound or {}).get(name) or sample.form(auto_id=f"{name}-%s"))
+            for name, sample in SAMPLES.items()
+        ],
+    }
