@@ -290,7 +290,7 @@ CELERY_RESULT_EXPIRES = None
 CELERY_WORKER_SEND_TASK_EVENTS = True
 
 # Schedules live in the database and are edited in the admin; `sync_schedules` puts ours there.
-CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
+CELERY_BEAT_SCHEDULER = "myproject.beat:Scheduler"
 
 # Celery closes the database connection around every task unless told how many tasks may share it.
 CELERY_DB_REUSE_MAX = 1000

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 from celery import Task, states
 from django import forms
@@ -18,7 +18,6 @@ from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
-from django.utils.dateparse import parse_datetime
 from django.views.decorators.http import require_POST, require_safe
 from django_celery_results.models import TaskResult
 from kombu.exceptions import OperationalError as BrokerError
@@ -243,7 +242,10 @@ def remember(request: HttpRequest, run: Run) -> None:
 def remembered(request: HttpRequest) -> list[Run]:
     """Return this person's runs, the latest first, with the results that there are; makes one query."""
     entries = request.session.get(KEY, [])
-    kept = [Run(*about, queued_at=cast(datetime, parse_datetime(at))) for *about, at in entries]
+    kept = [
+        Run(sample, batch, count, queue, datetime.fromisoformat(queued_at))
+        for sample, batch, count, queue, queued_at in entries
+    ]
     ids = [task_id for run in kept for task_id in run.ids]
     found = {result.task_id: result for result in TaskResult.objects.filter(task_id__in=ids)} if ids else {}
     return [replace(run, results=[found[pk] for pk in run.ids if pk in found]) for run in kept]

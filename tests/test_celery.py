@@ -91,7 +91,7 @@ def test_shared_task_binds_to_our_app_and_base() -> None:
         ("accept_content", ["json"]),
         ("task_serializer", "json"),
         ("result_backend", "django-db"),
-        ("beat_scheduler", "django_celery_beat.schedulers:DatabaseScheduler"),
+        ("beat_scheduler", "myproject.beat:Scheduler"),
         ("task_create_missing_queues", False),
         ("timezone", settings.TIME_ZONE),
     ],

@@ -1,0 +1,70 @@
+"""Beat: how it reads the schedules of the database, and when each of them will run next."""
+
+import logging
+from datetime import UTC, datetime, timedelta
+
+from celery.schedules import BaseSchedule
+from django.utils import timezone
+from django_celery_beat.models import PeriodicTask
+from django_celery_beat.schedulers import DatabaseScheduler, ModelEntry
+
+log = logging.getLogger(__name__)
+
+
+class OurEntry(ModelEntry):
+    def save(self) -> None:
+        """Write when it ran last, and nothing else: the whole row could undo an edit made at the same moment."""
+        ran = {"last_run_at": self.model.last_run_at, "total_run_count": self.model.total_run_count}
+        PeriodicTask.objects.filter(pk=self.model.pk, enabled=True).update(**ran)
+
+
+class Scheduler(DatabaseScheduler):
+    """The extension's own, but one row that cannot be read does not keep all others from running."""
+
+    Entry = OurEntry
+    # Seconds until the admin knows of a run, and what a beat that is killed repeats; the default is 180.
+    sync_every = 10
+
+    def all_as_schedule(self) -> dict[str, OurEntry]:
+        entries = {}
+        for row in self.enabled_models():
+            try:
+                entry = self.Entry(row, app=self.app)
+                # Some schedules, such as the 30th of February, are readable and break when they are asked.
+                entry.is_due()
+            except Exception:
+                log.exception("Schedule %s is left out until it is corrected", row.name)
+            else:
+                entries[row.name] = entry
+        return entries
+
+
+def next_runs(row: PeriodicTask, count: int) -> list[datetime]:
+    """Return when beat will queue the task next, as long as nobody edits it; the first may be overdue.
+
+    It asks Celery's own schedule, each time as if the run before had just been, and so tells what that makes of a
+    change of the clocks. Raises whatever a schedule that cannot be read raises.
+    """
+    if not row.enabled or (row.one_off and row.total_run_count):
+        return []
+    schedule = row.schedule
+    runs: list[datetime] = []
+    run = first_run(row, schedule)
+    while len(runs) < (1 if row.one_off else count) and not (row.expires and run >= row.expires):
+        runs.append(run)
+        run = following(schedule, max(run, timezone.now()))
+    return runs
+
+
+def first_run(row: PeriodicTask, schedule: BaseSchedule) -> datetime:
+    if row.start_time and (row.start_time > timezone.now() or not row.last_run_at):
+        return row.start_time
+    return following(schedule, row.last_run_at or row.date_changed or timezone.now())
+
+
+def following(schedule: BaseSchedule, last: datetime) -> datetime:
+    """Return the first time after `last` at which the schedule comes due."""
+    schedule.nowfun = lambda: last
+    wait: timedelta = schedule.remaining_estimate(last)
+    # In UTC: to add a duration to a local time would step over a change of the clocks.
+    return last.astimezone(UTC) + wait
