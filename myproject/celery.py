@@ -99,7 +99,7 @@ SCHEDULES = {
     "Check unsent mail": Schedule("accounts.tasks.check_unsent_mail", timedelta(minutes=1), 50),
     "Check unsent digests": Schedule("orders.tasks.check_unsent_digests", timedelta(minutes=5), 290),
     "Check unsynced contacts": Schedule("accounts.tasks.check_unsynced_contacts", timedelta(minutes=1), 50),
-    "Catch up with CRM": Schedule("accounts.tasks.catch_up_with_crm", crontab(hour="3", minute="30"), 3600),
+    "Catch up with CRM": Schedule("accounts.tasks.catch_up_with_crm", crontab(hour="4", minute="0"), 3600),
     "Check unfinished imports": Schedule("orders.tasks.check_unfinished_imports", timedelta(minutes=1), 50),
     "Check unfinished reports": Schedule("reports.tasks.check_unfinished_reports", timedelta(minutes=1), 50),
     "Sync inventory": Schedule(
@@ -111,6 +111,9 @@ SCHEDULES = {
     "Weekly digest": Schedule(
         "orders.tasks.send_weekly_digest", crontab(hour="9", minute="0", day_of_week="mon"), 14 * 3600
     ),
+    "Clear old reports": Schedule("reports.tasks.clear_old_reports", crontab(hour="3", minute="30"), 3600),
+    "Clear old mail": Schedule("accounts.tasks.clear_old_mail", crontab(hour="3", minute="40"), 3600),
+    "Clear old events": Schedule("orders.tasks.clear_old_events", crontab(hour="3", minute="50"), 3600),
 }
 
 

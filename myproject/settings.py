@@ -212,6 +212,8 @@ ORDER_LEASE = timedelta(seconds=env.int("ORDER_LEASE_SECONDS", default=30))
 ORDER_GIVEN_UP_AFTER = timedelta(days=1)
 # How long a worker may take over the warehouse's levels: the hard time limit of `sync_inventory`.
 INVENTORY_LEASE = timedelta(minutes=5)
+# Afterwards the file is removed, and the report's page offers to make it again.
+REPORT_KEPT = timedelta(days=env.int("REPORT_KEPT_DAYS", default=30))
 REPORT_LEASE = timedelta(seconds=env.int("REPORT_LEASE_SECONDS", default=600))
 # How long an import may stand still until another worker goes on with it: each chunk starts it anew.
 IMPORT_LEASE = timedelta(seconds=env.int("IMPORT_LEASE_SECONDS", default=60))
@@ -263,6 +265,8 @@ CELERY_TASK_ROUTES = {
     # As long as a report, and nobody waits for it at a till.
     "*.tasks.import_*": {"queue": "reports"},
     "*.tasks.sync_*": {"queue": "default"},
+    # Before the apps' own: no order waits behind a clean-up.
+    "*.tasks.clear_*": {"queue": "default"},
     "orders.tasks.*": {"queue": "orders"},
 }
 # A mistyped queue is an error, not a new queue that no worker reads.

@@ -1,7 +1,7 @@
 import logging
 from collections.abc import Iterable
 from contextlib import suppress
-from datetime import date
+from datetime import date, timedelta
 from math import ceil
 from typing import Any
 
@@ -15,6 +15,7 @@ from accounts.tasks import send_notification_email
 from myproject import mail
 from myproject.celery import Task, app
 from myproject.errors import PermanentError, TemporaryError
+from myproject.tasks import CLEAR_LIMITS, delete_in_chunks
 
 from . import digests, emails, import_services, inventory, services
 from .models import Digest, InventorySync, Kind, Order, OrderEvent, Payment, ProductImport, SyncStatus, week_of
@@ -27,6 +28,7 @@ SET = 50
 # which is away does not fill the queue.
 SWEPT_DIGESTS = 10_000
 SWEPT_EXPIRE = 290
+NOISE_KEPT = timedelta(days=365)
 LEASE_SECONDS = settings.ORDER_LEASE.total_seconds()
 # Worker deaths count as well; after these an import ends *failed*, never "running" for ever.
 MAX_IMPORT_ATTEMPTS = 5
@@ -195,3 +197,9 @@ def check_unfinished_imports() -> None:
             import_products.apply_async(**import_message(str(row.pk)))
         elif import_services.fail_import(row, row.claimed_by):
             send_notification_email.delay(user_id=row.requested_by_id)
+
+
+@shared_task(**CLEAR_LIMITS, ignore_result=True)
+def clear_old_events() -> None:
+    """Delete retries, nudges and interruptions of a year ago. Safe to repeat: what is gone is gone."""
+    delete_in_chunks(OrderEvent.objects.noise_before(timezone.now() - NOISE_KEPT).order_by("created_at"))

@@ -16,6 +16,7 @@ class Status(models.TextChoices):
     RUNNING = "running", "Running"
     READY = "ready", "Ready"
     FAILED = "failed", "Failed"
+    EXPIRED = "expired", "File removed"
 
 
 OPEN = [Status.QUEUED, Status.RUNNING]
@@ -28,6 +29,10 @@ class ReportQuerySet(models.QuerySet["Report"]):
     def left_behind(self) -> Self:
         """Open reports that nobody works on although their time has come."""
         return self.filter(status__in=OPEN, due_at__lte=timezone.now())
+
+    def to_expire(self) -> Self:
+        """Finished reports whose file has been kept long enough."""
+        return self.filter(status=Status.READY, finished_at__lt=timezone.now() - settings.REPORT_KEPT)
 
 
 class Report(models.Model):
@@ -62,6 +67,7 @@ class Report(models.Model):
         ]
         indexes = [
             models.Index(fields=["due_at"], name="report_open", condition=Q(status__in=OPEN)),
+            models.Index(fields=["finished_at"], name="report_with_file", condition=Q(status=Status.READY)),
             models.Index(fields=["requested_by", "-created_at"], name="report_of_person"),
         ]
 
@@ -105,6 +111,11 @@ class Report(models.Model):
 
     def mark_failed(self, reason: str) -> bool:
         return self._close(Status.FAILED, error=reason[:300])
+
+    def mark_expired(self) -> bool:
+        """Let go of the file; False when another task did. Whoever has won removes it."""
+        expired = Report.objects.filter(pk=self.pk, status=Status.READY).update(status=Status.EXPIRED, file="")
+        return self._logged(expired, Status.EXPIRED.value)
 
     def _close(self, status: Status, **fields: object) -> bool:
         closed = self._open().update(status=status, due_at=None, finished_at=timezone.now(), **fields)

@@ -1,6 +1,9 @@
 """Writing reports. A file appears whole or not at all: the row names it only when it is complete."""
 
+import logging
+import re
 import tempfile
+from collections.abc import Iterator
 from datetime import datetime, time, timedelta
 from typing import Any
 
@@ -16,6 +19,13 @@ from orders.models import Status as OrderStatus
 
 from .models import Report
 
+log = logging.getLogger(__name__)
+
+# A file that no row names is perhaps still being written; not for as long as this.
+ORPHANED_AFTER = timedelta(days=1)
+UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+CHUNK = 500
+
 
 def write_report(report: Report) -> bool:
     """Write the report's CSV and publish it; False when another worker was faster."""
@@ -29,6 +39,43 @@ def write_report(report: Report) -> bool:
     if not published:
         default_storage.delete(name)
     return published
+
+
+def remove_old_files() -> int:
+    """Remove the files of reports that were kept long enough; return how many.
+
+    The row lets go of its file first: a crash in between leaves a file without a row, which `remove_orphans` finds.
+    """
+    removed = 0
+    while reports := list(Report.objects.to_expire().order_by("finished_at")[:CHUNK]):
+        for report in reports:
+            if report.mark_expired():
+                default_storage.delete(str(report.file.name))
+                removed += 1
+    log.info("Removed %s files of old reports", removed)
+    return removed
+
+
+def remove_orphans() -> int:
+    """Remove files of reports that no row names; return how many. Files that no report wrote are left alone."""
+    removed = 0
+    for names in batched_files():
+        rows = Report.objects.filter(pk__in={name[:36] for name in names}).exclude(file="")
+        named = set(rows.values_list("file", flat=True))
+        for path in {f"reports/{name}" for name in names} - named:
+            if timezone.now() - default_storage.get_modified_time(path) > ORPHANED_AFTER:
+                default_storage.delete(path)
+                removed += 1
+    log.info("Removed %s files that no report names", removed)
+    return removed
+
+
+def batched_files() -> Iterator[list[str]]:
+    try:
+        names = [name for name in default_storage.listdir("reports")[1] if UUID.match(name)]
+    except FileNotFoundError:
+        names = []
+    yield from (names[start : start + CHUNK] for start in range(0, len(names), CHUNK))
 
 
 def copy_csv(query: str, params: tuple[Any, ...], target: Any) -> int:

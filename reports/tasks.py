@@ -4,6 +4,7 @@ from celery import shared_task
 from django.conf import settings
 
 from myproject.celery import Task
+from myproject.tasks import CLEAR_LIMITS, going_on_next_night
 
 from . import services
 from .models import Report
@@ -37,3 +38,11 @@ def check_unfinished_reports() -> None:
             report.mark_failed(f"The report could not be written in {MAX_ATTEMPTS} attempts.")
         else:
             generate_report.delay(report_id=str(report.pk))
+
+
+@shared_task(**CLEAR_LIMITS, ignore_result=True)
+def clear_old_reports() -> None:
+    """Remove files of old reports, and files that no report names. Safe to repeat: the row lets go of a file once."""
+    with going_on_next_night("reports"):
+        services.remove_old_files()
+        services.remove_orphans()

@@ -66,7 +66,11 @@ def report_download(request: HttpRequest, pk: UUID) -> HttpResponseBase:
     report = _own_report(request, pk)
     if not report.is_ready:
         raise Http404("This report is not ready.")
-    return FileResponse(report.file.open(), as_attachment=True, filename=f"sales-{report.start}-{report.end}.csv")
+    try:
+        file = report.file.open()
+    except FileNotFoundError as error:
+        raise Http404("The file of this report was removed.") from error
+    return FileResponse(file, as_attachment=True, filename=f"sales-{report.start}-{report.end}.csv")
 
 
 def _own_report(request: HttpRequest, pk: UUID) -> Report:

@@ -47,6 +47,7 @@ def test_app_finds_the_tasks_of_each_installed_app() -> None:
         "accounts.tasks.catch_up_with_crm",
         "accounts.tasks.check_unsent_mail",
         "accounts.tasks.check_unsynced_contacts",
+        "accounts.tasks.clear_old_mail",
         "accounts.tasks.send_account_email",
         "accounts.tasks.send_notification_email",
         "accounts.tasks.send_welcome_email",
@@ -65,6 +66,7 @@ def test_app_finds_the_tasks_of_each_installed_app() -> None:
         "orders.tasks.check_unfinished_imports",
         "orders.tasks.handle_import_failure",
         "orders.tasks.import_products",
+        "orders.tasks.clear_old_events",
         "orders.tasks.process_order",
         "orders.tasks.refund_order",
         "orders.tasks.send_digest_emails",
@@ -72,6 +74,7 @@ def test_app_finds_the_tasks_of_each_installed_app() -> None:
         "orders.tasks.send_weekly_digest",
         "orders.tasks.sync_inventory",
         "reports.tasks.check_unfinished_reports",
+        "reports.tasks.clear_old_reports",
         "reports.tasks.generate_report",
     ]
 

@@ -301,9 +301,9 @@ def test_worker_of_compose_may_finish_the_longest_task_that_has_a_limit(home: Pa
 
     assert limits["reports.tasks.generate_report"] == max(limits.values())
     assert max(limits.values()) < seconds(SERVICES["worker"]["stop_grace_period"])
-    # What sets no limit is short: samples, sweeps and clean-ups.
+    # What sets no limit is short: samples and sweeps.
     assert {name.split(".")[-1].split("_")[0] for name in without} == {
-        *("add", "multiply", "debug", "heartbeat", "check", "clear"),
+        *("add", "multiply", "debug", "heartbeat", "check"),
     }
 
 

@@ -1,0 +1,287 @@
+"""What is deleted at night, what is kept, and what it costs where there are many rows."""
+
+import os
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Task
+from django.conf import settings
+from django.contrib.sessions.models import Session
+from django.core.management import call_command
+from django.db import connection, connections
+from django.db.models import QuerySet
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from django_celery_beat.models import PeriodicTask
+from django_celery_results.models import GroupResult, TaskResult
+
+from accounts.models import AccountMail, User
+from accounts.tasks import clear_old_mail
+from myproject import tasks
+from orders.models import Kind, OrderEvent
+from orders.tasks import clear_old_events
+from reports import services
+from reports.models import Report, Status
+from reports.tasks import clear_old_reports
+from tests.factories import make_mail, make_report, make_user, place_order
+from tests.shop import Shop, wait_for
+
+pytestmark = pytest.mark.django_db
+
+YEAR = timedelta(days=365)
+DAY = timedelta(days=1)
+MANY = 200_000
+ALL: list[Task] = [tasks.clear_task_results, tasks.clear_sessions, clear_old_mail, clear_old_events, clear_old_reports]
+
+
+def ago(age: timedelta) -> Any:
+    return timezone.now() - age
+
+
+def old_results(count: int) -> None:
+    TaskResult.objects.bulk_create(TaskResult(task_id=f"old-{number}") for number in range(count))
+    TaskResult.objects.update(date_done=ago(timedelta(days=8)))
+
+
+def old_report(age: timedelta, person: User | None = None) -> Report:
+    report = make_report(person)
+    services.write_report(report)
+    Report.objects.filter(pk=report.pk).update(finished_at=ago(age))
+    return Report.objects.get(pk=report.pk)
+
+
+def orphan(name: str, age: timedelta) -> Path:
+    path = Path(settings.MEDIA_ROOT) / "reports" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("x")
+    moment = time.time() - age.total_seconds()
+    os.utime(path, (moment, moment))
+    return path
+
+
+# --- What is deleted, and what is kept; each twice ---
+
+
+def test_clear_task_results_takes_groups_too() -> None:
+    GroupResult.objects.create(group_id="new")
+    GroupResult.objects.create(group_id="old")
+    GroupResult.objects.filter(group_id="old").update(date_done=ago(timedelta(days=8)))
+
+    for _ in range(2):
+        tasks.clear_task_results()
+
+    assert list(GroupResult.objects.values_list("group_id", flat=True)) == ["new"]
+
+
+def test_clear_old_mail_keeps_what_is_owed_or_new() -> None:
+    old = ago(31 * DAY)
+    owed = make_mail(created_at=old)
+    new = make_mail(created_at=ago(29 * DAY), mail_sent_at=ago(29 * DAY))
+    make_mail(created_at=old, mail_sent_at=old)
+    make_mail(created_at=old, mail_due_at=None, mail_error="550 No such person")
+
+    for _ in range(2):
+        clear_old_mail()
+
+    assert list(AccountMail.objects.order_by("pk")) == [owed, new]
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_clear_old_events_keeps_the_audit_trail(kind: Kind) -> None:
+    order = place_order()
+    order.events.all().delete()
+    for age in (YEAR - DAY, YEAR + DAY):
+        OrderEvent.objects.create(order=order, kind=kind, created_at=ago(age))
+
+    for _ in range(2):
+        clear_old_events()
+
+    is_noise = kind in {Kind.RETRY, Kind.NUDGED, Kind.INTERRUPTED}
+    assert order.events.count() == (1 if is_noise else 2)
+
+
+@pytest.fixture
+def media(settings: Any, tmp_path: Path) -> Path:
+    settings.MEDIA_ROOT = tmp_path
+    return tmp_path / "reports"
+
+
+def test_clear_old_reports_removes_the_file_and_says_so_on_the_row(media: Path) -> None:
+    kept, old = old_report(settings.REPORT_KEPT - DAY), old_report(settings.REPORT_KEPT + DAY)
+
+    for _ in range(2):
+        clear_old_reports()
+
+    old.refresh_from_db()
+    assert (old.status, old.file.name, old.row_count) == (Status.EXPIRED, "", 0)
+    assert [path.name for path in media.iterdir()] == [Path(str(kept.file.name)).name]
+
+
+def test_clear_old_reports_removes_orphans_but_nothing_that_is_new_named_or_not_ours(media: Path) -> None:
+    named = old_report(DAY)
+    orphan(Path(str(named.file.name)).name, 9 * DAY)
+    gone = [orphan(f"{make_report().pk}.csv", 2 * DAY), orphan(f"{named.pk}_2nd.csv", 2 * DAY)]
+    kept = [orphan(f"{make_report().pk}.csv", DAY / 2), orphan("by-hand.csv", 9 * DAY)]
+
+    for _ in range(2):
+        clear_old_reports()
+
+    assert [path.exists() for path in (*gone, *kept)] == [False, False, True, True]
+    assert Path(named.file.path).exists()
+
+
+def test_file_whose_removal_was_cut_short_is_removed_the_next_time(media: Path) -> None:
+    report = old_report(settings.REPORT_KEPT + DAY)
+    path = orphan(Path(str(report.file.name)).name, 2 * DAY)
+    report.mark_expired()
+
+    clear_old_reports()
+
+    assert not path.exists()
+
+
+def test_clear_old_reports_works_where_no_report_was_ever_written(media: Path) -> None:
+    clear_old_reports()
+
+    assert not media.exists()
+
+
+def test_page_of_an_expired_report_offers_to_make_it_again(
+    media: Path, login: Callable[[User], Client], staff: User
+) -> None:
+    client, report = login(staff), old_report(settings.REPORT_KEPT + DAY, staff)
+    clear_old_reports()
+
+    page = client.get(report.get_absolute_url()).content.decode()
+    answer = client.post("/reports/", {"start": report.start, "end": report.end})
+
+    assert "The file was removed to save space" in page
+    assert "Make it again" in page
+    assert client.get(f"{report.get_absolute_url()}download/").status_code == 404
+    assert answer.status_code == 302
+
+
+def test_download_is_not_found_when_the_file_is_lost(media: Path, login: Callable[[User], Client], staff: User) -> None:
+    report = old_report(DAY, staff)
+    Path(report.file.path).unlink()
+
+    assert login(staff).get(f"{report.get_absolute_url()}download/").status_code == 404
+
+
+# --- Where there are many ---
+
+
+def test_each_statement_deletes_a_bounded_number_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "CHUNK", 10)
+    old_results(35)
+
+    with CaptureQueriesContext(connection) as queries:
+        deleted = tasks.delete_in_chunks(TaskResult.objects.order_by("date_done"))
+
+    assert (deleted, len(queries)) == (35, 4)
+    assert all("LIMIT 10" in query["sql"] and len(query["sql"]) < 500 for query in queries)
+
+
+def test_what_was_deleted_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "myproject.tasks")
+    old_results(3)
+
+    tasks.clear_task_results()
+
+    assert "Deleted 3 old rows of django_celery_results.TaskResult" in caplog.text
+
+
+MANY_ROWS: dict[str, tuple[Callable[[], QuerySet[Any]], str]] = {
+    "results": (
+        lambda: TaskResult.objects.filter(date_done__lt=ago(7 * DAY)).order_by("date_done"),
+        "INSERT INTO django_celery_results_taskresult (task_id, status, content_type, content_encoding, date_created,"
+        " date_done) SELECT g::text, 'SUCCESS', '', '', now(), now() - interval '9 days' + g * interval '1 second'"
+        " FROM generate_series(1, %s) g",
+    ),
+    "sessions": (
+        lambda: Session.objects.filter(expire_date__lt=timezone.now()).order_by("expire_date"),
+        "INSERT INTO django_session (session_key, session_data, expire_date)"
+        " SELECT g::text, '', now() - interval '1 day' + g * interval '1 second' FROM generate_series(1, %s) g",
+    ),
+    "events": (
+        lambda: OrderEvent.objects.noise_before(ago(YEAR)).order_by("created_at"),
+        "INSERT INTO orders_orderevent (order_id, kind, detail, task_id, worker, created_at)"
+        " SELECT (SELECT min(id) FROM orders_order), CASE WHEN g %% 50 = 0 THEN 'retry' ELSE 'placed' END, '', '', '',"
+        " now() - interval '366 days' + g * interval '1 second' FROM generate_series(1, %s) g",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MANY_ROWS)
+def test_chunk_is_found_and_deleted_by_index_where_there_are_many_rows(name: str) -> None:
+    rows, insert = MANY_ROWS[name]
+    place_order()
+    with connection.cursor() as cursor:
+        cursor.execute(insert, [MANY])
+        cursor.execute("ANALYZE")
+        statement, params = tasks.deletion(rows())
+        cursor.execute(f"EXPLAIN {statement}", params)
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+
+    assert "Seq Scan" not in plan
+    assert plan.count("Index") >= 2
+
+
+# --- Cut short ---
+
+
+@pytest.mark.parametrize("task", ALL, ids=lambda task: task.name)
+def test_clean_up_is_run_by_a_real_worker(task: Task, shop: Shop) -> None:
+    report = make_report(make_user(is_staff=True))
+    Report.objects.update(status=Status.READY, file=f"reports/{report.pk}.csv", due_at=None, finished_at=ago(YEAR))
+    old_results(3)
+    Session.objects.create(session_key="old", session_data="", expire_date=ago(DAY))
+    make_mail(created_at=ago(YEAR), mail_due_at=None)
+    OrderEvent.objects.create(order=place_order(), kind=Kind.RETRY, created_at=ago(2 * YEAR))
+    left: dict[Task, Callable[[], int]] = {
+        tasks.clear_task_results: TaskResult.objects.filter(task_id__startswith="old").count,
+        tasks.clear_sessions: Session.objects.filter(session_key="old").count,
+        clear_old_mail: AccountMail.objects.count,
+        clear_old_events: OrderEvent.objects.filter(kind=Kind.RETRY, created_at__lt=ago(YEAR)).count,
+        clear_old_reports: Report.objects.filter(status=Status.READY).count,
+    }
+    before = left[task]()
+
+    for _ in range(2):
+        task.delay()
+
+    wait_for(lambda: left[task]() == 0, task.name)
+    assert before > 0
+
+
+def test_clean_up_that_is_cut_ends_quietly_and_goes_on_the_next_time(shop: Shop) -> None:
+    old_results(3)
+    mark = len((settings.VAR_DIR / "processes.log").read_text())
+    said = lambda words: words in (settings.VAR_DIR / "processes.log").read_text()[mark:]  # noqa: E731
+    other = connections.create_connection("default")
+    try:
+        other.set_autocommit(False)
+        with other.cursor() as cursor:
+            cursor.execute("LOCK TABLE django_session IN ACCESS EXCLUSIVE MODE")
+        sent = tasks.clear_sessions.apply_async(soft_time_limit=1, time_limit=30)
+        wait_for(lambda: said("Time is up for sessions.Session"), "the soft limit")
+        wait_for(lambda: said(f"myproject.tasks.clear_sessions[{sent.id}] succeeded"), "a quiet end")
+    finally:
+        other.close()
+    Session.objects.create(session_key="old", session_data="", expire_date=ago(DAY))
+
+    tasks.clear_sessions.delay()
+
+    wait_for(lambda: not Session.objects.filter(session_key="old").exists(), "the next run")
+    assert not said(f"clear_sessions[{sent.id}] retry")
+
+
+def test_schedules_are_in_the_admin_s_table_for_each_clean_up() -> None:
+    call_command("sync_schedules")
+
+    assert {task.name for task in ALL} <= set(PeriodicTask.objects.filter(enabled=True).values_list("task", flat=True))
