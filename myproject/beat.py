@@ -30,7 +30,7 @@ class Scheduler(DatabaseScheduler):
         for row in self.enabled_models():
             try:
                 entry = self.Entry(row, app=self.app)
-                # Some schedules, such as the 30th of February, are readable and break when they are asked.
+                # Some are read without complaint and break when they are asked.
                 entry.is_due()
             except Exception:
                 log.exception("Schedule %s is left out until it is corrected", row.name)
