@@ -22,6 +22,7 @@ from kombu.exceptions import OperationalError as BrokerError
 
 from .beat import next_runs
 from .celery import app
+from .models import Alert
 
 admin.site.site_header = admin.site.site_title = "Lantern & Loom"
 
@@ -33,8 +34,9 @@ PAGES = {
     "user_id": "admin:accounts_user_change",
     "mail_id": "admin:accounts_accountmail_change",
     "sync_id": "admin:orders_inventorysync_change",
+    "alert_id": "admin:myproject_alert_change",
 }
-ARGUMENT = re.compile(r"'(order_id|report_id|import_id|user_id|mail_id|sync_id)': '?([\w-]+)")
+ARGUMENT = re.compile(rf"'({'|'.join(PAGES)})': '?([\w-]+)")
 QUEUES = [(queue.name, queue.name) for queue in settings.CELERY_TASK_QUEUES]
 # Beat looks at its schedules every few seconds; what is late by more than this has nobody who looks.
 OVERDUE = timedelta(minutes=2)
@@ -68,6 +70,14 @@ class OwesMailAdmin(admin.ModelAdmin):
         for row in owed:
             self.queue_mail(row)
         self.message_user(request, f"{len(owed)} will be sent again; of others no mail has failed.")
+
+
+@admin.register(Alert)
+class AlertAdmin(ReadOnlyAdmin):
+    list_display = ["subject", "message", "count", "last_at", "sent_at", "due_at", "error"]
+    list_filter = ["last_at"]
+    search_fields = ["cause", "subject", "message"]
+    ordering = ["-last_at"]
 
 
 admin.site.unregister(TaskResult)

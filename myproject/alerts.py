@@ -1,10 +1,54 @@
-"""How the shop calls a person."""
+"""How the shop calls a person: once for each cause, and again only after a pause."""
 
 import logging
+import re
+from typing import Any
+
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
+from celery import signals
+from django.db import Error, close_old_connections, connection, connections, transaction
+
+from .models import Alert
+from .tasks import send_alert
 
 log = logging.getLogger(__name__)
 
+# What must not reach a chat: addresses of people, and passwords within addresses of servers.
+PRIVATE = re.compile(r"(?<=://)[^\s/@]+(?=@)|[\w.+-]+@[\w-]+\.[\w.-]+")
 
-def alert(subject: str, message: str) -> None:
-    """Tell whoever looks after the shop; call it once for each thing that happened, after the commit."""
+
+def alert(subject: str, message: str, cause: str = "") -> None:
+    """Tell whoever looks after the shop; call it after the commit.
+
+    The same `cause`, by default the subject, is told once and then only counted until the cool-down has passed. This
+    neither raises nor waits for a chat: what cannot be written down is in the log all the same.
+    """
+    message = PRIVATE.sub("…", message)
     log.error("%s: %s", subject, message)
+    try:
+        with transaction.atomic():
+            row = Alert.objects.record(cause or subject, subject, message)
+    except Error as error:
+        log.error("Nobody will be told, the database does not take the alert: %s", type(error).__name__)
+        return
+    if row.is_due:
+        send_alert.delay_on_commit(alert_id=row.pk)
+
+
+def alert_of_failure(task: str, error: BaseException, task_id: str) -> None:
+    """Alert that a task gave up, once for each kind of error; its text and the arguments may hold personal data."""
+    # The database may be what has failed; a task that is applied in place may stand within its caller's transaction.
+    if not connection.in_atomic_block:
+        close_old_connections()
+    kind = type(error).__name__
+    alert(f"{task} gave up", f"{kind} in task {task_id}; the worker's log says more.", cause=f"{task} {kind}")
+    # These two are found by the worker's main process, whose next children must not share its connection.
+    if isinstance(error, TimeLimitExceeded | WorkerLostError):
+        connections.close_all()
+
+
+@signals.task_failure.connect
+def alert_of_lost_worker(sender: Any, exception: BaseException, task_id: str, **kwargs: Any) -> None:
+    """Alert of a process that died once too often: of that alone Celery does not tell `on_failure`."""
+    if isinstance(exception, WorkerLostError):
+        sender.on_failure(exception, task_id, kwargs.get("args"), kwargs.get("kwargs"), None)

@@ -55,7 +55,11 @@ class Task(DjangoTask):
         return super().retry(*args, exc=exc, countdown=max(countdown or 0, asked) or countdown, **options)
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        # Here, since the app is made before Django knows its models.
+        from .alerts import alert_of_failure
+
         log.error("%s gave up, %s, task %s: %r", self.name, kwargs or args, task_id, exc)
+        alert_of_failure(self.name, exc, task_id)
 
 
 def worker_name() -> str:
@@ -105,6 +109,7 @@ SCHEDULES = {
     "Sync inventory": Schedule(
         "orders.tasks.sync_inventory", crontab(minute="0", hour="9-17", day_of_week="mon-fri"), 1800
     ),
+    "Check unsent alerts": Schedule("myproject.tasks.check_unsent_alerts", timedelta(minutes=1), 50),
     "Clear task results": Schedule("myproject.tasks.clear_task_results", crontab(hour="3", minute="10"), 3600),
     "Clear sessions": Schedule("myproject.tasks.clear_sessions", crontab(hour="3", minute="20"), 3600),
     # Until Monday is over: a worker that was away on the morning still sends them.

@@ -146,7 +146,12 @@ LOGGING = {
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
     # At INFO it writes two lines for each charge, and none of them says for which order.
-    "loggers": {"stripe": {"level": "WARNING"}},
+    # The other two name addresses of chats, which hold tokens; what they have to say is in our own lines.
+    "loggers": {
+        "stripe": {"level": "WARNING"},
+        "apprise": {"level": "CRITICAL"},
+        "urllib3": {"level": "INFO"},
+    },
 }
 
 # --- Database ------------------------------------------------------------------------------------------------
@@ -200,6 +205,11 @@ CRM_TOKEN = env.str("CRM_TOKEN", default="crm_test_sandbox" if DEBUG else "")
 # The warehouse; an empty address switches `sync_inventory` off.
 WAREHOUSE_URL = env.str("WAREHOUSE_URL", default=f"http://127.0.0.1:{SANDBOX_PORT}/warehouse" if DEBUG else "")
 WAREHOUSE_TOKEN = env.str("WAREHOUSE_TOKEN", default="wh_test_sandbox" if DEBUG else "")
+# Who is told when something needs a person: apprise addresses (https://appriseit.com), with spaces between them,
+# since they may hold commas. Empty: alerts are logged and listed in the admin, and nobody is told.
+ALERT_URLS = env.str("ALERT_URLS", default=f"json://127.0.0.1:{SANDBOX_PORT}/chat" if DEBUG else "").split()
+# How long the same cause is only counted after somebody was told of it.
+ALERT_COOL_DOWN = timedelta(seconds=env.int("ALERT_COOL_DOWN_SECONDS", default=900))
 
 # --- The shop ------------------------------------------------------------------------------------------------
 

@@ -3,20 +3,22 @@
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
 from celery import shared_task
 from celery.exceptions import SoftTimeLimitExceeded
 from django.contrib.sessions.models import Session
-from django.db import connection
+from django.db import Error, connection
 from django.db.models import Model, QuerySet
 from django.utils import timezone
 from django_celery_results.models import GroupResult, TaskResult
 
+from . import chat
 from .celery import Task
 from .errors import PermanentError, TemporaryError
+from .models import Alert
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +72,28 @@ def fail_twice(self: Task) -> str:
 def heartbeat() -> str:
     """Show in the list of results that beat, broker and worker are alive. Safe to repeat: it changes nothing."""
     return timezone.now().isoformat(timespec="seconds")
+
+
+class AlertTask(Task):
+    """Does not alert of itself: that would never end."""
+
+    def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        log.error("%s gave up for now, %s, task %s: %r", self.name, kwargs, task_id, exc)
+        with suppress(Error):
+            Alert.objects.filter(pk=kwargs["alert_id"], claimed_by=task_id).give_up_silent()
+
+
+@shared_task(bind=True, base=AlertTask, soft_time_limit=50, time_limit=60, ignore_result=True)
+def send_alert(self: Task, *, alert_id: int) -> None:
+    """Tell the shop's keepers of an alert. Safe to repeat: the row is claimed, and remembers who was told."""
+    chat.deliver(Alert.objects.get(pk=alert_id), self.request.id or "")
+
+
+@shared_task(ignore_result=True)
+def check_unsent_alerts() -> None:
+    """Queue again what nobody was told of, and what is due after a pause. Safe to repeat: so is each alert."""
+    for pk in Alert.objects.due().order_by("due_at").values_list("pk", flat=True)[:500]:
+        send_alert.delay(alert_id=pk)
 
 
 @shared_task(**CLEAR_LIMITS, ignore_result=True)

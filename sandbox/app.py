@@ -5,7 +5,7 @@ from typing import Any
 
 from tornado.web import Application
 
-from . import crm, faults, mailbox, payments, warehouse
+from . import chat, crm, faults, mailbox, payments, warehouse
 from .controls import Controls, ControlsAsJson
 from .database import connect
 from .faults import Faults
@@ -16,7 +16,7 @@ from .world import World
 
 HERE = Path(__file__).parent
 # A new counterpart is a module of its own that names its COUNTERPART, and one more word here.
-COUNTERPARTS = (payments.COUNTERPART, mailbox.COUNTERPART, crm.COUNTERPART, warehouse.COUNTERPART)
+COUNTERPARTS = tuple(module.COUNTERPART for module in (payments, mailbox, chat, crm, warehouse))
 
 
 class Home(Page):

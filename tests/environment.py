@@ -53,6 +53,7 @@ for variable in (
     *("WAREHOUSE_URL", "WAREHOUSE_TOKEN"),
     *("STRIPE_API_BASE", "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET", "SANDBOX_WEBHOOK_URL"),
     *("CRM_URL", "CRM_TOKEN"),
+    *("ALERT_URLS", "ALERT_COOL_DOWN_SECONDS"),
 ):
     os.environ.pop(variable, None)
 

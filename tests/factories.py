@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from accounts import services as people
 from accounts.models import AccountMail, CrmContact, CrmStatus, Notification, User
+from myproject.models import Alert
 from orders import services
 from orders.models import OPEN, Card, Digest, Order, OrderEvent, Product, ProductImport, Status, week_of
 from reports.models import Report
@@ -105,3 +106,8 @@ def make_contact(person: User | None = None, **fields: Any) -> CrmContact:
     user = person or make_user()
     due_at = timezone.now() if fields.get("status", CrmStatus.WAITING) == CrmStatus.WAITING else None
     return CrmContact.objects.create(external_id=user.pk, user=user, **{"due_at": due_at} | fields)
+
+
+def make_alert(**fields: Any) -> Alert:
+    """Record an alert as it happens for the first time, or once more."""
+    return Alert.objects.record(**{"cause": "Lamp", "subject": "A lamp is out", "message": "The red one."} | fields)

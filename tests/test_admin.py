@@ -24,6 +24,7 @@ from django_celery_beat.models import (
 from django_celery_results.models import GroupResult, TaskResult
 
 from accounts.models import AccountMail, CrmContact, Notification, User
+from myproject.models import Alert
 from orders.models import (
     Digest,
     InventoryDifference,
@@ -38,6 +39,7 @@ from orders.models import (
 from reports.models import Report
 from tests.broker import Broker
 from tests.factories import (
+    make_alert,
     make_contact,
     make_digest,
     make_import,
@@ -88,6 +90,7 @@ ROWS: dict[type[Model], Callable[[], Model]] = {
     InventorySync: InventorySync.objects.open_one,
     InventoryDifference: make_difference,
     Report: make_report,
+    Alert: make_alert,
     TaskResult: make_result,
     GroupResult: lambda: GroupResult.objects.create(group_id="g-1"),
     PeriodicTask: make_periodic_task,
@@ -107,8 +110,10 @@ NOT_OURS_TO_CHANGE = [
     TaskResult,
     Digest,
     ProductImport,
+    InventorySync,
+    InventoryDifference,
+    Alert,
 ]
-NOT_OURS_TO_CHANGE = [Order, Payment, OrderEvent, InventorySync, InventoryDifference, Report, AccountMail, TaskResult]
 
 
 @pytest.fixture
@@ -355,6 +360,7 @@ def test_order_page_shows_items_payments_and_events(office: Client) -> None:
         ("user_id", make_user, "admin:accounts_user_change"),
         ("mail_id", make_mail, "admin:accounts_accountmail_change"),
         ("sync_id", InventorySync.objects.open_one, "admin:orders_inventorysync_change"),
+        ("alert_id", make_alert, "admin:myproject_alert_change"),
     ],
 )
 def test_task_result_leads_to_the_row_it_worked_on(

@@ -54,19 +54,21 @@ def test_app_finds_the_tasks_of_each_installed_app() -> None:
         "accounts.tasks.sync_user_to_crm",
         "myproject.celery.debug_task",
         "myproject.tasks.add",
+        "myproject.tasks.check_unsent_alerts",
         "myproject.tasks.clear_sessions",
         "myproject.tasks.clear_task_results",
         "myproject.tasks.fail",
         "myproject.tasks.fail_twice",
         "myproject.tasks.heartbeat",
         "myproject.tasks.multiply",
+        "myproject.tasks.send_alert",
         "myproject.tasks.wait",
         "orders.tasks.check_pending_orders",
-        "orders.tasks.check_unsent_digests",
         "orders.tasks.check_unfinished_imports",
+        "orders.tasks.check_unsent_digests",
+        "orders.tasks.clear_old_events",
         "orders.tasks.handle_import_failure",
         "orders.tasks.import_products",
-        "orders.tasks.clear_old_events",
         "orders.tasks.process_order",
         "orders.tasks.refund_order",
         "orders.tasks.send_digest_emails",
@@ -255,6 +257,7 @@ def retries(caplog: pytest.LogCaptureFixture) -> Callable[[], int]:
     return lambda: sum("retry:" in record.getMessage() for record in caplog.records)
 
 
+@pytest.mark.django_db
 @pytest.mark.parametrize(("error", "times"), [("temporary", 5), ("database", 5), ("permanent", 0)])
 def test_task_is_tried_again_when_the_error_is_temporary(
     error: str, times: int, fail: Task, retries: Callable[[], int]
@@ -265,6 +268,7 @@ def test_task_is_tried_again_when_the_error_is_temporary(
     assert retries() == times
 
 
+@pytest.mark.django_db
 @pytest.mark.parametrize(("error", "seconds"), [("asked to wait", 77), ("asked to wait for days", 600)])
 def test_task_waits_as_long_as_it_was_asked_to_and_never_more_than_ten_minutes(
     error: str, seconds: int, fail: Task, caplog: pytest.LogCaptureFixture
@@ -276,6 +280,7 @@ def test_task_waits_as_long_as_it_was_asked_to_and_never_more_than_ten_minutes(
     assert f"retry: Retry in {seconds}s" in caplog.text
 
 
+@pytest.mark.django_db
 def test_task_that_failed_for_good_says_so_with_its_reference(fail: Task, caplog: pytest.LogCaptureFixture) -> None:
     fail.apply(kwargs={"error": "permanent"}, task_id="task-1")
 

@@ -1,0 +1,64 @@
+"""The chats, mailboxes and telephones of those who look after the shop, by their apprise addresses.
+
+An address holds a token or a password: it is never logged, and the row knows it by a digest.
+"""
+
+import hashlib
+import logging
+
+from apprise import Apprise, AppriseAsset, NotifyBase, NotifyType
+from django.conf import settings
+from django.urls import reverse
+
+from .errors import PermanentError, TemporaryError
+from .models import Alert
+
+log = logging.getLogger(__name__)
+
+# Apprise sends one after the other by itself: no threads and no event loop within a task.
+ASSET = AppriseAsset(app_id=settings.SITE_NAME, async_mode=False)
+CONNECT_SECONDS, ANSWER_SECONDS = 3, 5
+
+
+def deliver(alert: Alert, claimant: str) -> bool:
+    """Tell each address of the alert once; True when this call told the last of them.
+
+    Raises `TemporaryError` while some address does not answer; those that did are not told again.
+    Between the sending and its record a crash repeats the message.
+    """
+    if not alert.claim(claimant):
+        log.info("Alert %s: nothing to tell", alert.pk)
+        return False
+    try:
+        services = [(number, service(number, address)) for number, address in enumerate(settings.ALERT_URLS, 1)]
+    except PermanentError as error:
+        alert.mark_failed(str(error))
+        log.error("Alert %s cannot be told: %s", alert.pk, error)
+        return False
+    if silent := [f"{number} ({found.service_name})" for number, found in services if not tell(found, alert)]:
+        alert.mark_silent(f"No answer from address {', '.join(silent)}.")
+        raise TemporaryError(f"No answer from address {', '.join(silent)}")
+    log.info("Alert %s is told", alert.pk)
+    return alert.mark_sent()
+
+
+def tell(found: NotifyBase, alert: Alert) -> bool:
+    """Tell one address, unless it was told before; False when it does not take the message."""
+    digest = hashlib.sha256(found.url().encode()).hexdigest()[:16]
+    if digest in alert.reached:
+        return True
+    page = settings.SITE_URL + reverse("admin:myproject_alert_change", args=[alert.pk])
+    title = f"{settings.SITE_NAME}: {alert.subject}"
+    if not found.notify(title=title, body=f"{alert.text}\n{page}", notify_type=NotifyType.FAILURE):
+        return False
+    alert.mark_reached(digest)
+    return True
+
+
+def service(number: int, address: str) -> NotifyBase:
+    """Return the client of an address; raises `PermanentError` when apprise knows no such address."""
+    found = Apprise.instantiate(address, asset=ASSET)
+    if found is None:
+        raise PermanentError(f"ALERT_URLS: address {number} is none that apprise understands.")
+    found.socket_connect_timeout, found.socket_read_timeout = CONNECT_SECONDS, ANSWER_SECONDS
+    return found

@@ -1,0 +1,117 @@
+"""What belongs to no app: what the shop has to tell whoever looks after it."""
+
+from datetime import timedelta
+from typing import Self
+
+from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models import Case, F, Q, Value, When
+from django.utils import timezone
+
+# How long one task may try, retries included, before the sweep believes it dead.
+LEASE = timedelta(minutes=10)
+# One statement, so that a hundred tasks which fail at once are one row, and none of them waits for another's answer.
+RECORD = """
+INSERT INTO myproject_alert AS known
+    (cause, subject, message, count, told_count, first_at, last_at, due_at, claimed_by, reached, error)
+VALUES (%(cause)s, %(subject)s, %(message)s, 1, 0, %(now)s, %(now)s, %(due_at)s, '', '{}', '')
+ON CONFLICT (cause) DO UPDATE SET
+    subject = EXCLUDED.subject, message = EXCLUDED.message, count = known.count + 1, last_at = EXCLUDED.last_at,
+    due_at = CASE WHEN EXCLUDED.due_at IS NULL THEN NULL
+        ELSE COALESCE(known.due_at, GREATEST(EXCLUDED.due_at, known.sent_at + %(cool_down)s)) END
+RETURNING *
+"""
+
+
+class AlertQuerySet(models.QuerySet["Alert"]):
+    def due(self) -> Self:
+        """Alerts to be told of now, which nobody is busy with."""
+        return self.filter(due_at__lte=timezone.now())
+
+    def record(self, cause: str, subject: str, message: str) -> "Alert":
+        """Count the cause up and return its row; within the cool-down the row is due only when that ends."""
+        now = timezone.now()
+        values = {"cause": cause[:200], "subject": subject[:200], "message": message, "now": now}
+        values |= {"due_at": now if settings.ALERT_URLS else None, "cool_down": settings.ALERT_COOL_DOWN}
+        return self.raw(RECORD, values)[0]
+
+    def give_up_silent(self) -> None:
+        """End those that some address has heard of, so that one that is silent does not hold up the others."""
+        for alert in self.exclude(reached=[]).exclude(due_at=None):
+            alert.mark_sent(error=alert.error)
+
+
+class Alert(models.Model):
+    """One cause, however often it happens. `due_at` None: nobody has to be told, or everybody has been."""
+
+    cause = models.CharField(max_length=200, unique=True)
+    subject = models.CharField(max_length=200)
+    message = models.TextField()
+    count = models.PositiveBigIntegerField("happened", default=1, help_text="Times, all in all.")
+    told_count = models.PositiveBigIntegerField("told", default=0, help_text="How many of them messages spoke of.")
+    first_at = models.DateTimeField(default=timezone.now)
+    last_at = models.DateTimeField(default=timezone.now)
+    due_at = models.DateTimeField(null=True, blank=True, help_text="When somebody is to be told.")
+    sent_at = models.DateTimeField(null=True, blank=True)
+    claimed_by = models.CharField(max_length=40, blank=True, help_text="The task that tells of it, if any.")
+    reached = ArrayField(models.CharField(max_length=16), default=list, blank=True, editable=False)
+    error = models.CharField(max_length=300, blank=True)
+
+    objects = AlertQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(count__gte=F("told_count")), name="alert_told_of_what_happened")
+        ]
+        indexes = [models.Index(fields=["due_at"], name="alert_due", condition=Q(due_at__isnull=False))]
+
+    def __str__(self) -> str:
+        return self.subject
+
+    @property
+    def is_due(self) -> bool:
+        return self.due_at is not None and self.due_at <= timezone.now()
+
+    @property
+    def text(self) -> str:
+        """The message, with how often it happened since the last one."""
+        untold = self.count - self.told_count
+        if self.sent_at is None:
+            return self.message if untold < 2 else f"{self.message} It happened {untold} times."
+        since = timezone.localtime(self.sent_at)
+        return f"{self.message} It happened {untold} more time{'s' * (untold != 1)} since {since:%d %b %H:%M}."
+
+    def claim(self, claimant: str) -> bool:
+        """Take the alert for `LEASE`, with the newest count; False when it is told, not yet due, or another task's.
+
+        The same claimant, a task that is tried again, finds its own at once.
+        """
+        now, mine = timezone.now(), Q(due_at__isnull=False, claimed_by=claimant) & ~Q(claimed_by="")
+        claimed = self._self().filter(Q(due_at__lte=now) | mine).update(due_at=now + LEASE, claimed_by=claimant)
+        if claimed:
+            self.refresh_from_db()
+        return bool(claimed)
+
+    def mark_reached(self, address: str) -> None:
+        self.reached = [*self.reached, address]
+        self._mine().update(reached=self.reached)
+
+    def mark_silent(self, reason: str) -> None:
+        self._mine().update(error=reason[:300])
+
+    def mark_sent(self, error: str = "") -> bool:
+        """Record what was told; what has happened since is due after the cool-down."""
+        now = timezone.now()
+        later = Case(When(count__gt=self.count, then=Value(now + settings.ALERT_COOL_DOWN)), default=None)
+        fields = {"sent_at": now, "told_count": self.count, "due_at": later, "claimed_by": "", "reached": []}
+        return bool(self._mine().update(**fields, error=error))
+
+    def mark_failed(self, reason: str) -> None:
+        self._mine().update(due_at=None, claimed_by="", error=reason[:300])
+
+    def _mine(self) -> AlertQuerySet:
+        return self._self().filter(claimed_by=self.claimed_by)
+
+    def _self(self) -> AlertQuerySet:
+        return Alert.objects.filter(pk=self.pk)
