@@ -35,6 +35,7 @@ PAGES = {
     "mail_id": "admin:accounts_accountmail_change",
     "sync_id": "admin:orders_inventorysync_change",
     "alert_id": "admin:myproject_alert_change",
+    "product_id": "admin:orders_product_change",
 }
 ARGUMENT = re.compile(rf"'({'|'.join(PAGES)})': '?([\w-]+)")
 QUEUES = [(queue.name, queue.name) for queue in settings.CELERY_TASK_QUEUES]

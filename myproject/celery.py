@@ -100,6 +100,7 @@ class Schedule(NamedTuple):
 SCHEDULES = {
     "Heartbeat": Schedule("myproject.tasks.heartbeat", timedelta(minutes=1), 50),
     "Check pending orders": Schedule("orders.tasks.check_pending_orders", timedelta(seconds=30), 25),
+    "Check pending pictures": Schedule("orders.tasks.check_pending_pictures", timedelta(minutes=1), 50),
     "Check unsent mail": Schedule("accounts.tasks.check_unsent_mail", timedelta(minutes=1), 50),
     "Check unsent digests": Schedule("orders.tasks.check_unsent_digests", timedelta(minutes=5), 290),
     "Check unsynced contacts": Schedule("accounts.tasks.check_unsynced_contacts", timedelta(minutes=1), 50),

@@ -277,6 +277,8 @@ CELERY_TASK_ROUTES = {
     "*.tasks.sync_*": {"queue": "default"},
     # Before the apps' own: no order waits behind a clean-up.
     "*.tasks.clear_*": {"queue": "default"},
+    # Pictures are heavy and can wait: neither in front of an order, nor behind a long report.
+    "orders.tasks.make_*": {"queue": "default"},
     "orders.tasks.*": {"queue": "orders"},
 }
 # A mistyped queue is an error, not a new queue that no worker reads.

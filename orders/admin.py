@@ -3,13 +3,16 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.core.files.uploadedfile import UploadedFile
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.urls import reverse
+from django.utils.html import format_html
 
 from myproject.admin import OwesMailAdmin, ReadOnlyAdmin
 
-from . import services, tasks
+from . import pictures, services, tasks
 from .models import (
     Digest,
     InventoryDifference,
@@ -23,8 +26,17 @@ from .models import (
     ProductImport,
 )
 
+# Fields of the product's form that are no columns.
+OF_THE_FORM = {"adjust_stock", "upload_picture", "remove_picture"}
+
 
 class ProductForm(forms.ModelForm):
+    upload_picture = forms.FileField(
+        required=False,
+        help_text="JPEG, PNG, WebP or GIF, up to 10 MB and 40 million pixels; it is cut to four by three.",
+        widget=forms.FileInput(attrs={"accept": "image/jpeg,image/png,image/webp,image/gif"}),
+    )
+    remove_picture = forms.BooleanField(required=False, help_text="Show the drawing again.")
     adjust_stock = forms.IntegerField(
         required=False,
         initial=0,
@@ -38,25 +50,49 @@ class ProductForm(forms.ModelForm):
             raise forms.ValidationError(f"There are only {self.instance.stock} to take away.")
         return by
 
+    def clean_upload_picture(self) -> UploadedFile | None:
+        upload: UploadedFile | None = self.cleaned_data["upload_picture"]
+        if upload:
+            try:
+                self.cleaned_data["picture_kind"] = pictures.check(upload, upload.size or 0)
+            except pictures.Unusable as error:
+                raise forms.ValidationError(str(error)) from error
+        return upload
+
 
 @admin.register(Product)
 class ProductAdmin(admin.ModelAdmin):
     form = ProductForm
-    list_display = ["name", "sku", "category", "price", "stock", "is_active"]
-    list_filter = ["is_active", "category"]
+    list_display = ["name", "sku", "category", "price", "stock", "is_active", "picture_status"]
+    list_filter = ["is_active", "category", "picture_status"]
     search_fields = ["name", "sku"]
     ordering = ["name"]
-    readonly_fields = ["stock", "warehouse_units", "slug"]
+    readonly_fields = ["stock", "warehouse_units", "slug", "shown_picture", "picture_status", "picture_error"]
     actions = ["withdraw"]
 
     def save_model(self, request: HttpRequest, obj: Product, form: Any, change: bool) -> None:
         # Only what was edited: the stock that this form was opened with may be sold by now.
         if change:
-            obj.save(update_fields=[name for name in form.changed_data if name != "adjust_stock"])
+            obj.save(update_fields=[name for name in form.changed_data if name not in OF_THE_FORM])
         else:
             obj.save()
         if not Product.objects.filter(pk=obj.pk).adjust_stock(form.cleaned_data["adjust_stock"]):
             self.message_user(request, "The stock stays: what you took away was sold meanwhile.", messages.ERROR)
+        self.save_picture(obj, form.cleaned_data)
+
+    def save_picture(self, product: Product, cleaned: dict[str, Any]) -> None:
+        if cleaned["upload_picture"]:
+            services.upload_picture(product, cleaned["upload_picture"], cleaned["picture_kind"])
+            tasks.make_thumbnails.delay_on_commit(product_id=product.pk)
+        elif cleaned["remove_picture"]:
+            services.remove_picture(product)
+
+    @admin.display(description="Picture")
+    def shown_picture(self, product: Product) -> str:
+        if not product.thumbnails:
+            return "The drawing"
+        address = reverse("orders:thumbnail", args=[product.thumbnails, 400])
+        return format_html('<img src="{}" alt="" width="200" height="150">', address)
 
     def has_delete_permission(self, request: HttpRequest, obj: Product | None = None) -> bool:
         return False

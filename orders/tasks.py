@@ -18,7 +18,19 @@ from myproject.errors import PermanentError, TemporaryError
 from myproject.tasks import CLEAR_LIMITS, delete_in_chunks
 
 from . import digests, emails, import_services, inventory, services
-from .models import Digest, InventorySync, Kind, Order, OrderEvent, Payment, ProductImport, SyncStatus, week_of
+from .models import (
+    PICTURE_LEASE,
+    Digest,
+    InventorySync,
+    Kind,
+    Order,
+    OrderEvent,
+    Payment,
+    Product,
+    ProductImport,
+    SyncStatus,
+    week_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +41,8 @@ SET = 50
 SWEPT_DIGESTS = 10_000
 SWEPT_EXPIRE = 290
 NOISE_KEPT = timedelta(days=365)
+# Beyond the first: a picture that kills its worker must not do so for ever.
+MOST_PICTURE_ATTEMPTS = 2
 LEASE_SECONDS = settings.ORDER_LEASE.total_seconds()
 # Worker deaths count as well; after these an import ends *failed*, never "running" for ever.
 MAX_IMPORT_ATTEMPTS = 5
@@ -88,6 +102,22 @@ def send_order_confirmation(self: Task, *, order_id: int) -> None:
     """Confirm a completed order by mail. Safe to repeat: the row is claimed, and remembers that it was sent."""
     orders, task_id = Order.objects.select_related("customer"), self.request.id or ""
     mail.deliver_all(orders, emails.confirmation, first=order_id, limit=SET, task_id=task_id)
+
+
+@shared_task(soft_time_limit=50, time_limit=PICTURE_LEASE.total_seconds(), ignore_result=True)
+def make_thumbnails(*, product_id: int) -> None:
+    """Make the thumbnails of a product's picture. Safe to repeat: the files are the same, the newest picture wins."""
+    services.make_thumbnails(Product.objects.get(pk=product_id))
+
+
+@shared_task(ignore_result=True)
+def check_pending_pictures() -> None:
+    """Queue again pictures that were left behind, and give up those that died too often. Safe to repeat: so is each."""
+    for product in Product.objects.pictures_left_behind().order_by("picture_due_at")[:100]:
+        if product.picture_attempts >= MOST_PICTURE_ATTEMPTS:
+            product.mark_picture_failed(f"No thumbnails could be made in {MOST_PICTURE_ATTEMPTS + 1} attempts.")
+        elif product.mark_picture_retried():
+            make_thumbnails.delay(product_id=product.pk)
 
 
 @shared_task(ignore_result=True)

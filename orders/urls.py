@@ -1,4 +1,4 @@
-from django.urls import path
+from django.urls import path, re_path
 
 from . import import_views, views
 
@@ -6,6 +6,7 @@ app_name = "orders"
 urlpatterns = [
     path("", views.catalogue, name="catalogue"),
     path("products/<slug:slug>.svg", views.picture, name="picture"),
+    re_path(r"^pictures/(?P<digest>[0-9a-f]{32})-(?P<width>\d{3,4})\.webp$", views.thumbnail, name="thumbnail"),
     path("products/<slug:slug>/", views.product, name="product"),
     path("basket/", views.basket, name="basket"),
     path("basket/add/<slug:slug>/", views.basket_add, name="basket-add"),

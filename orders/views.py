@@ -3,8 +3,9 @@ from typing import cast
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_not_required
+from django.core.files.storage import default_storage
 from django.core.paginator import Paginator
-from django.http import HttpRequest, HttpResponse
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import cache_control
 from django.views.decorators.csrf import csrf_exempt
@@ -51,6 +52,17 @@ def picture(request: HttpRequest, slug: str) -> HttpResponse:
     found = get_object_or_404(Product, slug=slug)
     context = {"product": found, "hue": sum(found.sku.encode()) * 47 % 360}
     return render(request, "orders/picture.svg", context, content_type="image/svg+xml")
+
+
+@login_not_required
+@require_safe
+@cache_control(max_age=365 * 86400, public=True, immutable=True)
+def thumbnail(request: HttpRequest, digest: str, width: int) -> FileResponse:
+    """A public picture; nothing else in the storage, such as a report, has a name like these."""
+    name = f"thumbnails/{digest}-{width}.webp"
+    if not default_storage.exists(name):
+        raise Http404("There is no such picture.")
+    return FileResponse(default_storage.open(name), content_type="image/webp")
 
 
 @login_not_required

@@ -14,7 +14,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
-        ('orders', '0004_inventorysync'),
+        ('orders', '0005_product_picture'),
     ]
 
     operations = [

@@ -15,13 +15,14 @@ from .orders import (
     total_of,
 )
 from .payments import ALIVE, Card, Payment, PaymentStatus
-from .products import Product, slug_of
+from .products import PICTURE_LEASE, PictureStatus, Product, slug_of
 
 __all__ = [
     "ALIVE",
     "HOLDS_STOCK",
     "MAY_BECOME",
     "OPEN",
+    "PICTURE_LEASE",
     "TO_BE_SEEN_AGAIN",
     "Card",
     "Difference",
@@ -37,6 +38,7 @@ __all__ = [
     "OrderQuerySet",
     "Payment",
     "PaymentStatus",
+    "PictureStatus",
     "Product",
     "ProductImport",
     "RejectedRow",

@@ -1,7 +1,7 @@
 """What is sold."""
 
 from collections.abc import Collection, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Self
 
 from django.db import connection, models
@@ -10,6 +10,16 @@ from django.db.models.functions import Now
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.text import slugify
+
+# How long thumbnails may take before the sweep believes their worker dead; also the task's hard limit.
+PICTURE_LEASE = timedelta(seconds=60)
+
+
+class PictureStatus(models.TextChoices):
+    NONE = "", "None"
+    PENDING = "pending", "Pending"
+    READY = "ready", "Ready"
+    FAILED = "failed", "Failed"
 
 
 def slug_of(name: str, sku: str) -> str:
@@ -28,6 +38,10 @@ class ProductQuerySet(models.QuerySet["Product"]):
     def adjust_stock(self, by: int) -> int:
         """Add units (or take away) where the stock suffices; return how many products had enough."""
         return self.filter(stock__gte=-by).update(stock=F("stock") + by)
+
+    def pictures_left_behind(self) -> Self:
+        """Products with a picture that nobody has made thumbnails of although it is time."""
+        return self.filter(picture_status=PictureStatus.PENDING, picture_due_at__lte=timezone.now())
 
     def add_stock(self, units: Mapping[int, int]) -> None:
         """Add to each product (by its key) these units, or take them away, in one statement."""
@@ -70,14 +84,32 @@ class Product(models.Model):
     # The database fills it in, too, for whoever inserts rows without us.
     created_at = models.DateTimeField(default=timezone.now, db_default=Now(), editable=False)
 
+    # The original, which nobody but the worker reads; a new name for each upload.
+    picture = models.FileField(max_length=80, blank=True, editable=False)
+    picture_status = models.CharField(max_length=7, choices=PictureStatus.choices, blank=True, editable=False)
+    picture_error = models.CharField(max_length=200, blank=True, editable=False)
+    picture_due_at = models.DateTimeField(null=True, blank=True, editable=False)
+    picture_attempts = models.PositiveSmallIntegerField(default=0, editable=False)
+    # What the thumbnails on show are named by; empty until the first picture is ready.
+    thumbnails = models.CharField(max_length=32, blank=True, editable=False)
+
     objects = ProductQuerySet.as_manager()
 
     class Meta:
+        indexes = [
+            models.Index(fields=["created_at"], name="product_created_at"),
+            models.Index(fields=["picture_due_at"], name="product_picture_due", condition=Q(picture_status="pending")),
+        ]
         constraints = [
+            models.CheckConstraint(condition=Q(picture_status__in=PictureStatus.values), name="picture_status_known"),
+            models.CheckConstraint(
+                condition=Q(picture_status="pending", picture_due_at__isnull=False)
+                | (~Q(picture_status="pending") & Q(picture_due_at=None)),
+                name="picture_due_while_pending",
+            ),
             models.CheckConstraint(condition=Q(stock__gte=0), name="product_stock_not_negative"),
             models.CheckConstraint(condition=Q(price__gt=0), name="product_price_positive"),
         ]
-        indexes = [models.Index(fields=["created_at"], name="product_created_at")]
 
     def __str__(self) -> str:
         return self.name
@@ -88,3 +120,34 @@ class Product(models.Model):
 
     def get_absolute_url(self) -> str:
         return reverse("orders:product", args=[self.slug])
+
+    def mark_picture_pending(self, name: str) -> None:
+        """Name a new original; what is on show stays until its thumbnails are ready."""
+        due_at = timezone.now() + PICTURE_LEASE
+        self._set_picture(
+            Product.objects.filter(pk=self.pk), PictureStatus.PENDING, picture=name, picture_due_at=due_at
+        )
+
+    def mark_picture_retried(self) -> bool:
+        """Give the picture another attempt; False when somebody else has, or it has ended."""
+        rows = Product.objects.filter(pk=self.pk).pictures_left_behind()
+        later = timezone.now() + PICTURE_LEASE
+        return bool(rows.update(picture_due_at=later, picture_attempts=F("picture_attempts") + 1))
+
+    def mark_picture_ready(self, thumbnails: str) -> bool:
+        """Show these thumbnails; False when a newer picture was uploaded meanwhile, or another worker was faster."""
+        return self._set_picture(self._same_picture(), PictureStatus.READY, thumbnails=thumbnails)
+
+    def mark_picture_failed(self, reason: str) -> bool:
+        return self._set_picture(self._same_picture(), PictureStatus.FAILED, picture_error=reason[:200])
+
+    def mark_picture_removed(self) -> None:
+        self._set_picture(Product.objects.filter(pk=self.pk), PictureStatus.NONE, picture="", thumbnails="")
+
+    def _same_picture(self) -> ProductQuerySet:
+        pending = PictureStatus.PENDING
+        return Product.objects.filter(pk=self.pk, picture=self.picture.name, picture_status=pending)
+
+    def _set_picture(self, rows: ProductQuerySet, status: PictureStatus, **fields: object) -> bool:
+        unless = {"picture_due_at": None, "picture_attempts": 0, "picture_error": ""}
+        return bool(rows.update(picture_status=status, **unless | fields))
