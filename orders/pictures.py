@@ -40,9 +40,10 @@ def thumbnails(file: IO[bytes]) -> dict[int, bytes]:
     """Return the WebP file of each width: upright, and with nothing of what the camera wrote; raises `Unusable`."""
     with _open(file) as image:
         try:
-            # A JPEG is decoded at a fraction of its size, others are cut down at once.
+            # A JPEG is decoded at a fraction of its size, others are cut down before they are copied.
             image.draft("RGB", (WIDTHS[-1], WIDTHS[-1]))
-            upright = _plain(ImageOps.exif_transpose(image))
+            plain = _plain(image)
+            upright = ImageOps.exif_transpose(plain.reduce(max(1, min(plain.size) // WIDTHS[-1])))
         except BROKEN as error:
             raise Unusable("The picture is broken or cut off.") from error
     return {width: _webp(upright, width) for width in WIDTHS}
@@ -72,7 +73,8 @@ def _plain(image: Image.Image) -> Image.Image:
     """Return the first frame in eight-bit colours, transparent where it was."""
     if image.mode.startswith("I"):
         image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
-    return image.convert("RGBA" if image.has_transparency_data else "RGB")
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _webp(image: Image.Image, width: int) -> bytes:
