@@ -1,11 +1,13 @@
 from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
+from allauth.account.models import EmailAddress
 from allauth.account.signals import email_changed
 from allauth.core import context as allauth
 from django.conf import settings
+from django.contrib import messages
 from django.core.mail import EmailMultiAlternatives
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.dispatch import receiver
 from django.http import HttpRequest
 from django.utils import timezone
@@ -34,6 +36,7 @@ class AccountAdapter(DefaultAccountAdapter):
         context = {"request": allauth.request, "email": email, **site, **context}
         message = self.render_mail(template_prefix, email, context)
         row = AccountMail.objects.create(
+            user=context.get("user"),
             to=email,
             subject=message.subject,
             text=message.body,
@@ -41,6 +44,26 @@ class AccountAdapter(DefaultAccountAdapter):
             mail_due_at=timezone.now(),
         )
         send_account_email.delay_on_commit(mail_id=row.pk)
+
+    def send_notification_mail(
+        self, template_prefix: str, user: User, context: dict[str, Any] | None = None, email: str | None = None
+    ) -> None:
+        super().send_notification_mail(template_prefix, user, {"user": user, **(context or {})}, email)
+
+    def can_delete_email(self, email_address: EmailAddress) -> bool:
+        # allauth would fall back on the new address before anybody has verified it.
+        is_current = email_address.email.lower() == email_address.user.email.lower()
+        return not is_current and bool(super().can_delete_email(email_address))
+
+    def confirm_email(self, request: HttpRequest, email_address: EmailAddress) -> bool:
+        """Verify the address and make it the person's; False when somebody else has registered with it meanwhile."""
+        try:
+            with transaction.atomic():
+                return bool(super().confirm_email(request, email_address))
+        except IntegrityError:
+            failed = "account/messages/email_confirmation_failed.txt"
+            self.add_message(request, messages.ERROR, failed, {"email": email_address.email})
+            return False
 
 
 @receiver(email_changed)

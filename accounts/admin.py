@@ -1,5 +1,6 @@
 from typing import Any
 
+from allauth.account.models import EmailAddress
 from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
@@ -9,21 +10,21 @@ from django.http import HttpRequest
 from myproject.admin import OwesMailAdmin, ReadOnlyAdmin
 
 from . import services, tasks
-from .models import AccountMail, CrmContact, CrmContactQuerySet, CrmStatus, Notification, User
+from .models import AccountMail, CrmContact, CrmContactQuerySet, CrmStatus, Erasure, Notification, User
 
 
 @admin.register(User)
 class UserAdmin(OwesMailAdmin, DjangoUserAdmin):
     ordering = ["email"]
     list_display = ["email", "name", "is_staff", "is_active", "date_joined", "mail_sent_at"]
-    list_filter = ["is_staff", "is_active", "wants_digest"]
+    list_filter = ["is_staff", "is_active", "wants_digest", ("deleted_at", admin.EmptyFieldListFilter)]
     search_fields = ["email", "name"]
-    readonly_fields = ["last_login", "date_joined", *OwesMailAdmin.readonly_fields]
+    readonly_fields = ["last_login", "date_joined", "deleted_at", *OwesMailAdmin.readonly_fields]
     fieldsets = [
         (None, {"fields": ["email", "name", "password"]}),
         ("Permissions", {"fields": ["is_active", "is_staff", "is_superuser", "groups", "user_permissions"]}),
         ("Mail", {"fields": ["wants_digest"]}),
-        ("Dates", {"fields": ["last_login", "date_joined"]}),
+        ("Dates", {"fields": ["last_login", "date_joined", "deleted_at"]}),
         ("Welcome mail", {"fields": ["mail_due_at", "mail_sent_at", "mail_error"]}),
     ]
     add_fieldsets = [(None, {"fields": ["email", "name", "usable_password", "password1", "password2"]})]
@@ -31,8 +32,15 @@ class UserAdmin(OwesMailAdmin, DjangoUserAdmin):
     def queue_mail(self, row: User) -> None:
         tasks.send_welcome_email.delay_on_commit(user_id=row.pk)
 
+    def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        # Nobody gives a name back to who is gone.
+        return (obj is None or obj.deleted_at is None) and super().has_change_permission(request, obj)
+
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
+        # allauth writes the new one down, unverified, when it next meets the person.
+        if change and "email" in form.changed_data:
+            EmailAddress.objects.filter(user=obj).delete()
         if {"email", "name"} & set(form.changed_data) and services.want_crm_sync(obj):
             tasks.sync_user_to_crm.delay_on_commit(user_id=obj.pk)
 
@@ -106,3 +114,12 @@ class CrmContactAdmin(ReadOnlyAdmin):
         for pk in ids if settings.CRM_URL else []:
             tasks.sync_user_to_crm.delay_on_commit(user_id=pk)
         self.message_user(request, f"{len(ids)} will be told to the CRM again.")
+
+
+@admin.register(Erasure)
+class ErasureAdmin(ReadOnlyAdmin):
+    list_display = ["user", "created_at", "cleared_at", "mail_due_at", "mail_sent_at", "mail_error"]
+    list_select_related = ["user"]
+    # They asked to be forgotten.
+    exclude = ["email", "name"]
+    ordering = ["-created_at"]

@@ -6,7 +6,7 @@ from django.urls import reverse
 
 from myproject import mail
 
-from .models import AccountMail, Notification, User
+from .models import AccountMail, Erasure, Notification, User
 
 
 def welcome(user: User) -> EmailMultiAlternatives:
@@ -25,3 +25,7 @@ def account(row: AccountMail) -> EmailMultiAlternatives:
 def notification(row: Notification) -> EmailMultiAlternatives:
     context = {"notification": row, "url": urljoin(settings.SITE_URL, row.url) if row.url else ""}
     return mail.render("accounts/email/notification", row.person.email, f"notification-{row.pk}", context)
+
+
+def farewell(row: Erasure) -> EmailMultiAlternatives:
+    return mail.render("accounts/email/farewell", row.email, f"farewell-{row.user_id}", {"name": row.name})

@@ -1,5 +1,11 @@
+from allauth.account.adapter import get_adapter
+from allauth.account.forms import AddEmailForm, ReauthenticateForm
 from allauth.account.forms import SignupForm as AllauthSignupForm
+from allauth.account.internal.flows.email_verification import send_verification_email_to_address
+from allauth.account.models import EmailAddress
 from django import forms
+from django.db import transaction
+from django.http import HttpRequest
 
 from .models import User
 
@@ -19,3 +25,47 @@ class SignupForm(AllauthSignupForm):
     name = forms.CharField(label="Your name", max_length=100, required=False)
     wants_digest = User._meta.get_field("wants_digest").formfield(label="Send me the weekly digest")
     field_order = ["email", "name", "password1", "password2", "wants_digest"]
+
+
+class ProfileForm(forms.ModelForm):
+    class Meta:
+        model = User
+        fields = ["name"]
+        labels = {"name": "Your name"}
+
+
+class ChangeEmailForm(AddEmailForm):
+    def clean_email(self) -> str:
+        email: str = super().clean_email()
+        # Registering says so as well; to hide it here would only leave somebody waiting for a link.
+        if User.objects.filter(email__iexact=email).exists():
+            raise get_adapter().validation_error("email_taken")
+        return email
+
+    def save(self, request: HttpRequest) -> EmailAddress:
+        """Write down the new address beside the one in use, instead of any that was asked for before.
+
+        allauth's own way removes whatever is not verified, even the address in use.
+        """
+        with transaction.atomic():
+            user = User.objects.select_for_update().get(pk=self.user.pk)
+            unverified = EmailAddress.objects.filter(user=user, verified=False).exclude(email__iexact=user.email)
+            unverified.exclude(email=self.cleaned_data["email"]).delete()
+            address, _ = EmailAddress.objects.get_or_create(user=user, email=self.cleaned_data["email"])
+        send_verification_email_to_address(request, address)
+        return address
+
+
+class DeleteAccountForm(ReauthenticateForm):
+    """allauth counts wrong passwords, so that a stolen session cannot try many."""
+
+    WORD = "delete"
+    confirmation = forms.CharField(
+        label=f"Type “{WORD}” to confirm", max_length=20, widget=forms.TextInput(attrs={"autocomplete": "off"})
+    )
+
+    def clean_confirmation(self) -> str:
+        word: str = self.cleaned_data["confirmation"]
+        if word.strip().lower() != self.WORD:
+            raise forms.ValidationError(f"Please type the word “{self.WORD}”.")
+        return word

@@ -1,6 +1,7 @@
 from datetime import timedelta
 from typing import Any, ClassVar, Self
 
+from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import AbstractUser, BaseUserManager
 from django.db import models
 from django.db.models import F, Q, Value
@@ -8,6 +9,9 @@ from django.db.models.functions import Greatest, Lower
 from django.utils import timezone
 
 from myproject.mail import MailQuerySet, OwesMail
+
+# A domain that never exists (RFC 2606): nobody gets what is written to somebody who is gone.
+NOWHERE = "deleted.invalid"
 
 
 class UserManager(BaseUserManager.from_queryset(MailQuerySet)):  # type: ignore[misc]
@@ -42,6 +46,7 @@ class User(OwesMail, AbstractUser):
         db_default=False,
         help_text="A mail each Monday: what you ordered, and what is new in the shop.",
     )
+    deleted_at = models.DateTimeField(null=True, blank=True, editable=False, help_text="What was bought stays.")
 
     USERNAME_FIELD = "email"
     REQUIRED_FIELDS: ClassVar[list[str]] = []
@@ -50,6 +55,7 @@ class User(OwesMail, AbstractUser):
     class Meta(OwesMail.Meta):
         constraints = [
             models.UniqueConstraint(Lower("email"), name="user_email_unique_in_any_case"),
+            models.CheckConstraint(condition=Q(deleted_at=None) | Q(is_active=False), name="user_deleted_is_inactive"),
         ]
 
     def __str__(self) -> str:
@@ -61,10 +67,26 @@ class User(OwesMail, AbstractUser):
     def get_short_name(self) -> str:
         return str(self)
 
+    @property
+    def alias(self) -> str:
+        """What the person is called when name and address are forgotten."""
+        return f"deleted-{self.pk}"
+
+    def mark_deleted(self) -> bool:
+        """Take the person out of the row, which logs them out everywhere; False when that was done before."""
+        rows = User.objects.filter(pk=self.pk, deleted_at=None)
+        nobody = {"email": f"{self.alias}@{NOWHERE}", "name": "", "password": make_password(None), "last_login": None}
+        powerless = {"is_active": False, "is_staff": False, "is_superuser": False}
+        silent = {"mail_due_at": None, "mail_error": ""}
+        return bool(rows.update(deleted_at=timezone.now(), **nobody, **powerless, **silent))
+
 
 class AccountMail(OwesMail):
     """A mail about an account, such as an address to verify. Written when it is asked for: it holds a one-time link."""
 
+    user = models.ForeignKey(
+        User, on_delete=models.CASCADE, null=True, blank=True, editable=False, related_name="account_mails"
+    )
     to = models.EmailField()
     subject = models.CharField(max_length=200)
     text = models.TextField()
@@ -90,6 +112,27 @@ class Notification(OwesMail):
 
     def __str__(self) -> str:
         return f"{self.subject} ({self.created_at:%Y-%m-%d %H:%M})"
+
+
+class Erasure(OwesMail):
+    """An account that is being erased, and the last place that knows whose it was; the mail owed is the farewell.
+
+    It is written when the account is deleted, and goes when all that the person has left behind is gone.
+    """
+
+    user = models.OneToOneField(User, on_delete=models.CASCADE, related_name="erasure")
+    email = models.EmailField()
+    name = models.CharField(max_length=100, blank=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    cleared_at = models.DateTimeField(null=True, blank=True, help_text="When all but this row was erased.")
+
+    objects = MailQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return self.user.alias
+
+    def mark_cleared(self) -> None:
+        Erasure.objects.filter(pk=self.pk).update(cleared_at=timezone.now())
 
 
 class CrmStatus(models.TextChoices):

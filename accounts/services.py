@@ -3,14 +3,20 @@
 import logging
 from datetime import timedelta
 
+from allauth.account.models import EmailAddress
 from django.conf import settings
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth import SESSION_KEY
+from django.contrib.sessions.models import Session
+from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from myproject import http
 from myproject.errors import TemporaryError
 
 from . import crm
-from .models import CrmContact, CrmContactQuerySet, Notification, User
+from .models import AccountMail, CrmContact, CrmContactQuerySet, Erasure, Notification, User
 from .unsubscribe import MailingList
 
 log = logging.getLogger(__name__)
@@ -19,6 +25,8 @@ log = logging.getLogger(__name__)
 CHUNK = 5_000
 # The longest pause that a task grants: `retry_backoff_max`.
 LONGEST_PAUSE = timedelta(minutes=10)
+# A last mail that cannot be delivered must not keep the address for ever.
+FAREWELL_TRIED_FOR = timedelta(days=3)
 
 
 # --- Mail ---
@@ -118,3 +126,46 @@ def _contacts(user: User) -> CrmContactQuerySet:
     """Return the person's contact, added where it is missing, as a set of one."""
     CrmContact.objects.bulk_create([CrmContact(external_id=user.pk, user=user)], ignore_conflicts=True)
     return CrmContact.objects.filter(pk=user.pk)
+
+
+# --- The end of an account: what was bought stays, with nobody's name on it ---
+
+
+@transaction.atomic
+def anonymise(person: User) -> bool:
+    """Close the account at once and write down what is still to be erased; False when that was done before."""
+    known = User.objects.select_for_update().get(pk=person.pk)
+    if not known.mark_deleted():
+        return False
+    Erasure.objects.create(user=known, email=known.email, name=known.name, mail_due_at=timezone.now())
+    # They hold one-time links. Those written before mails knew their person are found by the address.
+    AccountMail.objects.filter(Q(user=known) | Q(user=None, to__iexact=known.email)).delete()
+    EmailAddress.objects.filter(user=known).delete()
+    known.groups.clear()
+    known.user_permissions.clear()
+    log.info("Account %s is deleted", known.pk)
+    return True
+
+
+def forget(erasure: Erasure) -> None:
+    """Remove the person's sessions, and the name from the admin's history."""
+    delete_sessions(erasure.user_id)
+    history = LogEntry.objects.filter(content_type__app_label__in=["accounts", "account"])
+    named = history.filter(Q(object_repr=erasure.email) | Q(content_type__model="user", object_id=str(erasure.user_id)))
+    named.update(object_repr=erasure.user.alias)
+
+
+def delete_sessions(user_id: int) -> int:
+    """Delete the person's sessions, and return how many there were; reads all sessions in constant memory."""
+    sessions = Session.objects.order_by("pk").iterator(chunk_size=1000)
+    own = [session.pk for session in sessions if session.get_decoded().get(SESSION_KEY) == str(user_id)]
+    return int(Session.objects.filter(pk__in=own).delete()[0])
+
+
+def finish(erasure: Erasure) -> bool:
+    """Forget name and address, too, once the last mail is sent or has failed; False while it is still owed."""
+    given_up = Q(created_at__lt=timezone.now() - FAREWELL_TRIED_FOR)
+    over = Q(mail_sent_at__isnull=False) | Q(mail_due_at=None) | given_up
+    finished = Erasure.objects.filter(over, pk=erasure.pk).delete()[0]
+    log.info("Account %s is %s", erasure.user_id, "erased" if finished else "still owed its last mail")
+    return bool(finished)

@@ -6,4 +6,5 @@ app_name = "accounts"
 urlpatterns = [
     path("preferences/", views.preferences, name="preferences"),
     path("unsubscribe/<str:token>/", views.unsubscribe_by_link, name="unsubscribe"),
+    path("profile/", views.profile, name="profile"),
 ]

@@ -9,10 +9,23 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods
 
 from . import services, unsubscribe
-from .forms import PreferencesForm
+from .forms import PreferencesForm, ProfileForm
 from .models import User
 
 NOTICES_SHOWN = 10
+
+
+@require_http_methods(["GET", "POST"])
+def profile(request: HttpRequest) -> HttpResponse:
+    # A copy, so that the page's head does not show a name that was refused.
+    person = User.objects.get(pk=cast(User, request.user).pk)
+    form = ProfileForm(request.POST or None, instance=person)
+    if form.is_valid():
+        # Only what the form knows, and never of somebody who is gone meanwhile.
+        User.objects.filter(pk=person.pk, deleted_at=None).update(**form.cleaned_data)
+        messages.success(request, "Your profile is saved.")
+        return redirect("accounts:profile")
+    return render(request, "accounts/profile.html", {"form": form})
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

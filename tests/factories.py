@@ -13,7 +13,7 @@ from django.db.models import Max
 from django.utils import timezone
 
 from accounts import services as people
-from accounts.models import AccountMail, CrmContact, CrmStatus, Notification, User
+from accounts.models import AccountMail, CrmContact, CrmStatus, Erasure, Notification, User
 from myproject.models import Alert
 from orders import services
 from orders.models import OPEN, Card, Digest, Order, OrderEvent, Product, ProductImport, Status, week_of
@@ -85,6 +85,13 @@ def make_import(data: str | bytes = "", **fields: Any) -> ProductImport:
         "due_at": timezone.now(),
     }
     return ProductImport.objects.create(**defaults | fields)
+
+
+def make_erasure(person: User | None = None) -> Erasure:
+    """Delete an account, as far as the click goes."""
+    person = person or make_user()
+    people.anonymise(person)
+    return Erasure.objects.get(user=person)
 
 
 def make_mail(**fields: Any) -> AccountMail:

@@ -23,7 +23,7 @@ from django_celery_beat.models import (
 )
 from django_celery_results.models import GroupResult, TaskResult
 
-from accounts.models import AccountMail, CrmContact, Notification, User
+from accounts.models import AccountMail, CrmContact, Erasure, Notification, User
 from myproject.models import Alert
 from orders.models import (
     Digest,
@@ -42,6 +42,7 @@ from tests.factories import (
     make_alert,
     make_contact,
     make_digest,
+    make_erasure,
     make_import,
     make_mail,
     make_notification,
@@ -81,6 +82,7 @@ ROWS: dict[type[Model], Callable[[], Model]] = {
     AccountMail: make_mail,
     Notification: make_notification,
     CrmContact: make_contact,
+    Erasure: make_erasure,
     Product: make_product,
     Order: place_order,
     Payment: lambda: place_order().payments.get(),
@@ -113,6 +115,7 @@ NOT_OURS_TO_CHANGE = [
     InventorySync,
     InventoryDifference,
     Alert,
+    Erasure,
 ]
 
 
