@@ -1,5 +1,6 @@
 import logging
 import uuid
+from pathlib import PurePath
 from typing import Self
 
 from django.conf import settings
@@ -19,12 +20,22 @@ class Status(models.TextChoices):
     EXPIRED = "expired", "File removed"
 
 
+class Kind(models.TextChoices):
+    SALES = "sales", "Sales"
+    PERSONAL_DATA = "personal_data", "Personal data"
+
+
+# These are about days, and for staff; the others are for the person they are about.
+WITH_DATES = [Kind.SALES]
 OPEN = [Status.QUEUED, Status.RUNNING]
 
 
 class ReportQuerySet(models.QuerySet["Report"]):
     def of(self, person: object) -> Self:
         return self.filter(requested_by=person)
+
+    def personal(self) -> Self:
+        return self.filter(kind=Kind.PERSONAL_DATA)
 
     def left_behind(self) -> Self:
         """Open reports that nobody works on although their time has come."""
@@ -36,12 +47,13 @@ class ReportQuerySet(models.QuerySet["Report"]):
 
 
 class Report(models.Model):
-    """Sales between two dates, asked for by a person and written by a worker."""
+    """A file that a person asks for and a worker writes; of what, its kind says."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="reports")
-    start = models.DateField()
-    end = models.DateField(help_text="The last day, included.")
+    kind = models.CharField(max_length=13, choices=Kind.choices, default=Kind.SALES)
+    start = models.DateField(null=True)
+    end = models.DateField(null=True, help_text="The last day, included.")
     status = models.CharField(max_length=7, choices=Status.choices, default=Status.QUEUED)
     claimed_by = models.CharField(max_length=40, blank=True, help_text="The task that works on it, if any.")
     due_at = models.DateTimeField(null=True, blank=True, help_text="When the sweep takes it up if nobody did before.")
@@ -58,6 +70,17 @@ class Report(models.Model):
     class Meta:
         constraints = [
             models.CheckConstraint(condition=Q(status__in=Status.values), name="report_status_known"),
+            models.CheckConstraint(condition=Q(kind__in=Kind.values), name="report_kind_known"),
+            models.CheckConstraint(
+                condition=Q(kind__in=WITH_DATES, start__isnull=False, end__isnull=False)
+                | (~Q(kind__in=WITH_DATES) & Q(start=None, end=None)),
+                name="report_dates_where_needed",
+            ),
+            models.UniqueConstraint(
+                fields=["requested_by"],
+                condition=Q(kind=Kind.PERSONAL_DATA, status__in=OPEN),
+                name="report_one_open_of_personal_data",
+            ),
             models.CheckConstraint(condition=Q(end__gte=F("start")), name="report_end_not_before_start"),
             models.CheckConstraint(condition=~Q(status=Status.READY) | ~Q(file=""), name="report_ready_has_file"),
             models.CheckConstraint(
@@ -79,7 +102,18 @@ class Report(models.Model):
 
     @property
     def title(self) -> str:
-        return f"Sales {self.start} to {self.end}"
+        return f"{self.get_kind_display()} {self.start} to {self.end}" if self.start else self.get_kind_display()
+
+    @property
+    def filename(self) -> str:
+        """What the file is called where it is downloaded."""
+        days = [self.start, self.end] if self.start else [timezone.localdate(self.created_at)]
+        name = "-".join([self.get_kind_display().lower().replace(" ", "-"), *map(str, days)])
+        return name + PurePath(str(self.file.name)).suffix
+
+    @property
+    def is_for_staff(self) -> bool:
+        return self.kind != Kind.PERSONAL_DATA
 
     @property
     def is_open(self) -> bool:

@@ -3,10 +3,11 @@
 import logging
 import re
 import tempfile
-from collections.abc import Iterator
-from datetime import datetime, time, timedelta
-from typing import Any
+from collections.abc import Callable, Iterator
+from datetime import date, datetime, time, timedelta
+from typing import Any, BinaryIO, NamedTuple, cast
 
+from django.conf import settings
 from django.core.files import File
 from django.core.files.storage import default_storage
 from django.db import connection
@@ -14,10 +15,13 @@ from django.db.models import Case, F, QuerySet, Value, When
 from django.db.models.functions import Concat, TruncSecond
 from django.utils import timezone
 
+from accounts.models import User
 from orders.models import OrderItem
 from orders.models import Status as OrderStatus
 
-from .models import Report
+from . import personal
+from .models import OPEN, Kind, Report
+
 
 log = logging.getLogger(__name__)
 
@@ -27,14 +31,25 @@ UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 CHUNK = 500
 
 
+def ask_for_personal_data(person: User) -> Report:
+    """Write down that the person wants their data; while one export is being made, that is the one."""
+    report, _ = Report.objects.get_or_create(
+        requested_by=person,
+        kind=Kind.PERSONAL_DATA,
+        status__in=OPEN,
+        defaults={"due_at": timezone.now() + settings.REPORT_LEASE},
+    )
+    return report
+
+
 def write_report(report: Report) -> bool:
-    """Write the report's CSV and publish it; False when another worker was faster."""
-    query, params = sales(report).query.sql_with_params()
+    """Write the report's file and publish it; False when another worker was faster."""
+    write, suffix = WRITERS[Kind(report.kind)]
     with tempfile.TemporaryFile() as aside:
-        row_count = copy_csv(query, params, aside)
+        row_count = write(report, aside)
         size = aside.tell()
         aside.seek(0)
-        name = default_storage.save(f"reports/{report.pk}.csv", File(aside))
+        name = default_storage.save(f"reports/{report.pk}{suffix}", File(aside))
     published = report.mark_ready(name, row_count=row_count, size=size)
     if not published:
         default_storage.delete(name)
@@ -78,6 +93,27 @@ def batched_files() -> Iterator[list[str]]:
     yield from (names[start : start + CHUNK] for start in range(0, len(names), CHUNK))
 
 
+def write_sales(report: Report, target: BinaryIO) -> int:
+    return copy_csv(*sales(report).query.sql_with_params(), target)
+
+
+def write_personal_data(report: Report, target: BinaryIO) -> int:
+    return personal.write(report.requested_by, target)
+
+
+class Writer(NamedTuple):
+    """What writes a kind of report: it returns how many rows there were."""
+
+    write: Callable[[Report, BinaryIO], int]
+    suffix: str
+
+
+WRITERS = {
+    Kind.SALES: Writer(write_sales, ".csv"),
+    Kind.PERSONAL_DATA: Writer(write_personal_data, ".json"),
+}
+
+
 def copy_csv(query: str, params: tuple[Any, ...], target: Any) -> int:
     """Write the rows of a query to a binary file as CSV with a header; return how many there were.
 
@@ -95,7 +131,7 @@ def sales(report: Report) -> QuerySet[OrderItem, Any]:
     sold = OrderItem.objects.filter(
         order__status=OrderStatus.COMPLETED,
         order__completed_at__gte=midnight(report.start),
-        order__completed_at__lt=midnight(report.end + timedelta(days=1)),
+        order__completed_at__lt=midnight(cast(date, report.end) + timedelta(days=1)),
     )
     return sold.order_by("order__completed_at", "pk").values(
         completed_at=TruncSecond("order__completed_at"),

@@ -1,20 +1,24 @@
 from datetime import timedelta
+from typing import cast
 from uuid import UUID
 
 from django.conf import settings
+from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db.models import Sum
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
-from django.views.decorators.http import require_safe
+from django.views.decorators.cache import cache_control
+from django.views.decorators.http import require_http_methods, require_safe
 
+from accounts.models import User
 from myproject.web import staff_only
 from orders.models import Order
 from orders.models import Status as OrderStatus
 
-from . import tasks
+from . import services, tasks
 from .forms import ReportForm
 from .models import Report
 
@@ -48,20 +52,18 @@ def report_list(request: HttpRequest) -> HttpResponse:
 
 
 @require_safe
-@staff_only
 def report_detail(request: HttpRequest, pk: UUID) -> HttpResponse:
     return render(request, "reports/report.html", {"report": _own_report(request, pk)})
 
 
 @require_safe
-@staff_only
 def report_status(request: HttpRequest, pk: UUID) -> HttpResponse:
     """The part of the report page that updates itself."""
     return render(request, "reports/_report.html", {"report": _own_report(request, pk)})
 
 
 @require_safe
-@staff_only
+@cache_control(private=True, no_store=True)
 def report_download(request: HttpRequest, pk: UUID) -> HttpResponseBase:
     report = _own_report(request, pk)
     if not report.is_ready:
@@ -70,8 +72,26 @@ def report_download(request: HttpRequest, pk: UUID) -> HttpResponseBase:
         file = report.file.open()
     except FileNotFoundError as error:
         raise Http404("The file of this report was removed.") from error
-    return FileResponse(file, as_attachment=True, filename=f"sales-{report.start}-{report.end}.csv")
+    return FileResponse(file, as_attachment=True, filename=report.filename)
 
 
 def _own_report(request: HttpRequest, pk: UUID) -> Report:
-    return get_object_or_404(Report.objects.of(request.user), pk=pk)
+    """Load one's own report: not even staff reads another's, and what is for staff stays there."""
+    report = get_object_or_404(Report.objects.of(request.user), pk=pk)
+    if report.is_for_staff and not request.user.is_staff:
+        raise PermissionDenied
+    return report
+
+
+# --- One's own data ---
+
+
+@require_http_methods(["GET", "POST"])
+def personal_data(request: HttpRequest) -> HttpResponse:
+    """Show the exports of one's own data; by POST, ask for one, or find the one that is being made."""
+    exports = Report.objects.of(request.user).personal()
+    if request.method == "GET":
+        return render(request, "reports/personal_data.html", {"reports": exports.order_by("-created_at")[:PER_PAGE]})
+    report = services.ask_for_personal_data(cast(User, request.user))
+    tasks.generate_report.delay_on_commit(report_id=str(report.pk))
+    return redirect(report)

@@ -17,7 +17,7 @@ from accounts.models import AccountMail, CrmContact, CrmStatus, Erasure, Notific
 from myproject.models import Alert
 from orders import services
 from orders.models import OPEN, Card, Digest, Order, OrderEvent, Product, ProductImport, Status, week_of
-from reports.models import Report
+from reports.models import Kind, Report
 
 PASSWORD = "correct-horse-battery"
 _numbers = count(1)
@@ -85,6 +85,10 @@ def make_import(data: str | bytes = "", **fields: Any) -> ProductImport:
         "due_at": timezone.now(),
     }
     return ProductImport.objects.create(**defaults | fields)
+
+
+def make_export(person: User | None = None, **fields: Any) -> Report:
+    return make_report(person or make_user(), kind=Kind.PERSONAL_DATA, start=None, end=None, **fields)
 
 
 def make_erasure(person: User | None = None) -> Erasure:

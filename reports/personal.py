@@ -1,0 +1,109 @@
+"""All that the shop keeps about a person, as JSON, in constant memory."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, BinaryIO
+
+from allauth.account.models import EmailAddress
+from django.core.serializers.json import DjangoJSONEncoder
+from django.db.models import Prefetch, Q
+
+from accounts.models import AccountMail, User
+from orders.models import Order, OrderEvent, OrderItem, Payment
+
+from .models import Report
+
+# Orders read at once, with all that belongs to them.
+CHUNK = 200
+Rows = Iterable[Mapping[str, Any]]
+
+
+def write(person: User, target: BinaryIO) -> int:
+    """Write the person's data to a binary file; return how many rows there were in all its sections."""
+    sections: dict[str, Rows] = {
+        "account": [account(person)],
+        "email_addresses": EmailAddress.objects.filter(user=person).order_by("pk").values("email", "verified"),
+        "orders": orders(person),
+        "mails": mails(person),
+        "reports": reports(person),
+    }
+    total = 0
+    for number, (name, rows) in enumerate(sections.items()):
+        target.write(f'{"," if number else "{"}\n"{name}": ['.encode())
+        total += write_rows(rows, target)
+        target.write(b"]")
+    target.write(b"\n}\n")
+    return total
+
+
+def write_rows(rows: Rows, target: BinaryIO) -> int:
+    count = 0
+    for count, row in enumerate(rows, start=1):
+        target.write(b",\n" if count > 1 else b"\n")
+        target.write(json.dumps(row, cls=DjangoJSONEncoder, ensure_ascii=False).encode())
+    return count
+
+
+def account(person: User) -> dict[str, Any]:
+    return {
+        "email": person.email,
+        "name": person.name,
+        "registered_at": person.date_joined,
+        "last_login_at": person.last_login,
+        "welcome_mailed_at": person.mail_sent_at,
+    }
+
+
+def orders(person: User) -> Iterator[dict[str, Any]]:
+    rows = Order.objects.of(person).order_by("created_at", "pk")
+    whole = rows.prefetch_related(
+        Prefetch("items", OrderItem.objects.order_by("pk")),
+        Prefetch("payments", Payment.objects.order_by("attempt")),
+        Prefetch("events", OrderEvent.objects.order_by("created_at", "pk")),
+    )
+    return map(order, whole.iterator(chunk_size=CHUNK))
+
+
+def order(row: Order) -> dict[str, Any]:
+    return {
+        "reference": row.reference,
+        "status": row.get_status_display(),
+        "reason": row.reason,
+        "total": row.total,
+        "currency": row.currency,
+        "placed_at": row.created_at,
+        "completed_at": row.completed_at,
+        "confirmation_mailed_at": row.mail_sent_at,
+        "items": [{"name": i.name, "price": i.price, "quantity": i.quantity} for i in row.items.all()],
+        "payments": [payment(p) for p in row.payments.all()],
+        # What the customer reads; the details are notes of our staff.
+        "time_line": [{"at": e.created_at, "what": e.title} for e in row.events.all()],
+    }
+
+
+def payment(row: Payment) -> dict[str, Any]:
+    return {
+        "attempt": row.attempt,
+        "card": row.card_label,
+        "amount": row.amount,
+        "currency": row.currency,
+        "status": row.get_status_display(),
+        "reason": row.reason,
+        "started_at": row.created_at,
+    }
+
+
+def mails(person: User) -> Rows:
+    """Mails about the account, without their text: it holds one-time links."""
+    # Those written before mails knew their person are found by the address.
+    own = Q(user=person) | Q(user=None, to__iexact=person.email, created_at__gte=person.date_joined)
+    rows = AccountMail.objects.filter(own).order_by("pk")
+    return rows.values("to", "subject", "created_at", "mail_sent_at").iterator()
+
+
+def reports(person: User) -> Iterator[dict[str, Any]]:
+    rows = Report.objects.of(person).order_by("created_at", "pk")
+    return (
+        {"title": row.title, "status": row.get_status_display(), "asked_for_at": row.created_at}
+        for row in rows.iterator()
+    )
