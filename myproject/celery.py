@@ -111,6 +111,7 @@ SCHEDULES = {
         "orders.tasks.sync_inventory", crontab(minute="0", hour="9-17", day_of_week="mon-fri"), 1800
     ),
     "Check unsent alerts": Schedule("myproject.tasks.check_unsent_alerts", timedelta(minutes=1), 50),
+    "Check unfinished erasures": Schedule("reports.tasks.check_unfinished_erasures", timedelta(minutes=1), 50),
     "Clear task results": Schedule("myproject.tasks.clear_task_results", crontab(hour="3", minute="10"), 3600),
     "Clear sessions": Schedule("myproject.tasks.clear_sessions", crontab(hour="3", minute="20"), 3600),
     # Until Monday is over: a worker that was away on the morning still sends them.

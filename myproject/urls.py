@@ -10,6 +10,7 @@ urlpatterns = [
     path("accounts/", include("allauth.account.urls")),
     path("people/", include("accounts.urls")),
     path("people/data/", reports.personal_data, name="personal-data"),
+    path("people/delete/", reports.delete_account, name="delete-account"),
     path("reports/", include("reports.urls")),
     path("try-it/", try_it.page, name="try_it"),
     path("try-it/runs/", try_it.runs, name="try_it_runs"),

@@ -1,7 +1,13 @@
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 
+from accounts.admin import UserAdmin as BaseUserAdmin
+from accounts.models import User
 from myproject.admin import ReadOnlyAdmin
 
+from . import erasure, tasks
 from .models import Report
 
 
@@ -14,3 +20,31 @@ class ReportAdmin(ReadOnlyAdmin):
     ordering = ["-created_at"]
     # The file is its owner's: it is served by the report's own page.
     exclude = ["file"]
+
+
+admin.site.unregister(User)
+
+
+@admin.register(User)
+class UserAdmin(BaseUserAdmin):
+    """Only here it is known what an account leaves behind."""
+
+    actions = ["delete_accounts"]
+
+    @admin.action(description="Delete accounts: forget the person, keep the books", permissions=["delete"])
+    def delete_accounts(self, request: HttpRequest, people: QuerySet[User]) -> HttpResponse | None:
+        if "confirmed" not in request.POST:
+            context = {"title": "Delete accounts", "people": people.order_by("email"), "opts": self.model._meta}
+            return render(request, "admin/accounts/delete.html", self.admin_site.each_context(request) | context)
+        for person in people.order_by("pk"):
+            self._delete_account(request, person)
+        return None
+
+    def _delete_account(self, request: HttpRequest, person: User) -> None:
+        try:
+            closed = erasure.close_account(person)
+        except erasure.Unsettled as error:
+            self.message_user(request, f"{person} stays: {error}", messages.ERROR)
+            return
+        tasks.erase_account.delay_on_commit(user_id=person.pk)
+        self.message_user(request, f"{person} is {'deleted' if closed else 'gone already'}.")

@@ -22,7 +22,6 @@ from orders.models import Status as OrderStatus
 from . import personal
 from .models import OPEN, Kind, Report
 
-
 log = logging.getLogger(__name__)
 
 # A file that no row names is perhaps still being written; not for as long as this.

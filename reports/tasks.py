@@ -3,10 +3,11 @@ from typing import Any
 from celery import shared_task
 from django.conf import settings
 
+from accounts.models import Erasure
 from myproject.celery import Task
 from myproject.tasks import CLEAR_LIMITS, going_on_next_night
 
-from . import services
+from . import erasure, services
 from .models import Report
 
 LEASE_SECONDS = settings.REPORT_LEASE.total_seconds()
@@ -46,3 +47,17 @@ def clear_old_reports() -> None:
     with going_on_next_night("reports"):
         services.remove_old_files()
         services.remove_orphans()
+
+
+@shared_task(soft_time_limit=240, time_limit=300, ignore_result=True)
+def erase_account(*, user_id: int) -> None:
+    """Erase what a deleted account leaves behind. Safe to repeat: what is gone is gone, the farewell is sent once."""
+    for owed in Erasure.objects.filter(user=user_id).select_related("user"):
+        erasure.erase(owed)
+
+
+@shared_task(ignore_result=True)
+def check_unfinished_erasures() -> None:
+    """Queue again what is still to be erased. Safe to repeat: so is each erasure."""
+    for user_id in Erasure.objects.order_by("mail_due_at").values_list("user", flat=True)[:100]:
+        erase_account.delay(user_id=user_id)

@@ -3,6 +3,8 @@ from typing import cast
 from uuid import UUID
 
 from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth import logout
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db.models import Sum
@@ -13,12 +15,13 @@ from django.utils import timezone
 from django.views.decorators.cache import cache_control
 from django.views.decorators.http import require_http_methods, require_safe
 
+from accounts.forms import DeleteAccountForm
 from accounts.models import User
 from myproject.web import staff_only
 from orders.models import Order
 from orders.models import Status as OrderStatus
 
-from . import services, tasks
+from . import erasure, services, tasks
 from .forms import ReportForm
 from .models import Report
 
@@ -83,7 +86,7 @@ def _own_report(request: HttpRequest, pk: UUID) -> Report:
     return report
 
 
-# --- One's own data ---
+# --- One's own data and account ---
 
 
 @require_http_methods(["GET", "POST"])
@@ -95,3 +98,20 @@ def personal_data(request: HttpRequest) -> HttpResponse:
     report = services.ask_for_personal_data(cast(User, request.user))
     tasks.generate_report.delay_on_commit(report_id=str(report.pk))
     return redirect(report)
+
+
+@require_http_methods(["GET", "POST"])
+def delete_account(request: HttpRequest) -> HttpResponse:
+    person = cast(User, request.user)
+    form = DeleteAccountForm(request.POST or None, user=person)
+    if not form.is_valid():
+        context = {"form": form, "obstacles": erasure.obstacles(person)}
+        return render(request, "reports/delete_account.html", context)
+    try:
+        erasure.close_account(person)
+    except erasure.Unsettled as error:
+        return render(request, "reports/delete_account.html", {"form": form, "obstacles": error.obstacles})
+    tasks.erase_account.delay_on_commit(user_id=person.pk)
+    logout(request)
+    messages.success(request, f"Your account is deleted. A last mail to {person.email} says so, too.")
+    return redirect("orders:catalogue")

@@ -81,6 +81,11 @@ class OrderQuerySet(MailQuerySet):
         """What waits for a person to be told of it: not flagged, and older than the provider's memory of keys."""
         return self.filter(flagged_at=None, opened_at__lte=timezone.now() - settings.ORDER_GIVEN_UP_AFTER)
 
+    def unsettled(self) -> Self:
+        """Orders that are not over for their customer: open, in a person's hands, or with a refund under way."""
+        refunding = Q(payments__refund_due_at__isnull=False)
+        return self.filter(Q(status__in=OPEN) | Q(flagged_at__isnull=False) | refunding).distinct()
+
     def flagged(self) -> Self:
         return self.filter(flagged_at__isnull=False)
 

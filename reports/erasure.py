@@ -1,0 +1,106 @@
+"""Deleting an account: refused while money is in flight, at once for the person, and to the end by a task.
+
+The click's transaction takes the person out of their row and leaves an `Erasure`. What is slow, or not in the
+database, is done from that row, however often; it goes last.
+"""
+
+import logging
+from pathlib import PurePath
+
+from django.core.files.storage import default_storage
+from django.db import transaction
+
+from accounts import emails
+from accounts import services as accounts
+from accounts.models import Erasure, User
+from myproject import mail
+from orders.models import Order, OrderEvent
+from orders.models import Status as OrderStatus
+
+from .models import OPEN, Report
+
+log = logging.getLogger(__name__)
+
+
+class Unsettled(Exception):
+    """Something has to end before the account can."""
+
+    def __init__(self, obstacles: list[str]) -> None:
+        super().__init__(" ".join(obstacles))
+        self.obstacles = obstacles
+
+
+def close_account(person: User) -> bool:
+    """Anonymise the person and log them out everywhere, in one transaction; False when that was done before.
+
+    Raises `Unsettled` where an order is open or money is in flight.
+    """
+    with transaction.atomic():
+        # Who places an order at this moment waits here, or we for them.
+        User.objects.select_for_update().get(pk=person.pk)
+        if found := obstacles(person):
+            raise Unsettled(found)
+        return accounts.anonymise(person)
+
+
+def obstacles(person: User) -> list[str]:
+    """Say what has to end before the account can."""
+    orders = Order.objects.of(person).unsettled().order_by("created_at", "pk")[:20]
+    found = [f"Order {order.reference} {_why(order)}." for order in orders]
+    administrators = User.objects.filter(is_superuser=True, is_active=True)
+    if person.is_superuser and not administrators.exclude(pk=person.pk).exists():
+        found.append("You are the only administrator of the shop.")
+    return found
+
+
+def _why(order: Order) -> str:
+    if order.is_open:
+        return f"is still {order.get_status_display().lower()}"
+    return "is being looked into by our staff" if order.flagged_at else "is being refunded"
+
+
+def erase(erasure: Erasure) -> bool:
+    """Remove what the person has left behind, and say farewell; False while that mail is still owed.
+
+    Raises `TemporaryError` when the mail server does not answer: all else is done then.
+    """
+    if erasure.cleared_at is None:
+        accounts.forget(erasure)
+        forget_orders(erasure)
+        remove_reports(erasure.user)
+        erasure.mark_cleared()
+    mail.deliver(erasure, emails.farewell)
+    return accounts.finish(erasure)
+
+
+def forget_orders(erasure: Erasure) -> None:
+    """Take the person's name out of the time lines, and owe no confirmation; what was sold and paid stays."""
+    orders = Order.objects.of(erasure.user)
+    # Placed by a click that was under way when the account was deleted.
+    orders.filter(status=OrderStatus.PENDING).move(OrderStatus.CANCELLED, "The account was deleted.")
+    # What a mail server answered names the address, too.
+    orders.update(mail_due_at=None, mail_error="")
+    for who in filter(None, (erasure.name, erasure.email)):
+        OrderEvent.objects.rename(who, erasure.user.alias)
+
+
+def remove_reports(person: User) -> None:
+    """Remove the person's reports with all their files, also those that a killed worker has left unfinished."""
+    reports = Report.objects.of(person)
+    for report in reports.filter(status__in=OPEN):
+        # Nobody can publish it from here on.
+        report.mark_failed("The account was deleted.")
+    ids = {str(pk) for pk in reports.values_list("pk", flat=True)}
+    # The file first: a row that is left finds it again.
+    for name in _files() if ids else []:
+        if PurePath(name).name[:36] in ids:
+            default_storage.delete(f"reports/{name}")
+    reports.filter(pk__in=ids).delete()
+    log.info("Account %s: %s reports removed", person.pk, len(ids))
+
+
+def _files() -> list[str]:
+    try:
+        return list(default_storage.listdir("reports")[1])
+    except FileNotFoundError:
+        return []
