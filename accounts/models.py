@@ -77,7 +77,7 @@ class User(OwesMail, AbstractUser):
         rows = User.objects.filter(pk=self.pk, deleted_at=None)
         nobody = {"email": f"{self.alias}@{NOWHERE}", "name": "", "password": make_password(None), "last_login": None}
         powerless = {"is_active": False, "is_staff": False, "is_superuser": False}
-        silent = {"mail_due_at": None, "mail_error": ""}
+        silent = {"wants_digest": False, "mail_due_at": None, "mail_error": ""}
         return bool(rows.update(deleted_at=timezone.now(), **nobody, **powerless, **silent))
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from datetime import timedelta
+from typing import Any
 
 from allauth.account.models import EmailAddress
 from django.conf import settings
@@ -55,6 +56,13 @@ def want_crm_sync(user: User) -> bool:
     """Have the CRM told of the person as they are after this transaction; False when no CRM is there to be told."""
     _contacts(user).want()
     return bool(settings.CRM_URL)
+
+
+@transaction.atomic
+def change_profile(person: User, **fields: Any) -> bool:
+    """Write these fields only, and never of somebody who is gone meanwhile; True when the CRM is to be told."""
+    changed = User.objects.filter(pk=person.pk, deleted_at=None).update(**fields)
+    return bool(changed) and want_crm_sync(person)
 
 
 def want_crm_erasure(user: User) -> bool:
@@ -141,6 +149,8 @@ def anonymise(person: User) -> bool:
     # They hold one-time links. Those written before mails knew their person are found by the address.
     AccountMail.objects.filter(Q(user=known) | Q(user=None, to__iexact=known.email)).delete()
     EmailAddress.objects.filter(user=known).delete()
+    Notification.objects.filter(person=known).delete()
+    want_crm_erasure(known)
     known.groups.clear()
     known.user_permissions.clear()
     log.info("Account %s is deleted", known.pk)

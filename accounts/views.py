@@ -8,7 +8,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods
 
-from . import services, unsubscribe
+from . import services, tasks, unsubscribe
 from .forms import PreferencesForm, ProfileForm
 from .models import User
 
@@ -21,8 +21,8 @@ def profile(request: HttpRequest) -> HttpResponse:
     person = User.objects.get(pk=cast(User, request.user).pk)
     form = ProfileForm(request.POST or None, instance=person)
     if form.is_valid():
-        # Only what the form knows, and never of somebody who is gone meanwhile.
-        User.objects.filter(pk=person.pk, deleted_at=None).update(**form.cleaned_data)
+        if services.change_profile(person, **form.cleaned_data):
+            tasks.sync_user_to_crm.delay_on_commit(user_id=person.pk)
         messages.success(request, "Your profile is saved.")
         return redirect("accounts:profile")
     return render(request, "accounts/profile.html", {"form": form})

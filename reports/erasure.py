@@ -14,7 +14,7 @@ from accounts import emails
 from accounts import services as accounts
 from accounts.models import Erasure, User
 from myproject import mail
-from orders.models import Order, OrderEvent
+from orders.models import Digest, Order, OrderEvent
 from orders.models import Status as OrderStatus
 
 from .models import OPEN, Report
@@ -67,6 +67,7 @@ def erase(erasure: Erasure) -> bool:
     if erasure.cleared_at is None:
         accounts.forget(erasure)
         forget_orders(erasure)
+        Digest.objects.filter(person=erasure.user).delete()
         remove_reports(erasure.user)
         erasure.mark_cleared()
     mail.deliver(erasure, emails.farewell)

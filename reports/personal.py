@@ -9,7 +9,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 from django.db.models import Prefetch, Q
 
 from accounts.models import AccountMail, User
-from orders.models import Order, OrderEvent, OrderItem, Payment
+from orders.models import Digest, Order, OrderEvent, OrderItem, Payment
 
 from .models import Report
 
@@ -25,6 +25,8 @@ def write(person: User, target: BinaryIO) -> int:
         "email_addresses": EmailAddress.objects.filter(user=person).order_by("pk").values("email", "verified"),
         "orders": orders(person),
         "mails": mails(person),
+        "notices": notices(person),
+        "digests": Digest.objects.filter(person=person).order_by("week").values("week", "mail_sent_at").iterator(),
         "reports": reports(person),
     }
     total = 0
@@ -50,6 +52,7 @@ def account(person: User) -> dict[str, Any]:
         "name": person.name,
         "registered_at": person.date_joined,
         "last_login_at": person.last_login,
+        "wants_digest": person.wants_digest,
         "welcome_mailed_at": person.mail_sent_at,
     }
 
@@ -99,6 +102,11 @@ def mails(person: User) -> Rows:
     own = Q(user=person) | Q(user=None, to__iexact=person.email, created_at__gte=person.date_joined)
     rows = AccountMail.objects.filter(own).order_by("pk")
     return rows.values("to", "subject", "created_at", "mail_sent_at").iterator()
+
+
+def notices(person: User) -> Rows:
+    rows = person.notifications.order_by("created_at", "pk")
+    return rows.values("subject", "message", "url", "created_at", "mail_sent_at").iterator()
 
 
 def reports(person: User) -> Iterator[dict[str, Any]]:

@@ -4,6 +4,7 @@ from celery import shared_task
 from django.conf import settings
 
 from accounts.models import Erasure
+from accounts.tasks import sync_user_to_crm
 from myproject.celery import Task
 from myproject.tasks import CLEAR_LIMITS, going_on_next_night
 
@@ -52,6 +53,7 @@ def clear_old_reports() -> None:
 @shared_task(soft_time_limit=240, time_limit=300, ignore_result=True)
 def erase_account(*, user_id: int) -> None:
     """Erase what a deleted account leaves behind. Safe to repeat: what is gone is gone, the farewell is sent once."""
+    sync_user_to_crm.delay(user_id=user_id)
     for owed in Erasure.objects.filter(user=user_id).select_related("user"):
         erasure.erase(owed)
 

@@ -108,8 +108,8 @@ def make_notification(person: User | None = None, **fields: Any) -> Notification
     return people.notify(person or make_user(), **defaults | fields)
 
 
-def make_digest() -> Digest:
-    return Digest.objects.create(person=make_user(), week=week_of(timezone.now()), mail_due_at=timezone.now())
+def make_digest(person: User | None = None) -> Digest:
+    return Digest.objects.create(person=person or make_user(), week=week_of(timezone.now()), mail_due_at=timezone.now())
 
 
 def make_contact(person: User | None = None, **fields: Any) -> CrmContact:

@@ -12,10 +12,12 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from accounts.models import AccountMail, User
+from accounts.models import AccountMail, CrmContact, CrmStatus, User
 from accounts.services import anonymise
+from tests.broker import Broker
 from tests.factories import PASSWORD, make_user
 
+pytest_plugins = ["tests.broker"]
 pytestmark = pytest.mark.django_db
 
 Login = Callable[[User], Client]
@@ -76,6 +78,14 @@ def test_profile_saves_the_name(name: str, client: Client, alice: User) -> None:
     assert (answer["Location"], alice.name) == ("/people/profile/", name)
 
 
+@pytest.mark.django_db(transaction=True)
+def test_profile_has_the_crm_told_of_the_new_name(client: Client, alice: User, broker: Broker) -> None:
+    client.post("/people/profile/", {"name": "Alice Liddell"})
+
+    assert broker.messages() == [("default", "accounts.tasks.sync_user_to_crm", {"user_id": alice.pk})]
+    assert CrmContact.objects.get().status == CrmStatus.WAITING
+
+
 @pytest.mark.parametrize("name", ["x" * 101, "a\0b"])
 def test_profile_explains_what_cannot_be_a_name(name: str, client: Client, alice: User) -> None:
     answer = client.post("/people/profile/", {"name": name})
@@ -134,7 +144,7 @@ def test_old_address_is_told_of_the_change(client: Client, alice: User) -> None:
     follow_link(client, "new@example.com")
 
     told = AccountMail.objects.get(to="alice@example.com")
-    assert (told.user, told.subject) == (alice, "Your e-mail address has changed")
+    assert (told.user, told.subject) == (alice, "Your e-mail address is changed at Lantern & Loom")
     assert "from alice@example.com to new@example.com" in told.text
     assert "Hello Alice" in told.text
     assert "Hello Alice" in told.html
@@ -252,4 +262,4 @@ def test_new_password_is_told(client: Client, alice: User) -> None:
     client.post("/accounts/password/change/", new)
 
     told = AccountMail.objects.get(to="alice@example.com")
-    assert (told.subject, "</p>" in told.html, told.user) == ("Your password has changed", True, alice)
+    assert (told.subject, "</p>" in told.html, told.user) == ("Your password is changed at Lantern & Loom", True, alice)

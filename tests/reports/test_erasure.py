@@ -22,20 +22,22 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from accounts.models import AccountMail, Erasure, User
+from accounts.models import AccountMail, CrmContact, Erasure, Notification, User
 from myproject import mail
 from myproject.errors import PermanentError, TemporaryError
 from orders import services as orders
-from orders.models import Kind, Order, OrderEvent, Payment, PaymentStatus
+from orders.models import Digest, Kind, Order, OrderEvent, Payment, PaymentStatus
 from orders.models import Status as OrderStatus
 from reports import erasure, services, tasks
 from reports.models import Report
 from tests.broker import Broker
 from tests.factories import (
     PASSWORD,
+    make_digest,
     make_erasure,
     make_export,
     make_mail,
+    make_notification,
     make_report,
     make_user,
     place_order,
@@ -99,6 +101,8 @@ def live(person: User) -> Order:
     OrderEvent.objects.record([order.pk], Kind.REPLAYED, detail=f"with the same card, by {person.email}")
     EmailAddress.objects.create(user=person, email=person.email)
     make_mail(user=person, to=person.email, text=f"Hello {person.name}")
+    make_notification(person, message=f"Dear {person.name}, it is done.")
+    make_digest(person)
     kind = ContentType.objects.get_for_model(User)
     LogEntry.objects.create(
         user=person, content_type=kind, object_id=str(person.pk), object_repr=str(person), action_flag=CHANGE
@@ -276,6 +280,25 @@ def test_erasure_leaves_no_trace_and_keeps_the_books(login: Login, alice: User) 
         f"with the same card, by deleted-{alice.pk}",
     ]
     assert (AccountMail.objects.count(), EmailAddress.objects.count(), alice.groups.count()) == (0, 0, 0)
+    assert (Notification.objects.count(), Digest.objects.count()) == (0, 0)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_erasure_has_the_crm_forget_the_person(alice: User, broker: Broker) -> None:
+    erasure.close_account(alice)
+
+    run(alice)
+
+    assert CrmContact.objects.get().is_erased is True
+    assert broker.messages() == [("default", "accounts.tasks.sync_user_to_crm", {"user_id": alice.pk})]
+
+
+def test_deleted_person_gets_no_digest(alice: User) -> None:
+    User.objects.update(wants_digest=True)
+
+    erasure.close_account(alice)
+
+    assert User.objects.get(pk=alice.pk).wants_digest is False
 
 
 def test_erasure_says_farewell_and_confirms_nothing_more(alice: User) -> None:

@@ -23,7 +23,17 @@ from reports import personal, services, tasks
 from reports.models import Kind as ReportKind
 from reports.models import Report, Status
 from tests.broker import Broker
-from tests.factories import make_export, make_mail, make_product, make_report, make_user, place_order, put
+from tests.factories import (
+    make_digest,
+    make_export,
+    make_mail,
+    make_notification,
+    make_product,
+    make_report,
+    make_user,
+    place_order,
+    put,
+)
 from tests.shop import Shop, wait_for
 
 pytest_plugins = ["tests.broker"]
@@ -41,13 +51,15 @@ def export(person: User) -> dict[str, Any]:
 
 # --- What the file says ---
 
+EMPTY = ["email_addresses", "orders", "mails", "notices", "digests", "reports"]
+
 
 def test_export_has_every_section_when_there_is_nothing(customer: User) -> None:
     data = export(customer)
 
-    assert list(data) == ["account", "email_addresses", "orders", "mails", "reports"]
+    assert list(data) == ["account", *EMPTY]
     assert (data["account"][0]["email"], data["account"][0]["name"]) == (customer.email, "Alice")
-    assert [data[name] for name in ("email_addresses", "orders", "mails", "reports")] == [[], [], [], []]
+    assert [data[name] for name in EMPTY] == [[]] * len(EMPTY)
 
 
 def test_export_tells_an_order_with_all_that_belongs_to_it(customer: User) -> None:
@@ -69,6 +81,18 @@ def test_export_keeps_the_notes_of_staff_to_staff(customer: User) -> None:
     OrderEvent.objects.record([order.pk], Kind.NUDGED, detail="by sam@example.com")
 
     assert "sam@example.com" not in json.dumps(export(customer))
+
+
+def test_export_tells_notices_and_digests(customer: User) -> None:
+    make_notification(customer, subject="Your import is done")
+    make_digest(customer)
+    make_notification()
+
+    data = export(customer)
+
+    assert [notice["subject"] for notice in data["notices"]] == ["Your import is done"]
+    assert [list(digest) for digest in data["digests"]] == [["week", "mail_sent_at"]]
+    assert data["account"][0]["wants_digest"] is False
 
 
 def test_export_tells_mails_without_their_one_time_links(customer: User) -> None:
