@@ -4,6 +4,7 @@ import logging
 from datetime import UTC, datetime, timedelta
 
 from celery.schedules import BaseSchedule
+from django.db import connection
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
 from django_celery_beat.schedulers import DatabaseScheduler, ModelEntry
@@ -24,6 +25,18 @@ class Scheduler(DatabaseScheduler):
     Entry = OurEntry
     # Seconds until the admin knows of a run, and what a beat that is killed repeats; the default is 180.
     sync_every = 10
+    is_closing = False
+
+    def close(self) -> None:
+        """Write down the last runs and let go of broker and database, when beat has left what it was doing.
+
+        Celery closes twice: within its signal handler, where a query that it interrupted still holds the lock of
+        the connection, and to wait for that would be for ever; and once more on its way out.
+        """
+        if self.is_closing:
+            connection.close()
+            super().close()
+        self.is_closing = True
 
     def all_as_schedule(self) -> dict[str, OurEntry]:
         entries = {}

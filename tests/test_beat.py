@@ -11,6 +11,7 @@ import pytest
 import time_machine
 from django.conf import settings
 from django.contrib.messages import get_messages
+from django.db import connection, transaction
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -189,6 +190,25 @@ def test_two_beats_and_a_bad_schedule_do_no_harm(shop: Shop, customer: User) -> 
     assert len(charges) == 1
     assert [len(shop.sandbox(f"/mail.json?to={to}")) for to in (customer.email, mail.to)] == [1, 1]
     assert len(list((settings.MEDIA_ROOT / "reports").glob(f"{report.pk}*"))) == 1
+
+
+def is_held_up() -> bool:
+    """True when some query waits for another's lock."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return cursor.fetchone() != (0,)
+
+
+def test_beat_ends_when_it_is_stopped_in_the_middle_of_a_query(shop: Shop) -> None:
+    beat = shop.running["beat"]
+    # From the second time on, it writes down the last runs of many schedules together.
+    wait_for(lambda: PeriodicTask.objects.filter(total_run_count__gt=1).count() > 5, "beat to write when each ran")
+    with transaction.atomic():
+        list(PeriodicTask.objects.select_for_update())
+        wait_for(is_held_up, "beat to write again")
+        beat.terminate()
+
+    assert beat.wait(SECONDS) == 0
 
 
 # --- The admin ---
