@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 
 import pytest
 from allauth.account.adapter import get_adapter
-from allauth.account.models import EmailAddress
 from allauth.core import context as allauth
 from django.conf import settings
 from django.core.cache import cache
@@ -65,17 +64,11 @@ def confirm_address(client: Client) -> None:
     client.post(links_in(AccountMail.objects.get().text)[0])
 
 
-def remove_address(client: Client) -> None:
-    confirm_address(client)
-    client.post("/accounts/email/", {"action_add": "", "email": "second@example.com"})
-    client.post("/accounts/email/", {"action_remove": "", "email": "second@example.com"})
-
-
 def change_address(client: Client) -> None:
     confirm_address(client)
-    person = EmailAddress.objects.get().user
-    EmailAddress.objects.create(user=person, email="second@example.com", verified=True)
-    client.post("/accounts/email/", {"action_primary": "", "email": "second@example.com"})
+    client.post("/accounts/reauthenticate/", {"password": PASSWORD})
+    client.post("/accounts/email/", {"action_add": "", "email": "second@example.com"})
+    client.post(links_in(AccountMail.objects.get(to="second@example.com").text)[0])
 
 
 ACCOUNT_MAILS: list[tuple[Callable[[Client], None], str]] = [
@@ -85,7 +78,6 @@ ACCOUNT_MAILS: list[tuple[Callable[[Client], None], str]] = [
     (reset_password_of_nobody, "No account"),
     (follow_reset_link, "Your password is changed"),
     (change_password, "Your password is changed"),
-    (remove_address, "An e-mail address is removed"),
     (change_address, "Your e-mail address is changed"),
 ]
 OTHER_MAILS: list[Callable[[], EmailMultiAlternatives]] = [

@@ -238,6 +238,8 @@ def same_product(order: Order) -> None:
 FORBIDDEN: list[tuple[str, Callable[[Order], object]]] = [
     ("product_stock_not_negative", lambda order: Product.objects.update(stock=-1)),
     ("product_price_positive", lambda order: Product.objects.update(price=0)),
+    ("picture_status_known", lambda order: Product.objects.update(picture_status="lost")),
+    ("picture_due_while_pending", lambda order: Product.objects.update(picture_status="pending")),
     (
         "order_once_per_form",
         lambda order: Order.objects.create(customer=order.customer, token=order.token, total=1, due_at=timezone.now()),
