@@ -12,7 +12,7 @@ from django.utils.html import format_html
 
 from myproject.admin import OwesMailAdmin, ReadOnlyAdmin
 
-from . import pictures, services, tasks
+from . import pictures, services, tasks, thumbnails
 from .models import (
     Digest,
     InventoryDifference,
@@ -82,10 +82,10 @@ class ProductAdmin(admin.ModelAdmin):
 
     def save_picture(self, product: Product, cleaned: dict[str, Any]) -> None:
         if cleaned["upload_picture"]:
-            services.upload_picture(product, cleaned["upload_picture"], cleaned["picture_kind"])
+            thumbnails.upload_picture(product, cleaned["upload_picture"], cleaned["picture_kind"])
             tasks.make_thumbnails.delay_on_commit(product_id=product.pk)
         elif cleaned["remove_picture"]:
-            services.remove_picture(product)
+            thumbnails.remove_picture(product)
 
     @admin.display(description="Picture")
     def shown_picture(self, product: Product) -> str:

@@ -17,7 +17,7 @@ from myproject.celery import Task, app
 from myproject.errors import PermanentError, TemporaryError
 from myproject.tasks import CLEAR_LIMITS, delete_in_chunks
 
-from . import digests, emails, import_services, inventory, services
+from . import digests, emails, import_services, inventory, services, thumbnails
 from .models import (
     PICTURE_LEASE,
     Digest,
@@ -107,7 +107,7 @@ def send_order_confirmation(self: Task, *, order_id: int) -> None:
 @shared_task(soft_time_limit=50, time_limit=PICTURE_LEASE.total_seconds(), ignore_result=True)
 def make_thumbnails(*, product_id: int) -> None:
     """Make the thumbnails of a product's picture. Safe to repeat: the files are the same, the newest picture wins."""
-    services.make_thumbnails(Product.objects.get(pk=product_id))
+    thumbnails.make_thumbnails(Product.objects.get(pk=product_id))
 
 
 @shared_task(ignore_result=True)

@@ -18,7 +18,7 @@ from django.utils import timezone
 from PIL import Image
 
 from accounts.models import User
-from orders import pictures, services, tasks
+from orders import pictures, tasks, thumbnails
 from orders.models import PictureStatus, Product
 from tests.broker import Broker
 from tests.factories import make_product
@@ -50,7 +50,7 @@ def bomb(width: int = 30_000, height: int = 30_000) -> bytes:
 
 
 def upload(product: Product, content: bytes, kind: str = "jpg") -> Product:
-    services.upload_picture(product, ContentFile(content, name=f"x.{kind}"), kind)
+    thumbnails.upload_picture(product, ContentFile(content, name=f"x.{kind}"), kind)
     return Product.objects.get(pk=product.pk)
 
 
@@ -176,7 +176,7 @@ def test_make_thumbnails_twice_is_once() -> None:
 def test_make_thumbnails_by_two_workers_gives_one_set() -> None:
     pending = upload(make_product(), drawn())
 
-    shown = [services.make_thumbnails(Product.objects.get(pk=pending.pk)), services.make_thumbnails(pending)]
+    shown = [thumbnails.make_thumbnails(Product.objects.get(pk=pending.pk)), thumbnails.make_thumbnails(pending)]
 
     product = Product.objects.get(pk=pending.pk)
     assert shown == [True, False]
@@ -188,7 +188,7 @@ def test_make_thumbnails_lets_the_newest_picture_win() -> None:
     content = pictures.thumbnails(stale.picture.open())
     newest = upload(stale, drawn(colour=(0, 0, 255)))
 
-    assert not services.publish_thumbnails(stale, content)
+    assert not thumbnails.publish_thumbnails(stale, content)
     product = make(newest)
 
     pixel = opened(product).convert("RGB").getpixel((5, 5))
