@@ -2,18 +2,18 @@ from datetime import timedelta
 
 from celery import shared_task
 from django.conf import settings
-from django.db.models import Q
 from django.utils import timezone
 
 from myproject import mail
 from myproject.celery import Task
-from myproject.tasks import CLEAR_LIMITS, delete_in_chunks
+from myproject.tasks import CLEAR_LIMITS, delete_in_chunks, going_on_next_night
 
 from . import emails, services
 from .models import AccountMail, CrmContact, Notification, User
 
-# They hold addresses and one-time links, which open nothing any more by then.
+# Mails about accounts hold one-time links, which open nothing any more by then.
 MAIL_KEPT = timedelta(days=30)
+NOTICES_KEPT = timedelta(days=365)
 LIMITS = {"soft_time_limit": 50, "time_limit": 60}
 # The CRM may take 30 seconds to be reached and 30 to answer.
 CRM_LIMITS = {"soft_time_limit": 75, "time_limit": 90}
@@ -73,8 +73,9 @@ def catch_up_with_crm() -> None:
 
 @shared_task(**CLEAR_LIMITS, ignore_result=True)
 def clear_old_mail() -> None:
-    """Delete mails about accounts that were sent, or failed, long ago. Safe to repeat: what is gone is gone."""
-    ended = Q(mail_sent_at__isnull=False) | Q(mail_due_at=None)
-    old = AccountMail.objects.filter(ended, created_at__lt=timezone.now() - MAIL_KEPT)
-    # The oldest have the lowest keys, so that this needs no index which each new mail would pay for.
-    delete_in_chunks(old.order_by("pk"))
+    """Delete mails and notices that were sent, or failed, long ago. Safe to repeat: what is gone is gone."""
+    with going_on_next_night("mail"):
+        for mails, kept in ((AccountMail.objects, MAIL_KEPT), (Notification.objects, NOTICES_KEPT)):
+            old = mails.mail_ended().filter(created_at__lt=timezone.now() - kept)
+            # The oldest have the lowest keys, so that this needs no index which each new mail would pay for.
+            delete_in_chunks(old.order_by("pk"))

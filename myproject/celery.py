@@ -121,6 +121,8 @@ SCHEDULES = {
     "Clear old reports": Schedule("reports.tasks.clear_old_reports", crontab(hour="3", minute="30"), 3600),
     "Clear old mail": Schedule("accounts.tasks.clear_old_mail", crontab(hour="3", minute="40"), 3600),
     "Clear old events": Schedule("orders.tasks.clear_old_events", crontab(hour="3", minute="50"), 3600),
+    "Clear old files": Schedule("orders.tasks.clear_old_files", crontab(hour="3", minute="55"), 3600),
+    "Clear old alerts": Schedule("myproject.tasks.clear_old_alerts", crontab(hour="3", minute="25"), 3600),
 }
 
 

@@ -46,6 +46,10 @@ class MailQuerySet(models.QuerySet[Any]):
         """Rows whose mail will not be sent, unless staff has it sent again."""
         return self.filter(mail_sent_at=None, mail_due_at=None).exclude(mail_error="")
 
+    def mail_ended(self) -> Self:
+        """Rows that owe no mail any more: it was sent, or will not be."""
+        return self.filter(Q(mail_sent_at__isnull=False) | Q(mail_due_at=None))
+
     def claim_mail(self, first: object = None, limit: int = SET) -> list[Any]:
         """Take the mail of row `first`, and others that are due, for one attempt; return the rows.
 

@@ -1,6 +1,6 @@
 """What belongs to no app: what the shop has to tell whoever looks after it."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Self
 
 from django.conf import settings
@@ -28,6 +28,10 @@ class AlertQuerySet(models.QuerySet["Alert"]):
     def due(self) -> Self:
         """Alerts to be told of now, which nobody is busy with."""
         return self.filter(due_at__lte=timezone.now())
+
+    def quiet_since(self, moment: datetime) -> Self:
+        """Alerts that nobody has to be told of, and whose cause has not happened since."""
+        return self.filter(due_at=None, last_at__lt=moment)
 
     def record(self, cause: str, subject: str, message: str) -> "Alert":
         """Count the cause up and return its row; within the cool-down the row is due only when that ends."""

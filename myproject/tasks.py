@@ -23,6 +23,7 @@ from .models import Alert
 log = logging.getLogger(__name__)
 
 RESULTS_KEPT = timedelta(days=7)
+ALERTS_KEPT = timedelta(days=180)
 # Rows deleted in one statement: short locks, and a limit that strikes loses no more than this.
 CHUNK = 5_000
 # A clean-up that is cut goes on the next night.
@@ -99,14 +100,23 @@ def check_unsent_alerts() -> None:
 @shared_task(**CLEAR_LIMITS, ignore_result=True)
 def clear_task_results() -> None:
     """Delete the results of old tasks and groups. Safe to repeat: what is gone is gone."""
-    for model in (TaskResult, GroupResult):
-        delete_in_chunks(model.objects.filter(date_done__lt=timezone.now() - RESULTS_KEPT).order_by("date_done"))
+    with going_on_next_night("results"):
+        for model in (TaskResult, GroupResult):
+            delete_in_chunks(model.objects.filter(date_done__lt=timezone.now() - RESULTS_KEPT).order_by("date_done"))
 
 
 @shared_task(**CLEAR_LIMITS, ignore_result=True)
 def clear_sessions() -> None:
     """Delete expired sessions. Safe to repeat: what is gone is gone."""
-    delete_in_chunks(Session.objects.filter(expire_date__lt=timezone.now()).order_by("expire_date"))
+    with going_on_next_night("sessions"):
+        delete_in_chunks(Session.objects.filter(expire_date__lt=timezone.now()).order_by("expire_date"))
+
+
+@shared_task(**CLEAR_LIMITS, ignore_result=True)
+def clear_old_alerts() -> None:
+    """Delete alerts whose cause has been quiet for half a year. Safe to repeat: what is gone is gone."""
+    with going_on_next_night("alerts"):
+        delete_in_chunks(Alert.objects.quiet_since(timezone.now() - ALERTS_KEPT).order_by("pk"))
 
 
 def delete_in_chunks(rows: QuerySet[Model]) -> int:
@@ -114,15 +124,14 @@ def delete_in_chunks(rows: QuerySet[Model]) -> int:
 
     Their order should be that of an index which finds them; nothing may refer to them, since nothing else is deleted.
     """
-    what, (statement, params) = rows.model._meta.label, deletion(rows)
+    statement, params = deletion(rows)
     total, count = 0, CHUNK
-    with going_on_next_night(what):
-        while count == CHUNK:
-            with connection.cursor() as cursor:
-                cursor.execute(statement, params)
-                count = cursor.rowcount
-            total += count
-    log.info("Deleted %s old rows of %s", total, what)
+    while count == CHUNK:
+        with connection.cursor() as cursor:
+            cursor.execute(statement, params)
+            count = cursor.rowcount
+        total += count
+    log.info("Deleted %s old rows of %s", total, rows.model._meta.label)
     return total
 
 
@@ -130,6 +139,8 @@ def deletion(rows: QuerySet[Model]) -> tuple[str, tuple[Any, ...]]:
     """Return the statement that deletes one chunk of the rows, and its parameters."""
     chosen, params = rows.values("pk")[:CHUNK].query.sql_with_params()
     table, key = rows.model._meta.db_table, rows.model._meta.pk.column
+    # What somebody is changing at this moment, such as an alert that happens again, may not be old any more.
+    chosen = f'{chosen} FOR UPDATE OF "{table}" SKIP LOCKED'
     # ANY(ARRAY(…)) is looked up by the key; for IN (…) PostgreSQL may read the whole table for each chunk.
     return f'DELETE FROM "{table}" WHERE "{key}" = ANY(ARRAY({chosen}))', params  # noqa: S608
 

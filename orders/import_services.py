@@ -3,7 +3,7 @@
 import logging
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import islice
 from uuid import UUID, uuid4
 
@@ -18,6 +18,7 @@ from django.utils import timezone
 from accounts.models import User
 from accounts.services import notify
 from myproject.errors import TemporaryError
+from myproject.files import BY_UUID, delete_files, remove_orphans
 
 from . import imports
 from .models import Kind, OrderEvent, Product, ProductImport, RejectedRow, slug_of
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 CHUNK = 1_000
 # Rejected lines that are kept of one import; the others are only counted.
 KEPT = 1_000
+# Imports removed in one statement, each with up to so many rejected lines.
+REMOVED_AT_ONCE = 5
 # The events that move stock, and which way.
 MOVES = {Kind.PROCESSING: -1, Kind.PAYMENT_FAILED: 1, Kind.REFUNDED: 1}
 BROKEN = (
@@ -188,3 +191,30 @@ def fail_import(product_import: ProductImport, claimant: str, reason: str = BROK
 def tell(product_import: ProductImport, what: str, message: str) -> None:
     subject = f"Your import of {product_import.original_name} {what}"
     notify(product_import.requested_by, subject, message, reverse("orders:import-detail", args=[product_import.pk]))
+
+
+# --- Clean-up ---
+
+
+def remove_old_imports() -> int:
+    """Remove imports that ended long ago, with their rejected lines and their files; return how many.
+
+    The row goes first: a crash in between leaves a file without one, which `remove_orphaned_files` finds.
+    """
+    removed = 0
+    old = ProductImport.objects.old().order_by("finished_at").values_list("pk", "file")
+    while files := dict(old[:REMOVED_AT_ONCE]):
+        ProductImport.objects.filter(pk__in=files).delete()
+        delete_files(files.values())
+        removed += len(files)
+    log.info("Removed %s old imports", removed)
+    return removed
+
+
+def remove_orphaned_files() -> int:
+    """Remove files that a web process stored and did not live to write a row for; return how many."""
+    return remove_orphans("imports", BY_UUID, named_files)
+
+
+def named_files(paths: Collection[str]) -> Collection[str]:
+    return ProductImport.objects.filter(file__in=paths).values_list("file", flat=True)

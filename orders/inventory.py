@@ -76,7 +76,6 @@ def finish(run: InventorySync, last: warehouse.Page) -> None:
         return
     if oversold := run.differences.filter(kind=Difference.OVERSOLD).count():
         alert("Oversold products", f"{oversold} products, see {run.get_absolute_url()}")
-    InventorySync.objects.old().delete()
 
 
 @transaction.atomic

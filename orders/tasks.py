@@ -15,12 +15,13 @@ from accounts.tasks import send_notification_email
 from myproject import mail
 from myproject.celery import Task, app
 from myproject.errors import PermanentError, TemporaryError
-from myproject.tasks import CLEAR_LIMITS, delete_in_chunks
+from myproject.tasks import CLEAR_LIMITS, delete_in_chunks, going_on_next_night
 
 from . import digests, emails, import_services, inventory, services, thumbnails
 from .models import (
     PICTURE_LEASE,
     Digest,
+    InventoryDifference,
     InventorySync,
     Kind,
     Order,
@@ -41,6 +42,7 @@ SET = 50
 SWEPT_DIGESTS = 10_000
 SWEPT_EXPIRE = 290
 NOISE_KEPT = timedelta(days=365)
+DIGESTS_KEPT = timedelta(weeks=10)
 # Beyond the first: a picture that kills its worker must not do so for ever.
 MOST_PICTURE_ATTEMPTS = 2
 LEASE_SECONDS = settings.ORDER_LEASE.total_seconds()
@@ -231,5 +233,20 @@ def check_unfinished_imports() -> None:
 
 @shared_task(**CLEAR_LIMITS, ignore_result=True)
 def clear_old_events() -> None:
-    """Delete retries, nudges and interruptions of a year ago. Safe to repeat: what is gone is gone."""
-    delete_in_chunks(OrderEvent.objects.noise_before(timezone.now() - NOISE_KEPT).order_by("created_at"))
+    """Delete old noise of time lines, old digests and old runs of the sync. Safe to repeat: what is gone is gone."""
+    digests_before = week_of(timezone.now() - DIGESTS_KEPT)
+    with going_on_next_night("events"):
+        delete_in_chunks(OrderEvent.objects.noise_before(timezone.now() - NOISE_KEPT).order_by("created_at"))
+        delete_in_chunks(Digest.objects.mail_ended().filter(week__lt=digests_before).order_by("week", "person_id"))
+        # A run's differences first, since they name it.
+        delete_in_chunks(InventoryDifference.objects.filter(sync__in=InventorySync.objects.old()).order_by("sync_id"))
+        delete_in_chunks(InventorySync.objects.old().order_by("pk"))
+
+
+@shared_task(**CLEAR_LIMITS, ignore_result=True)
+def clear_old_files() -> None:
+    """Remove old imports, and files of imports and pictures that no row names. Safe to repeat: what is gone is gone."""
+    with going_on_next_night("files"):
+        import_services.remove_old_imports()
+        import_services.remove_orphaned_files()
+        thumbnails.remove_orphaned_pictures()

@@ -2,18 +2,23 @@
 
 import hashlib
 import logging
+import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from django.core.files.base import ContentFile, File
 from django.core.files.storage import default_storage
 from django.db import transaction
 
+from myproject.files import BY_UUID, delete_files, remove_orphans
+
 from . import pictures
 from .models import PictureStatus, Product
 
 log = logging.getLogger(__name__)
+
+THUMBNAIL = re.compile(r"[0-9a-f]{32}-")
 
 
 def upload_picture(product: Product, file: File, kind: str) -> None:
@@ -48,9 +53,8 @@ def publish_thumbnails(product: Product, made: Mapping[int, bytes]) -> bool:
     """Write the files under a name that is theirs for ever, then let the row name them, then drop the old ones."""
     digest = hashlib.sha256(b"".join([str(product.pk).encode(), *made.values()])).hexdigest()[:32]
     for width, name in zip(made, thumbnail_files(digest), strict=True):
-        if not default_storage.exists(name):
-            # Aside first: a name that others may read is only ever given to a whole file.
-            publish(name, made[width])
+        # Also where it is there: one that was left without a row might be removed at this moment, unless it is new.
+        publish(name, made[width])
     if not product.mark_picture_ready(digest):
         log.info("Picture of product %s: a newer one was uploaded meanwhile", product.pk)
         return False
@@ -61,6 +65,7 @@ def publish_thumbnails(product: Product, made: Mapping[int, bytes]) -> bool:
 
 
 def publish(name: str, content: bytes) -> None:
+    # Aside first: a name that others may read is only ever given to a whole file.
     path = Path(default_storage.path(name))
     aside = Path(default_storage.path(default_storage.save(f"{name}.part", ContentFile(content))))
     aside.replace(path)
@@ -77,6 +82,21 @@ def thumbnail_files(digest: str) -> list[str]:
     return [f"thumbnails/{digest}-{width}.webp" for width in pictures.WIDTHS] if digest else []
 
 
-def delete_files(names: Iterable[str]) -> None:
-    for name in filter(None, names):
-        default_storage.delete(name)
+# --- Clean-up ---
+
+
+def remove_orphaned_pictures() -> int:
+    """Remove originals and thumbnails that no product names; return how many."""
+    return remove_orphans("pictures", BY_UUID, named_originals) + remove_orphans(
+        "thumbnails", THUMBNAIL, named_thumbnails
+    )
+
+
+def named_originals(paths: Collection[str]) -> Collection[str]:
+    return Product.objects.filter(picture__in=paths).values_list("picture", flat=True)
+
+
+def named_thumbnails(paths: Collection[str]) -> Collection[str]:
+    digests = {Path(path).name[:32] for path in paths}
+    shown = Product.objects.filter(thumbnails__in=digests).values_list("thumbnails", flat=True)
+    return [name for digest in shown for name in thumbnail_files(digest)]

@@ -11,6 +11,8 @@ import pytest
 from celery import Task
 from django.conf import settings
 from django.contrib.sessions.models import Session
+from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
 from django.core.management import call_command
 from django.db import connection, connections
 from django.db.models import QuerySet
@@ -20,15 +22,42 @@ from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
 from django_celery_results.models import GroupResult, TaskResult
 
-from accounts.models import AccountMail, User
+from accounts.models import AccountMail, Notification, User
 from accounts.tasks import clear_old_mail
 from myproject import tasks
-from orders.models import Kind, OrderEvent
-from orders.tasks import clear_old_events
+from myproject.models import Alert
+from orders import thumbnails
+from orders.models import (
+    Difference,
+    Digest,
+    ImportStatus,
+    InventoryDifference,
+    InventorySync,
+    Kind,
+    OrderEvent,
+    Product,
+    ProductImport,
+    RejectedRow,
+    SyncStatus,
+    week_of,
+)
+from orders.models.imports import KEPT as IMPORT_KEPT
+from orders.models.inventory import KEPT as SYNC_KEPT
+from orders.tasks import DIGESTS_KEPT, clear_old_events, clear_old_files
 from reports import services
 from reports.models import Report, Status
 from reports.tasks import clear_old_reports
-from tests.factories import make_mail, make_report, make_user, place_order
+from tests.factories import (
+    make_alert,
+    make_digest,
+    make_import,
+    make_mail,
+    make_notification,
+    make_product,
+    make_report,
+    make_user,
+    place_order,
+)
 from tests.shop import Shop, wait_for
 
 pytestmark = pytest.mark.django_db
@@ -36,7 +65,10 @@ pytestmark = pytest.mark.django_db
 YEAR = timedelta(days=365)
 DAY = timedelta(days=1)
 MANY = 200_000
-ALL: list[Task] = [tasks.clear_task_results, tasks.clear_sessions, clear_old_mail, clear_old_events, clear_old_reports]
+ALL: list[Task] = [
+    *(tasks.clear_task_results, tasks.clear_sessions, tasks.clear_old_alerts),
+    *(clear_old_mail, clear_old_events, clear_old_files, clear_old_reports),
+]
 
 
 def ago(age: timedelta) -> Any:
@@ -55,8 +87,33 @@ def old_report(age: timedelta, person: User | None = None) -> Report:
     return Report.objects.get(pk=report.pk)
 
 
-def orphan(name: str, age: timedelta) -> Path:
-    path = Path(settings.MEDIA_ROOT) / "reports" / name
+def old_digest(age: timedelta, **fields: Any) -> Digest:
+    """A digest of the week that was that long ago; it was sent unless `fields` say otherwise."""
+    digest = make_digest()
+    ended = {"mail_due_at": None, "mail_sent_at": ago(age)}
+    Digest.objects.filter(pk=digest.pk).update(week=week_of(ago(age)), **ended | fields)
+    return digest
+
+
+def old_sync(age: timedelta) -> InventorySync:
+    """A run that found one difference."""
+    run = InventorySync.objects.open_one()
+    InventoryDifference.objects.create(sync=run, kind=Difference.UNKNOWN_HERE, sku="A-1")
+    InventorySync.objects.close(SyncStatus.SUCCEEDED)
+    InventorySync.objects.filter(pk=run.pk).update(finished_at=ago(age))
+    return run
+
+
+def old_import(age: timedelta, **fields: Any) -> ProductImport:
+    """An import that failed, with one rejected line, unless `fields` say otherwise."""
+    ended = {"status": ImportStatus.FAILED, "due_at": None, "finished_at": ago(age)}
+    product_import = make_import("x", **ended | fields)
+    RejectedRow.objects.create(product_import=product_import, line=2, reason="price is negative")
+    return product_import
+
+
+def orphan(name: str, age: timedelta, folder: str = "reports") -> Path:
+    path = Path(settings.MEDIA_ROOT) / folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("x")
     moment = time.time() - age.total_seconds()
@@ -91,6 +148,32 @@ def test_clear_old_mail_keeps_what_is_owed_or_new() -> None:
     assert list(AccountMail.objects.order_by("pk")) == [owed, new]
 
 
+def test_clear_old_mail_keeps_notices_for_a_year() -> None:
+    owed, new = make_notification(), make_notification()
+    sent, failed = make_notification(), make_notification()
+    Notification.objects.exclude(pk=new.pk).update(created_at=ago(YEAR + DAY))
+    Notification.objects.filter(pk=new.pk).update(created_at=ago(YEAR - DAY), mail_sent_at=ago(YEAR - DAY))
+    sent.mark_mail_sent()
+    failed.mark_mail_failed("550 No such person")
+
+    for _ in range(2):
+        clear_old_mail()
+
+    assert list(Notification.objects.order_by("pk")) == [owed, new]
+
+
+def test_clear_old_alerts_keeps_what_is_due_or_has_happened_lately() -> None:
+    due, new, _ = (make_alert(cause=cause) for cause in ("due", "new", "old"))
+    Alert.objects.update(first_at=ago(YEAR), last_at=ago(tasks.ALERTS_KEPT + DAY))
+    Alert.objects.exclude(pk=due.pk).update(due_at=None)
+    Alert.objects.filter(pk=new.pk).update(last_at=ago(tasks.ALERTS_KEPT - DAY))
+
+    for _ in range(2):
+        tasks.clear_old_alerts()
+
+    assert list(Alert.objects.order_by("pk")) == [due, new]
+
+
 @pytest.mark.parametrize("kind", Kind)
 def test_clear_old_events_keeps_the_audit_trail(kind: Kind) -> None:
     order = place_order()
@@ -105,10 +188,86 @@ def test_clear_old_events_keeps_the_audit_trail(kind: Kind) -> None:
     assert order.events.count() == (1 if is_noise else 2)
 
 
+def test_clear_old_events_takes_digests_that_ended_ten_weeks_ago() -> None:
+    age = DIGESTS_KEPT + 7 * DAY
+    kept = [old_digest(DIGESTS_KEPT), old_digest(age, mail_sent_at=None, mail_due_at=timezone.now())]
+    old_digest(age)
+    old_digest(age, mail_sent_at=None, mail_error="550 No such person")
+    old_digest(age, mail_sent_at=None, skip_reason="nothing")
+
+    for _ in range(2):
+        clear_old_events()
+
+    assert list(Digest.objects.order_by("pk")) == kept
+
+
+def test_clear_old_events_takes_runs_of_the_sync_with_their_differences() -> None:
+    kept = [old_sync(SYNC_KEPT - DAY)]
+    old_sync(SYNC_KEPT + DAY)
+    kept.append(InventorySync.objects.open_one())
+
+    for _ in range(2):
+        clear_old_events()
+
+    assert list(InventorySync.objects.order_by("pk")) == kept
+    assert list(InventoryDifference.objects.values_list("sync", flat=True)) == [kept[0].pk]
+
+
 @pytest.fixture
 def media(settings: Any, tmp_path: Path) -> Path:
     settings.MEDIA_ROOT = tmp_path
     return tmp_path / "reports"
+
+
+def test_clear_old_files_takes_imports_that_ended_with_their_lines_and_files(media: Path) -> None:
+    kept = [old_import(IMPORT_KEPT - DAY), old_import(DAY, status="queued", due_at=ago(YEAR), finished_at=None)]
+    old = [old_import(IMPORT_KEPT + DAY) for _ in range(7)]
+
+    for _ in range(2):
+        clear_old_files()
+
+    assert set(ProductImport.objects.all()) == set(kept)
+    assert set(RejectedRow.objects.values_list("product_import", flat=True)) == {row.pk for row in kept}
+    assert [Path(row.file.path).exists() for row in (*kept, *old)] == [True] * 2 + [False] * 7
+
+
+def test_clear_old_files_removes_uploads_without_a_row_but_nothing_that_is_new_named_or_not_ours(media: Path) -> None:
+    named = make_import("x")
+    name = default_storage.save(f"imports/{named.pk}.csv", ContentFile(b"x"))
+    ProductImport.objects.filter(pk=named.pk).update(file=name)
+    kept = [
+        orphan(Path(name).name, 9 * DAY, "imports"),
+        orphan(f"{make_report().pk}.csv", DAY / 2, "imports"),
+        orphan("by-hand.csv", 9 * DAY, "imports"),
+    ]
+    gone = orphan(f"{make_report().pk}.csv", 2 * DAY, "imports")
+
+    for _ in range(2):
+        clear_old_files()
+
+    assert [path.exists() for path in (gone, *kept)] == [False, True, True, True]
+
+
+def test_clear_old_files_removes_pictures_that_no_product_names(media: Path) -> None:
+    product, digest, lost = make_product(), "a" * 32, "b" * 32
+    thumbnails.upload_picture(product, ContentFile(b"x"), "jpg")
+    original = Product.objects.get(pk=product.pk).picture.name
+    Product.objects.filter(pk=product.pk).update(thumbnails=digest)
+    kept = [
+        orphan(Path(str(original)).name, 9 * DAY, "pictures"),
+        *(orphan(f"{digest}-{width}.webp", 9 * DAY, "thumbnails") for width in (400, 800, 1200)),
+        orphan(f"{lost}-800.webp", DAY / 2, "thumbnails"),
+    ]
+    gone = [
+        orphan(f"{make_report().pk}.jpg", 2 * DAY, "pictures"),
+        *(orphan(name, 2 * DAY, "thumbnails") for name in (f"{lost}-400.webp", f"{digest}-400.webp.part")),
+    ]
+
+    for _ in range(2):
+        clear_old_files()
+
+    assert [path.exists() for path in kept] == [True] * len(kept)
+    assert [path.exists() for path in gone] == [False] * len(gone)
 
 
 def test_clear_old_reports_removes_the_file_and_says_so_on_the_row(media: Path) -> None:
@@ -145,8 +304,9 @@ def test_file_whose_removal_was_cut_short_is_removed_the_next_time(media: Path) 
     assert not path.exists()
 
 
-def test_clear_old_reports_works_where_no_report_was_ever_written(media: Path) -> None:
+def test_clean_ups_work_where_no_file_was_ever_written(media: Path) -> None:
     clear_old_reports()
+    clear_old_files()
 
     assert not media.exists()
 
@@ -208,6 +368,12 @@ MANY_ROWS: dict[str, tuple[Callable[[], QuerySet[Any]], str]] = {
         "INSERT INTO django_session (session_key, session_data, expire_date)"
         " SELECT g::text, '', now() - interval '1 day' + g * interval '1 second' FROM generate_series(1, %s) g",
     ),
+    "digests": (
+        lambda: Digest.objects.mail_ended().filter(week__lt=ago(DIGESTS_KEPT).date()).order_by("week", "person_id"),
+        "INSERT INTO orders_digest (person_id, week, mail_sent_at, mail_error, skip_reason)"
+        " SELECT (SELECT min(id) FROM accounts_user), '2000-01-03'::date + g, now(), '', ''"
+        " FROM generate_series(1, %s) g",
+    ),
     "events": (
         lambda: OrderEvent.objects.noise_before(ago(YEAR)).order_by("created_at"),
         "INSERT INTO orders_orderevent (order_id, kind, detail, task_id, worker, created_at)"
@@ -232,7 +398,30 @@ def test_chunk_is_found_and_deleted_by_index_where_there_are_many_rows(name: str
     assert plan.count("Index") >= 2
 
 
-# --- Cut short ---
+# --- Changed meanwhile, or cut short ---
+
+
+@pytest.mark.django_db(transaction=True)
+def test_row_that_somebody_changes_at_this_moment_is_left_alone() -> None:
+    quiet, wakes = make_alert(cause="quiet"), make_alert(cause="wakes")
+    Alert.objects.update(due_at=None, last_at=ago(YEAR))
+    other = connections.create_connection("default")
+    try:
+        other.set_autocommit(False)
+        with other.cursor() as cursor:
+            cursor.execute("UPDATE myproject_alert SET last_at = now() WHERE id = %s", [wakes.pk])
+        with connection.cursor() as cursor:
+            # Rather than waiting for ever for what holds the row.
+            cursor.execute("SET lock_timeout = '2s'")
+        tasks.clear_old_alerts()
+        other.commit()
+    finally:
+        other.close()
+        with connection.cursor() as cursor:
+            cursor.execute("RESET lock_timeout")
+
+    assert list(Alert.objects.all()) == [wakes]
+    assert quiet != wakes
 
 
 @pytest.mark.parametrize("task", ALL, ids=lambda task: task.name)
@@ -242,12 +431,17 @@ def test_clean_up_is_run_by_a_real_worker(task: Task, shop: Shop) -> None:
     old_results(3)
     Session.objects.create(session_key="old", session_data="", expire_date=ago(DAY))
     make_mail(created_at=ago(YEAR), mail_due_at=None)
+    make_alert()
+    Alert.objects.update(due_at=None, last_at=ago(YEAR))
     OrderEvent.objects.create(order=place_order(), kind=Kind.RETRY, created_at=ago(2 * YEAR))
+    old_import(YEAR)
     left: dict[Task, Callable[[], int]] = {
         tasks.clear_task_results: TaskResult.objects.filter(task_id__startswith="old").count,
         tasks.clear_sessions: Session.objects.filter(session_key="old").count,
+        tasks.clear_old_alerts: Alert.objects.filter(cause="Lamp").count,
         clear_old_mail: AccountMail.objects.count,
         clear_old_events: OrderEvent.objects.filter(kind=Kind.RETRY, created_at__lt=ago(YEAR)).count,
+        clear_old_files: ProductImport.objects.count,
         clear_old_reports: Report.objects.filter(status=Status.READY).count,
     }
     before = left[task]()
@@ -269,7 +463,7 @@ def test_clean_up_that_is_cut_ends_quietly_and_goes_on_the_next_time(shop: Shop)
         with other.cursor() as cursor:
             cursor.execute("LOCK TABLE django_session IN ACCESS EXCLUSIVE MODE")
         sent = tasks.clear_sessions.apply_async(soft_time_limit=1, time_limit=30)
-        wait_for(lambda: said("Time is up for sessions.Session"), "the soft limit")
+        wait_for(lambda: said("Time is up for sessions"), "the soft limit")
         wait_for(lambda: said(f"myproject.tasks.clear_sessions[{sent.id}] succeeded"), "a quiet end")
     finally:
         other.close()

@@ -2,6 +2,7 @@
 
 import logging
 import uuid
+from datetime import timedelta
 from typing import Self
 
 from django.conf import settings
@@ -11,6 +12,9 @@ from django.urls import reverse
 from django.utils import timezone
 
 log = logging.getLogger(__name__)
+
+# As the file of a report: what an import has taken in stays, and nobody asks for its file after a month.
+KEPT = timedelta(days=30)
 
 
 class ImportStatus(models.TextChoices):
@@ -27,6 +31,9 @@ class ProductImportQuerySet(models.QuerySet["ProductImport"]):
     def left_behind(self) -> Self:
         """Open imports that nobody works on although their time has come."""
         return self.filter(status__in=OPEN_IMPORTS, due_at__lte=timezone.now())
+
+    def old(self) -> Self:
+        return self.filter(finished_at__lt=timezone.now() - KEPT)
 
 
 class ProductImport(models.Model):

@@ -20,7 +20,7 @@ from myproject.celery import SCHEDULES
 from myproject.errors import TemporaryError
 from orders import inventory, services, tasks, warehouse
 from orders.models import Card, Difference, InventorySync, Order, Product, Status, SyncStatus
-from orders.models.inventory import KEPT, MAX_ATTEMPTS
+from orders.models.inventory import MAX_ATTEMPTS
 from tests.broker import Broker
 from tests.factories import make_product, place_order
 from tests.sandbox.conftest import Sandbox
@@ -329,16 +329,6 @@ def test_sweep_queues_what_was_left_behind_and_ends_what_died_too_often(broker: 
     assert (early, broker.messages()) == ([], [])
     assert late == [("default", "orders.tasks.sync_inventory", {"sync_id": run.pk})]
     assert InventorySync.objects.get().status == SyncStatus.FAILED
-
-
-def test_old_runs_are_forgotten(sandbox: Sandbox) -> None:
-    old = InventorySync.objects.open_one()
-    InventorySync.objects.close(SyncStatus.SUCCEEDED)
-    InventorySync.objects.update(finished_at=timezone.now() - 2 * KEPT)
-
-    sync()
-
-    assert not InventorySync.objects.filter(pk=old.pk).exists()
 
 
 def test_page_of_levels_costs_few_statements(sandbox: Sandbox, django_assert_max_num_queries: Any) -> None:

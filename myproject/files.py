@@ -1,0 +1,55 @@
+"""Files in the storage that rows name, and what is left of them where a row does not."""
+
+import logging
+import re
+from collections.abc import Callable, Collection, Iterable
+from datetime import timedelta
+
+from django.core.files.storage import default_storage
+from django.utils import timezone
+
+log = logging.getLogger(__name__)
+
+# A file that no row names is perhaps still being written; not for as long as this.
+ORPHANED_AFTER = timedelta(days=1)
+# Files that one query asks about.
+CHUNK = 500
+BY_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def delete_files(names: Iterable[str]) -> None:
+    for name in filter(None, names):
+        default_storage.delete(name)
+
+
+def remove_orphans(folder: str, ours: re.Pattern[str], named: Callable[[Collection[str]], Collection[str]]) -> int:
+    """Remove the folder's files that no row names; return how many.
+
+    Only those whose name begins with the pattern `ours`: what was put there by hand is left alone. `named` returns
+    which of some paths, all those that rows name among them.
+    """
+    names = [f"{folder}/{name}" for name in files_in(folder) if ours.match(name)]
+    removed = 0
+    for start in range(0, len(names), CHUNK):
+        paths = names[start : start + CHUNK]
+        removed += sum(map(remove_if_old, set(paths).difference(named(paths))))
+    log.info("Removed %s files of %s that no row names", removed, folder)
+    return removed
+
+
+def files_in(folder: str) -> list[str]:
+    try:
+        return list(default_storage.listdir(folder)[1])
+    except FileNotFoundError:
+        return []
+
+
+def remove_if_old(path: str) -> bool:
+    try:
+        is_old = timezone.now() - default_storage.get_modified_time(path) > ORPHANED_AFTER
+    except FileNotFoundError:
+        # Another run, or whoever it belonged to, was faster.
+        return False
+    if is_old:
+        default_storage.delete(path)
+    return is_old
