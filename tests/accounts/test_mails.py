@@ -64,11 +64,21 @@ def confirm_address(client: Client) -> None:
     client.post(links_in(AccountMail.objects.get().text)[0])
 
 
-def change_address(client: Client) -> None:
+def ask_for_another_address(client: Client) -> None:
     confirm_address(client)
     client.post("/accounts/reauthenticate/", {"password": PASSWORD})
     client.post("/accounts/email/", {"action_add": "", "email": "second@example.com"})
-    client.post(links_in(AccountMail.objects.get(to="second@example.com").text)[0])
+
+
+def remove_address(client: Client) -> None:
+    ask_for_another_address(client)
+    client.post("/accounts/email/", {"action_remove": "", "email": "second@example.com"})
+
+
+def change_address(client: Client) -> None:
+    ask_for_another_address(client)
+    mail = AccountMail.objects.filter(to="second@example.com").get()
+    client.post(links_in(mail.text)[0])
 
 
 ACCOUNT_MAILS: list[tuple[Callable[[Client], None], str]] = [
@@ -78,6 +88,7 @@ ACCOUNT_MAILS: list[tuple[Callable[[Client], None], str]] = [
     (reset_password_of_nobody, "No account"),
     (follow_reset_link, "Your password is changed"),
     (change_password, "Your password is changed"),
+    (remove_address, "An e-mail address is removed"),
     (change_address, "Your e-mail address is changed"),
 ]
 OTHER_MAILS: list[Callable[[], EmailMultiAlternatives]] = [
