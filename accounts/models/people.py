@@ -1,0 +1,103 @@
+"""Who has an account, and whose account is being erased."""
+
+from typing import Any, ClassVar
+
+from django.contrib.auth.hashers import make_password
+from django.contrib.auth.models import AbstractUser, BaseUserManager
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Lower
+from django.utils import timezone
+
+from myproject.mail import MailQuerySet, OwesMail
+
+# A domain that never exists (RFC 2606): nobody gets what is written to somebody who is gone.
+NOWHERE = "deleted.invalid"
+
+
+class UserManager(BaseUserManager.from_queryset(MailQuerySet)):  # type: ignore[misc]
+    """Makes people who log in with their e-mail address."""
+
+    use_in_migrations = True
+
+    def create_user(self, email: str, password: str | None = None, **fields: Any) -> "User":
+        user: User = self.model(email=self.normalize_email(email), **fields)
+        user.set_password(password)
+        user.save(using=self._db)
+        return user
+
+    def create_superuser(self, email: str, password: str | None = None, **fields: Any) -> "User":
+        return self.create_user(email, password, is_staff=True, is_superuser=True, **fields)
+
+    def get_by_natural_key(self, email: str | None) -> "User":
+        user: User = self.get(email__iexact=email)
+        return user
+
+
+class User(OwesMail, AbstractUser):
+    """A person; the mail owed is the welcome."""
+
+    username = first_name = last_name = None  # type: ignore[assignment]
+    email = models.EmailField("e-mail address", unique=True)
+    name = models.CharField(max_length=100, blank=True)
+    # Also a default of the database: while a new version is rolled out, the old one still registers people.
+    wants_digest = models.BooleanField(
+        "weekly digest",
+        default=False,
+        db_default=False,
+        help_text="A mail each Monday: what you ordered, and what is new in the shop.",
+    )
+    deleted_at = models.DateTimeField(null=True, blank=True, editable=False, help_text="What was bought stays.")
+
+    USERNAME_FIELD = "email"
+    REQUIRED_FIELDS: ClassVar[list[str]] = []
+    objects = UserManager()  # type: ignore[misc]
+
+    class Meta(OwesMail.Meta):
+        constraints = [
+            models.UniqueConstraint(Lower("email"), name="user_email_unique_in_any_case"),
+            models.CheckConstraint(condition=Q(deleted_at=None) | Q(is_active=False), name="user_deleted_is_inactive"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name or self.email
+
+    def get_full_name(self) -> str:
+        return str(self)
+
+    def get_short_name(self) -> str:
+        return str(self)
+
+    @property
+    def alias(self) -> str:
+        """What the person is called when name and address are forgotten."""
+        return f"deleted-{self.pk}"
+
+    def mark_deleted(self) -> bool:
+        """Take the person out of the row, which logs them out everywhere; False when that was done before."""
+        rows = User.objects.filter(pk=self.pk, deleted_at=None)
+        nobody = {"email": f"{self.alias}@{NOWHERE}", "name": "", "password": make_password(None), "last_login": None}
+        powerless = {"is_active": False, "is_staff": False, "is_superuser": False}
+        silent = {"wants_digest": False, "mail_due_at": None, "mail_error": ""}
+        return bool(rows.update(deleted_at=timezone.now(), **nobody, **powerless, **silent))
+
+
+class Erasure(OwesMail):
+    """An account that is being erased, and the last place that knows whose it was; the mail owed is the farewell.
+
+    It is written when the account is deleted, and goes when all that the person has left behind is gone.
+    """
+
+    user = models.OneToOneField(User, on_delete=models.CASCADE, related_name="erasure")
+    email = models.EmailField()
+    name = models.CharField(max_length=100, blank=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    cleared_at = models.DateTimeField(null=True, blank=True, help_text="When all but this row was erased.")
+
+    objects = MailQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return self.user.alias
+
+    def mark_cleared(self) -> None:
+        Erasure.objects.filter(pk=self.pk).update(cleared_at=timezone.now())
