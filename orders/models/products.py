@@ -84,14 +84,17 @@ class Product(models.Model):
     # The database fills it in, too, for whoever inserts rows without us.
     created_at = models.DateTimeField(default=timezone.now, db_default=Now(), editable=False)
 
+    # Each with a default of the database: what inserts products without us knows of no pictures.
     # The original, which nobody but the worker reads; a new name for each upload.
-    picture = models.FileField(max_length=80, blank=True, editable=False)
-    picture_status = models.CharField(max_length=7, choices=PictureStatus.choices, blank=True, editable=False)
-    picture_error = models.CharField(max_length=200, blank=True, editable=False)
+    picture = models.FileField(max_length=80, blank=True, default="", db_default="", editable=False)
+    picture_status = models.CharField(
+        max_length=7, choices=PictureStatus.choices, blank=True, default="", db_default="", editable=False
+    )
+    picture_error = models.CharField(max_length=200, blank=True, default="", db_default="", editable=False)
     picture_due_at = models.DateTimeField(null=True, blank=True, editable=False)
-    picture_attempts = models.PositiveSmallIntegerField(default=0, editable=False)
+    picture_attempts = models.PositiveSmallIntegerField(default=0, db_default=0, editable=False)
     # What the thumbnails on show are named by; empty until the first picture is ready.
-    thumbnails = models.CharField(max_length=32, blank=True, editable=False)
+    thumbnails = models.CharField(max_length=32, blank=True, default="", db_default="", editable=False)
 
     objects = ProductQuerySet.as_manager()
 
