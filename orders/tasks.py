@@ -1,5 +1,5 @@
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import date, timedelta
 from math import ceil
@@ -84,13 +84,23 @@ def process_order(self: Task, *, order_id: int) -> dict[str, Any]:
 
 
 def queue_confirmations(order_ids: Iterable[int]) -> None:
-    """Queue a mail for each of these orders, all in one go; what the broker does not take is left to the sweep."""
+    """Queue a mail for each of these orders."""
+    queue_many(send_order_confirmation, [{"order_id": pk} for pk in order_ids])
+
+
+def queue_many(task: Task, calls: Sequence[dict[str, Any]], **options: Any) -> int:
+    """Queue the task with each of these arguments, all in one go; return how many.
+
+    What the broker does not take is left to the sweep.
+    """
     try:
         with app.producer_or_acquire() as producer, producer.batch():
-            for pk in order_ids:
-                send_order_confirmation.apply_async(kwargs={"order_id": pk}, producer=producer)
+            for kwargs in calls:
+                task.apply_async(kwargs=kwargs, producer=producer, **options)
     except (KombuError, OSError) as error:
-        log.warning("Confirmations were not queued, the sweep will do it: %s", error)
+        log.warning("%s was not queued, the sweep will do it: %s", task.name, error)
+        return 0
+    return len(calls)
 
 
 @shared_task(base=OrderTask, bind=True, soft_time_limit=LEASE_SECONDS * 0.8, time_limit=LEASE_SECONDS)
@@ -173,16 +183,8 @@ def send_weekly_digest() -> dict[str, int]:
 
 
 def queue_digests(week: date, people: int, **options: Any) -> int:
-    """Queue a message for each chunk of so many people, return how many; what is not queued is left to the sweep."""
-    messages = ceil(people / digests.CHUNK)
-    try:
-        with app.producer_or_acquire() as producer, producer.batch():
-            for _ in range(messages):
-                send_digest_emails.apply_async(kwargs={"week": week.isoformat()}, producer=producer, **options)
-    except (KombuError, OSError) as error:
-        log.warning("Digests were not queued, the sweep will do it: %s", error)
-        return 0
-    return messages
+    """Queue a message for each chunk of so many people; return how many."""
+    return queue_many(send_digest_emails, [{"week": week.isoformat()}] * ceil(people / digests.CHUNK), **options)
 
 
 @shared_task(soft_time_limit=50, time_limit=60, ignore_result=True)
