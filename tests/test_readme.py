@@ -1,11 +1,16 @@
 """The README's tables are compared with the code, so that they stay true."""
 
 import re
+from datetime import timedelta
 
+import pytest
+from celery.schedules import crontab
 from django.conf import settings
 
-from myproject.celery import app
+from myproject.celery import SCHEDULES, Schedule, app
 
+# Now, since tests of `sync_schedules` take one out and put it back at the end.
+DECLARED = [schedule.task for schedule in SCHEDULES.values()]
 README = (settings.BASE_DIR / "README.md").read_text()
 
 
@@ -26,6 +31,31 @@ def test_readme_lists_each_task_with_its_queue_and_purpose() -> None:
         )
         for name, task in ours.items()
     }
+
+
+def words(when: crontab | timedelta) -> str:
+    """Say when a schedule runs, as the table does."""
+    if isinstance(when, timedelta):
+        seconds = round(when.total_seconds())
+        return f"every {seconds} s" if seconds < 120 else f"every {seconds // 60} min"
+    if "-" in when._orig_hour:
+        return f"hourly {when._orig_hour.replace('-', '–')}, Monday to Friday"
+    day = {"*": "daily", "mon": "Monday"}[when._orig_day_of_week]
+    return f"{day} {int(when._orig_hour):02}:{int(when._orig_minute):02}"
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=lambda schedule: schedule.task)
+def test_readme_says_when_each_schedule_runs(schedule: Schedule) -> None:
+    runs = re.findall(rf"^\| `{re.escape(schedule.task)}` \| \w+ \| ([^|]+) \|", README, re.MULTILINE)
+
+    assert [text.split(", and")[0] for text in runs] == [words(schedule.when)]
+
+
+def test_readme_and_schedules_go_by_app_in_one_order() -> None:
+    listed = [name for name in rows_of_tasks() if name in DECLARED]
+
+    assert listed == DECLARED
+    assert list(dict.fromkeys(name.split(".")[0] for name in listed)) == ["orders", "accounts", "reports", "myproject"]
 
 
 def test_tasks_say_why_they_are_safe_to_repeat() -> None:
