@@ -181,6 +181,7 @@ def test_dashboard_of_staff_leads_to_the_page(office: Client) -> None:
 
 
 def test_sample_tasks_run_twice_do_the_same() -> None:
+    assert [task.apply((2, 3)).get() for task in (tasks.add, tasks.multiply) for _ in range(2)] == [5, 5, 6, 6]
     assert [tasks.wait.apply(kwargs={"seconds": 0}).get() for _ in range(2)] == ["Waited 0 s."] * 2
     assert [tasks.fail.apply().state for _ in range(2)] == ["FAILURE"] * 2
     assert [tasks.fail_twice.apply().get() for _ in range(2)] == ["Attempt 3 succeeded."] * 2
