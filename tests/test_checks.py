@@ -20,7 +20,7 @@ from redis.exceptions import NoPermissionError
 
 from myproject import checks, embedded
 from myproject.celery import app
-from myproject.checks import TRAPS, Entry, Setup
+from myproject.traps import TRAPS, Entry, Setup
 from tests.broker import Broker
 
 pytest_plugins = ["tests.broker"]

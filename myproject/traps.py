@@ -1,0 +1,346 @@
+"""The traps of Celery that a machine can see, one small function each.
+
+A trap asks nobody. It looks at a `Setup`, yields a sentence for each place where it was found, and says nothing about
+what is not filled in. docs/checks.md lists them all; `checks.py` fills in what there is.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from celery.app.defaults import NAMESPACES, flatten
+from celery.app.routes import MapRoute
+from django.core.checks import CheckMessage, Error, Warning
+
+TAG = "celery"
+
+
+class Entry(NamedTuple):
+    """Something that beat will queue; an empty queue means that the routes decide."""
+
+    where: str
+    task: str
+    queue: str = ""
+
+
+class Policy(NamedTuple):
+    """What one task, or all of them, may do and how they end."""
+
+    where: str
+    acks_late: bool | None
+    acks_on_timeout: bool | None
+    soft_time_limit: float | None
+    time_limit: float | None
+    reject_on_worker_lost: bool | None
+    retry_on_worker_lost: bool | None
+    # Without a setting of its own; None means without end.
+    max_retries: int | None = 0
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that the traps look at."""
+
+    conf: Mapping[str, Any] = field(default_factory=dict)
+    tasks: Mapping[str, Any] = field(default_factory=dict)
+    entries: Collection[Entry] = ()
+    databases: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    # The names of the settings that are Celery's, in lower case, without the prefix.
+    names: Collection[str] = ()
+    debug: bool = True
+    in_worker: bool = False
+    # What the broker does when its memory is full.
+    eviction_policy: str = "noeviction"
+    # Servers that should have been asked and did not answer, each with its error.
+    unanswered: Collection[str] = ()
+
+
+Find = Callable[[Setup], Iterable[str]]
+
+
+class Trap(NamedTuple):
+    id: str
+    danger: str
+    hint: str
+    # Where people met it: owner/repository#number on GitHub; empty if nowhere in public.
+    seen: str
+    find: Find
+
+    def message(self, place: str) -> CheckMessage:
+        kind = Error if ".E" in self.id else Warning
+        return kind(f"{place}. {self.danger}", hint=self.hint, obj="Celery", id=self.id)
+
+
+TRAPS: list[Trap] = []
+
+
+def trap(number: str, danger: str, *, hint: str, seen: str = "") -> Callable[[Find], Find]:
+    def add(find: Find) -> Find:
+        TRAPS.append(Trap(f"{TAG}.{number}", danger, hint, seen, find))
+        return find
+
+    return add
+
+
+# --- Time limits and what happens when a task dies -----------------------------------------------------------
+
+
+@trap(
+    "E001",
+    "The hard limit kills the task before it could answer its soft one: it is not retried, and its row stays as it is.",
+    hint="Set both, task_soft_time_limit below task_time_limit; or soft_time_limit and time_limit of that task.",
+    seen="pmclanahan/django-celery-email#73",
+)
+def soft_limit_does_not_come_first(setup: Setup) -> Iterator[str]:
+    for policy in worst(setup, kills_without_warning):
+        yield f"{policy.where}: soft limit {policy.soft_time_limit}, hard limit {policy.time_limit}"
+
+
+@trap(
+    "E002",
+    "Redis delivers the message again while the first worker is still busy with it: two run the same task at once.",
+    hint="Set a hard limit below visibility_timeout in broker_transport_options, or raise that.",
+    seen="celery/celery#5935",
+)
+def task_outlives_the_visibility_timeout(setup: Setup) -> Iterator[str]:
+    timeout = transport_options(setup).get("visibility_timeout", 3600)
+    if uses_redis(setup):
+        for policy in worst(setup, lambda it: bool(it.acks_late) and not 0 < (it.time_limit or 0) < timeout):
+            yield f"{policy.where}: hard limit {policy.time_limit}, visibility time-out {timeout}"
+
+
+@trap(
+    "E003",
+    "A task that kills its worker, by memory for example, is delivered again and kills the next one, without end.",
+    hint="Set task_retry_on_worker_lost and a max_retries in place of task_reject_on_worker_lost.",
+    seen="OasisLMF/OasisPlatform#967",
+)
+def worker_loss_is_repeated_for_ever(setup: Setup) -> Iterator[str]:
+    for policy in worst(setup, repeats_for_ever):
+        yield (
+            f"{policy.where}: reject_on_worker_lost {policy.reject_on_worker_lost}, "
+            f"retry_on_worker_lost {policy.retry_on_worker_lost}, max_retries {policy.max_retries}"
+        )
+
+
+@trap(
+    "E004",
+    "On Redis a task that exceeds its hard limit goes back to the queue, exceeds it again, and so on for ever.",
+    hint="Leave task_acks_on_timeout (before Celery 5.7: task_acks_on_failure_or_timeout) true; sweep for the rest.",
+    seen="celery/celery#9596",
+)
+def timeout_is_repeated_for_ever(setup: Setup) -> Iterator[str]:
+    for policy in worst(setup, lambda it: bool(it.acks_late) and it.acks_on_timeout is False):
+        yield f"{policy.where}: acks_on_timeout is false"
+
+
+# --- Broker and messages -------------------------------------------------------------------------------------
+
+
+@trap(
+    "E005",
+    "A web request that queues a task waits for ever on a Redis that is frozen or unreachable.",
+    hint="Set socket_timeout and socket_connect_timeout in broker_transport_options, to a second or two.",
+    seen="celery/celery#4296",
+)
+def broker_may_take_for_ever(setup: Setup) -> Iterator[str]:
+    if uses_redis(setup):
+        for name in ("socket_timeout", "socket_connect_timeout"):
+            if not transport_options(setup).get(name):
+                yield f"broker_transport_options has no {name}"
+
+
+@trap(
+    "E006",
+    "A message of pickle runs whatever its sender wants, with all rights of the worker.",
+    hint='Set accept_content, task_serializer and result_serializer to JSON ("auth" for signed messages).',
+)
+def pickle_is_welcome(setup: Setup) -> Iterator[str]:
+    for name in ("accept_content", "result_accept_content", "task_serializer", "result_serializer"):
+        value = setup.conf.get(name) or ()
+        if {"pickle", "application/x-python-serialize"} & set([value] if isinstance(value, str) else value):
+            yield f"{name} names pickle"
+
+
+@trap(
+    "E007",
+    "When its memory is full Redis throws messages away, and nobody is told.",
+    hint="Set maxmemory-policy noeviction on the server.",
+)
+def broker_forgets(setup: Setup) -> Iterator[str]:
+    if setup.eviction_policy != "noeviction":
+        yield f"The broker's maxmemory-policy is {setup.eviction_policy}"
+
+
+# --- Names ---------------------------------------------------------------------------------------------------
+
+
+@trap(
+    "E008",
+    "Beat goes on queueing it, and every worker throws it away as unregistered.",
+    hint="Correct the name, or remove or disable the schedule.",
+)
+def schedule_names_no_task(setup: Setup) -> Iterator[str]:
+    for entry in setup.entries:
+        if entry.task not in setup.tasks:
+            yield f"{entry.where} names the task {entry.task!r}, which does not exist"
+
+
+@trap(
+    "E009",
+    "The task that was meant goes to another queue, perhaps to one that its worker does not read.",
+    hint="Correct the name in task_routes, or remove the route.",
+)
+def route_names_no_task(setup: Setup) -> Iterator[str]:
+    for pattern, target in routes(setup):
+        match = MapRoute({pattern: target})
+        if not any(match(task) is not None for task in setup.tasks):
+            yield f"The route {pattern!r} is for no task that exists"
+
+
+@trap(
+    "E010",
+    "Publishing fails, or the messages wait in a queue that no worker reads.",
+    hint="Declare the queue in task_queues, or correct its name.",
+)
+def queue_is_not_declared(setup: Setup) -> Iterator[str]:
+    declared = {queue_name(queue) for queue in setup.conf.get("task_queues") or [setup.conf.get("task_default_queue")]}
+    for where, queue in named_queues(setup):
+        if queue not in declared:
+            yield f"{where} names the queue {queue!r}, which is not declared"
+
+
+@trap(
+    "W001",
+    "A mistyped queue is made on the spot: the message waits in it for ever, since no worker reads it.",
+    hint="Set task_create_missing_queues to False and declare the queues in task_queues.",
+)
+def mistyped_queues_are_made(setup: Setup) -> Iterator[str]:
+    if setup.conf.get("task_create_missing_queues"):
+        yield "task_create_missing_queues is on"
+
+
+@trap(
+    "W002",
+    "Celery ignores what it does not know: what was meant to be on is off.",
+    hint="Look the name up in Celery's configuration reference; give settings of your own another prefix.",
+)
+def setting_does_not_exist(setup: Setup) -> Iterator[str]:
+    # Two that Celery reads without listing them.
+    known = {name for name, _ in flatten(NAMESPACES)} | {"db_reuse_max", "visibility_timeout"}
+    for name in sorted(set(setup.names) - known):
+        yield f"CELERY_{name.upper()} is no setting of Celery's"
+
+
+# --- Processes -----------------------------------------------------------------------------------------------
+
+
+@trap(
+    "E011",
+    "Every task runs inside the web request that queues it: no retry later, no time limit, and the visitor waits.",
+    hint="Remove task_always_eager; a test can call apply() instead.",
+)
+def tasks_run_in_the_request(setup: Setup) -> Iterator[str]:
+    if setup.conf.get("task_always_eager") and not setup.debug:
+        yield "task_always_eager is on and DEBUG is off"
+
+
+@trap(
+    "E012",
+    "After the database was restarted each task fails that is given one of the old connections.",
+    hint="Set CONN_MAX_AGE and CONN_HEALTH_CHECKS, and call close_old_connections() on task_prerun.",
+)
+def dead_connections_are_reused(setup: Setup) -> Iterator[str]:
+    if setup.conf.get("db_reuse_max"):
+        for alias, database in setup.databases.items():
+            if not has_pool(database) and not database.get("CONN_HEALTH_CHECKS"):
+                yield f"CELERY_DB_REUSE_MAX is set and the database {alias!r} has no CONN_HEALTH_CHECKS"
+
+
+@trap(
+    "W003",
+    "Celery closes the pool around every task, so a worker opens more connections with it than without.",
+    hint="Give the pool to the web processes only; let workers keep one connection, by CELERY_DB_REUSE_MAX.",
+    seen="celery/celery#10554",
+)
+def worker_has_a_pool(setup: Setup) -> Iterator[str]:
+    if setup.in_worker:
+        yield from (
+            f"The database {alias!r} has a pool" for alias, database in setup.databases.items() if has_pool(database)
+        )
+
+
+@trap(
+    "W004",
+    "What only this server knows was not checked.",
+    hint="Check again when it answers.",
+)
+def server_did_not_answer(setup: Setup) -> Iterable[str]:
+    return setup.unanswered
+
+
+# --- What several traps ask of a set-up ----------------------------------------------------------------------
+
+
+def worst(setup: Setup, is_wrong: Callable[[Policy], bool]) -> list[Policy]:
+    """Return the settings for all tasks where these are wrong, else each task that is."""
+    common = common_policy(setup.conf)
+    return [common] if is_wrong(common) else list(filter(is_wrong, own_policies(setup.tasks)))
+
+
+def common_policy(conf: Mapping[str, Any]) -> Policy:
+    limits = {name: conf.get(f"task_{name}") for name in Policy._fields if name not in ("where", "max_retries")}
+    if limits["acks_on_timeout"] is None:
+        limits["acks_on_timeout"] = conf.get("task_acks_on_failure_or_timeout")
+    return Policy("Settings for all tasks", **limits)
+
+
+def own_policies(tasks: Mapping[str, Any]) -> list[Policy]:
+    """Return what each task says; Celery's own ones are not ours to set."""
+    ours = [task for name, task in tasks.items() if not name.startswith("celery.")]
+    return [Policy(task.name, *(getattr(task, name) for name in Policy._fields[1:])) for task in ours]
+
+
+def kills_without_warning(policy: Policy) -> bool:
+    soft, hard = policy.soft_time_limit, policy.time_limit
+    return bool(hard and not (soft and soft < hard))
+
+
+def repeats_for_ever(policy: Policy) -> bool:
+    # A retry comes first, and needs no late acknowledgement.
+    if policy.retry_on_worker_lost:
+        return policy.max_retries is None
+    return bool(policy.acks_late and policy.reject_on_worker_lost)
+
+
+def uses_redis(setup: Setup) -> bool:
+    return bool(re.match(r"(redis|rediss|sentinel)\b", str(setup.conf.get("broker_url"))))
+
+
+def transport_options(setup: Setup) -> Mapping[str, Any]:
+    return setup.conf.get("broker_transport_options") or {}
+
+
+def routes(setup: Setup) -> list[tuple[Any, Any]]:
+    """Return patterns and targets; a route that is a function cannot be looked into."""
+    given = setup.conf.get("task_routes") or ()
+    tables = [given] if isinstance(given, Mapping) else [table for table in given if isinstance(table, Mapping)]
+    return [pair for table in tables for pair in table.items()]
+
+
+def named_queues(setup: Setup) -> Iterator[tuple[str, Any]]:
+    yield "task_default_queue", setup.conf.get("task_default_queue")
+    for pattern, target in routes(setup):
+        queue = target.get("queue") if isinstance(target, Mapping) else target
+        if queue:
+            yield f"The route {pattern!r}", queue_name(queue)
+    yield from ((entry.where, entry.queue) for entry in setup.entries if entry.queue)
+
+
+def queue_name(queue: Any) -> Any:
+    return getattr(queue, "name", queue)
+
+
+def has_pool(database: Mapping[str, Any]) -> bool:
+    return bool((database.get("OPTIONS") or {}).get("pool"))
