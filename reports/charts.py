@@ -1,0 +1,131 @@
+"""Charts as SVG, drawn here, so that the same chart stands in the page and in the PDF.
+
+pygal styles its charts with a `<style>` element, which the Content-Security-Policy of the pages refuses. Ours carry
+their colours as attributes, for paper; in a page, where any rule of a stylesheet outranks an attribute, `shop.css`
+gives them the colours of the scheme, light or dark.
+"""
+
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from math import floor, log10
+from typing import NamedTuple, Protocol
+
+from django.template.loader import render_to_string
+from django.utils.safestring import SafeString
+
+Number = Decimal | float | int
+
+WIDTH, HEIGHT = 720, 260
+LEFT, RIGHT, TOP, BOTTOM = 64, 8, 14, 226
+TICKS = 4
+# As many labels as fit below the chart; on a narrow screen `shop.css` hides every second one.
+LABELS = 8
+
+
+class Mark(NamedTuple):
+    """One value as it is drawn: `top` is the upper edge of its bar, `y` the value itself."""
+
+    x: str
+    centre: str
+    width: str
+    top: str
+    height: str
+    y: str
+    says: str
+
+
+class Draw(Protocol):
+    """What `bars` and `line` have in common; `say` writes a value as a person reads it."""
+
+    def __call__(
+        self, title: str, labels: Sequence[str], values: Sequence[Number], say: Callable[[Number], str] = str
+    ) -> SafeString: ...
+
+
+class Text(NamedTuple):
+    """A label at the edge: where it stands, what it says, and whether it may be left out."""
+
+    at: str
+    says: str
+    is_minor: bool = False
+
+
+def bars(title: str, labels: Sequence[str], values: Sequence[Number], say: Callable[[Number], str] = str) -> SafeString:
+    """Draw a bar for each value; `say` writes a value as a person reads it."""
+    return draw("bars", title, labels, values, say)
+
+
+def line(title: str, labels: Sequence[str], values: Sequence[Number], say: Callable[[Number], str] = str) -> SafeString:
+    """Draw a line through the values; `say` writes a value as a person reads it."""
+    return draw("line", title, labels, values, say)
+
+
+def draw(
+    kind: str, title: str, labels: Sequence[str], values: Sequence[Number], say: Callable[[Number], str]
+) -> SafeString:
+    ticks = scale(min([0, *map(float, values)]), max([0, *map(float, values)]))
+    step = (WIDTH - LEFT - RIGHT) / max(len(values), 1)
+    marks = [
+        mark(LEFT + step * n, step, float(value), ticks, f"{label}: {say(value)}")
+        for n, (label, value) in enumerate(zip(labels, values, strict=True))
+    ]
+    context = {
+        "is_line": kind == "line",
+        "title": title,
+        "description": describe(labels, values, say),
+        "marks": marks,
+        "zero": place(0, ticks),
+        "levels": [Text(place(tick, ticks), short(tick)) for tick in ticks],
+        "labels": sparse(marks, labels),
+        "frame": {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "below": HEIGHT - 8},
+    }
+    return render_to_string("reports/chart.svg", context)
+
+
+def mark(left: float, step: float, value: float, ticks: Sequence[float], says: str) -> Mark:
+    y, zero = float(place(value, ticks)), float(place(0, ticks))
+    gap = min(step * 0.2, 12)
+    sizes = (left + gap / 2, left + step / 2, step - gap, min(y, zero), abs(zero - y), y)
+    x, centre, width, top, height, at = (f"{size:.1f}" for size in sizes)
+    return Mark(x, centre, width, top, height, at, says)
+
+
+def scale(low: float, high: float) -> list[float]:
+    """Return round numbers, about four, that reach from the lowest value to the highest."""
+    rough = (high - low) / TICKS or 1
+    power = 10 ** floor(log10(rough))
+    size = next(size * power for size in (1, 2, 5, 10) if size * power >= rough * 0.999)
+    first, last = floor(low / size), -floor(-high / size)
+    return [n * size for n in range(first, max(last, first + 1) + 1)]
+
+
+def place(value: float, ticks: Sequence[float]) -> str:
+    """Return how far down the chart the value stands."""
+    share = (value - ticks[0]) / (ticks[-1] - ticks[0])
+    return f"{BOTTOM - share * (BOTTOM - TOP):.1f}"
+
+
+def short(value: float) -> str:
+    """Write a round number in few letters: 2500 is 2.5k."""
+    for size, letter in ((1e9, "bn"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"
+
+
+def sparse(marks: Sequence[Mark], labels: Sequence[str]) -> list[Text]:
+    """Return the labels that fit, evenly spread, the last one among them since it is the newest."""
+    every = -(-len(labels) // LABELS) or 1
+    chosen = range(len(labels) - 1, -1, -every)
+    return [Text(marks[n].centre, labels[n], bool(place % 2)) for place, n in enumerate(chosen)]
+
+
+def describe(labels: Sequence[str], values: Sequence[Number], say: Callable[[Number], str]) -> str:
+    """Say in words what the chart shows, for who cannot see it."""
+    if not values:
+        return "There is nothing to show."
+    lowest, highest = min(range(len(values)), key=values.__getitem__), max(range(len(values)), key=values.__getitem__)
+    return (
+        f"{len(values)} values, {labels[0]} to {labels[-1]}. "
+        f"Highest: {say(values[highest])} ({labels[highest]}). Lowest: {say(values[lowest])} ({labels[lowest]})."
+    )
