@@ -8,7 +8,7 @@ from accounts.tasks import sync_user_to_crm
 from myproject.celery import Task
 from myproject.tasks import CLEAR_LIMITS, going_on_next_night
 
-from . import erasure, services
+from . import daily_sales, erasure, services
 from .models import Report
 
 LEASE_SECONDS = settings.REPORT_LEASE.total_seconds()
@@ -63,3 +63,9 @@ def check_unfinished_erasures() -> None:
     """Queue again what is still to be erased. Safe to repeat: so is each erasure."""
     for user_id in Erasure.objects.order_by("mail_due_at").values_list("user", flat=True)[:100]:
         erase_account.delay(user_id=user_id)
+
+
+@shared_task(soft_time_limit=240, time_limit=300, ignore_result=True)
+def update_daily_sales() -> None:
+    """Count again the days on which something was sold or refunded. Safe to repeat: a count replaces the one before."""
+    daily_sales.update()

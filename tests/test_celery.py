@@ -84,6 +84,7 @@ def test_app_finds_the_tasks_of_each_installed_app() -> None:
         "reports.tasks.clear_old_reports",
         "reports.tasks.erase_account",
         "reports.tasks.generate_report",
+        "reports.tasks.update_daily_sales",
     ]
 
 

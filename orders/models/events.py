@@ -41,6 +41,9 @@ class OrderEventQuerySet(models.QuerySet[Any]):
     def noise_before(self, moment: datetime) -> Self:
         return self.filter(kind__in=NOISE, created_at__lt=moment)
 
+    def refunds_since(self, moment: datetime) -> Self:
+        return self.filter(kind=Kind.REFUNDED, created_at__gte=moment)
+
     def record(self, order_ids: Iterable[int], kind: Kind, *, detail: str = "", task_id: str = "") -> None:
         """Write one event for each order; call it in the transaction of the change."""
         events = [OrderEvent(order_id=pk, kind=kind, detail=detail[:300], task_id=task_id) for pk in order_ids]
@@ -66,8 +69,11 @@ class OrderEvent(models.Model):
     objects = OrderEventQuerySet.as_manager()
 
     class Meta:
-        # Only of what will be deleted, so that the events of a smooth order do not pay for it.
-        indexes = [models.Index(fields=["created_at"], name="orderevent_noise", condition=Q(kind__in=NOISE))]
+        # Only of what will be deleted or is looked for, so that the events of a smooth order do not pay for it.
+        indexes = [
+            models.Index(fields=["created_at"], name="orderevent_noise", condition=Q(kind__in=NOISE)),
+            models.Index(fields=["created_at"], name="orderevent_refund", condition=Q(kind="refunded")),
+        ]
 
     def __str__(self) -> str:
         return self.title

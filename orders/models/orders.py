@@ -55,6 +55,8 @@ MAY_BECOME = {
     Status.REFUNDED: [Status.COMPLETED, Status.PROCESSING],
 }
 OPEN = [Status.PENDING, Status.PROCESSING]
+# What ended without a sale: few, beside the completed ones.
+UNSOLD = [Status.REJECTED, Status.PAYMENT_FAILED, Status.CANCELLED]
 # The units of such an order are not in the stock: `reserve` took them, and nothing gave them back.
 HOLDS_STOCK = [Status.PROCESSING, Status.COMPLETED]
 
@@ -68,6 +70,14 @@ class OrderQuerySet(MailQuerySet):
 
     def open(self) -> Self:
         return self.filter(status__in=OPEN)
+
+    def unsold_since(self, moment: datetime) -> Self:
+        """Orders placed since then that ended without a sale."""
+        return self.filter(status__in=UNSOLD, created_at__gte=moment)
+
+    def completed_since(self, moment: datetime) -> Self:
+        """Orders that were completed since then, whatever has become of them."""
+        return self.filter(completed_at__gte=moment)
 
     def left_behind(self) -> Self:
         """Open orders that nobody works on although their time has come."""
@@ -204,6 +214,7 @@ class Order(OwesMail):
             models.Index(fields=["customer", "-created_at", "-id"], name="order_of_customer"),
             models.Index(fields=["completed_at"], name="order_completed_at"),
             models.Index(fields=["flagged_at"], name="order_flagged", condition=Q(flagged_at__isnull=False)),
+            models.Index(fields=["created_at", "status"], name="order_unsold", condition=Q(status__in=UNSOLD)),
         ]
 
     def __str__(self) -> str:

@@ -1,0 +1,129 @@
+"""Daily sales: counted again from the orders, a whole day at a time, so that counting twice changes nothing."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models import Count, F, Model, Q, QuerySet, Sum
+from django.db.models.functions import Coalesce, TruncDate
+from django.utils import timezone
+
+from orders.models import Order, OrderEvent, OrderItem, Status
+
+from .models import DailyProductSales, DailySales, SalesCount
+
+log = logging.getLogger(__name__)
+
+# An order bears the time when its worker wrote it, and is seen only when that is committed, by another clock perhaps:
+# each run looks back this much further than the last one's start. No task that sells or refunds may take as long.
+OVERLAP = timedelta(minutes=15)
+# A rebuild counts so many days in one transaction.
+CHUNK = timedelta(days=31)
+SUMS = ["orders", "units", "revenue", "refunded_orders", "refunded_units", "refunds"]
+# One statement, so that nobody sees a day half counted; what has not changed is not written.
+COUNT = """
+WITH counted ({keys}, {sums}) AS MATERIALIZED ({select}),
+gone AS (DELETE FROM {table} WHERE day BETWEEN %s AND %s AND ({keys}) NOT IN (SELECT {keys} FROM counted))
+INSERT INTO {table} AS known ({keys}, {sums}) SELECT {keys}, {sums} FROM counted
+ON CONFLICT ({keys}) DO UPDATE SET ({sums}) = ({new}) WHERE ({old}) IS DISTINCT FROM ({new})
+"""
+
+
+def update() -> int:
+    """Count the days on which something was sold or refunded since the last run; return how many."""
+    now, as_of = timezone.now(), SalesCount.freshness()
+    if as_of is None:
+        return sum((last - first).days + 1 for first, last in rebuild())
+    days = changed_days(as_of - OVERLAP)
+    for day in days:
+        count(day, day)
+    SalesCount.mark_counted(now)
+    log.info("Daily sales: counted %s", ", ".join(map(str, days)) or "nothing")
+    return len(days)
+
+
+def rebuild(since: date | None = None) -> Iterator[tuple[date, date]]:
+    """Count all days, or those since the first one named, a chunk at a time; yield each chunk's first and last day."""
+    now, today = timezone.now(), timezone.localdate()
+    first = since or first_day()
+    while first <= today:
+        last = min(first + CHUNK - timedelta(days=1), today)
+        count(first, last)
+        yield first, last
+        first = last + timedelta(days=1)
+    if since is None or since <= first_day():
+        SalesCount.mark_counted(now)
+
+
+def first_day() -> date:
+    """Return the first day on which anything was sold, today when nothing ever was."""
+    sold = Order.objects.filter(completed_at__isnull=False).order_by("completed_at").values_list("completed_at")
+    days = [timezone.localdate(moment) for (moment,) in sold[:1]]
+    days += DailySales.objects.order_by("day").values_list("day", flat=True)[:1]
+    return min([*days, timezone.localdate()])
+
+
+def changed_days(since: datetime) -> list[date]:
+    """Return the days, in their order, whose sales changed since: by a new sale, or by a refund of an old one."""
+    refunded = OrderEvent.objects.refunds_since(since).filter(order__completed_at__isnull=False)
+    days = set(Order.objects.completed_since(since).values_list(TruncDate("completed_at"), flat=True).distinct())
+    days |= set(refunded.values_list(TruncDate("order__completed_at"), flat=True).distinct())
+    return sorted(days)
+
+
+@transaction.atomic
+def count(first: date, last: date) -> None:
+    """Count these days, first and last included."""
+    # A count that was begun before another one and ends after it would bring back old numbers. Each statement sees
+    # what is committed when it begins, so the counting begins only when nobody else counts.
+    SalesCount.lock()
+    items = sold_items(first, last)
+    put(DailySales, ["day"], items.values("day").annotate(**sums()), first, last)
+    put(DailyProductSales, ["day", "product_id"], items.values("day", "product").annotate(**sums()), first, last)
+
+
+def sold_items(first: date, last: date) -> QuerySet[Any]:
+    """Return the items of the orders that were completed on these days, also where they were refunded afterwards."""
+    sold = OrderItem.objects.filter(
+        order__status__in=[Status.COMPLETED, Status.REFUNDED],
+        order__completed_at__gte=midnight(first),
+        order__completed_at__lt=midnight(last + timedelta(days=1)),
+        order__currency=settings.CURRENCY,
+    )
+    return sold.annotate(day=TruncDate("order__completed_at"))
+
+
+def sums() -> dict[str, Any]:
+    refunded, amount = Q(order__status=Status.REFUNDED), F("price") * F("quantity")
+    return {
+        "orders": Count("order", distinct=True),
+        "units": Sum("quantity"),
+        "revenue": Sum(amount),
+        "refunded_orders": Count("order", distinct=True, filter=refunded),
+        "refunded_units": Coalesce(Sum("quantity", filter=refunded), 0),
+        "refunds": Coalesce(Sum(amount, filter=refunded), Decimal()),
+    }
+
+
+def put(model: type[Model], keys: Sequence[str], rows: QuerySet[Any, Any], first: date, last: date) -> None:
+    """Replace these days' rows by the counted ones."""
+    select, params = rows.order_by().query.sql_with_params()
+    statement = COUNT.format(
+        select=select,
+        table=model._meta.db_table,
+        keys=", ".join(keys),
+        sums=", ".join(SUMS),
+        new=", ".join(f"EXCLUDED.{name}" for name in SUMS),
+        old=", ".join(f"known.{name}" for name in SUMS),
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [*params, first, last])
+
+
+def midnight(day: date) -> datetime:
+    """Return when the day begins in the shop's time zone."""
+    return timezone.make_aware(datetime.combine(day, time.min))
