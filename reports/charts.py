@@ -8,7 +8,7 @@ gives them the colours of the scheme, light or dark.
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from math import floor, log10
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from django.template.loader import render_to_string
 from django.utils.safestring import SafeString
@@ -38,7 +38,7 @@ class Draw(Protocol):
     """What `bars` and `line` have in common; `say` writes a value as a person reads it."""
 
     def __call__(
-        self, title: str, labels: Sequence[str], values: Sequence[Number], say: Callable[[Number], str] = str
+        self, title: str, labels: Sequence[str], values: Sequence[Number], say: Callable[[Any], str] = str
     ) -> SafeString: ...
 
 
@@ -50,18 +50,18 @@ class Text(NamedTuple):
     is_minor: bool = False
 
 
-def bars(title: str, labels: Sequence[str], values: Sequence[Number], say: Callable[[Number], str] = str) -> SafeString:
+def bars(title: str, labels: Sequence[str], values: Sequence[Number], say: Callable[[Any], str] = str) -> SafeString:
     """Draw a bar for each value; `say` writes a value as a person reads it."""
     return draw("bars", title, labels, values, say)
 
 
-def line(title: str, labels: Sequence[str], values: Sequence[Number], say: Callable[[Number], str] = str) -> SafeString:
+def line(title: str, labels: Sequence[str], values: Sequence[Number], say: Callable[[Any], str] = str) -> SafeString:
     """Draw a line through the values; `say` writes a value as a person reads it."""
     return draw("line", title, labels, values, say)
 
 
 def draw(
-    kind: str, title: str, labels: Sequence[str], values: Sequence[Number], say: Callable[[Number], str]
+    kind: str, title: str, labels: Sequence[str], values: Sequence[Number], say: Callable[[Any], str]
 ) -> SafeString:
     ticks = scale(min([0, *map(float, values)]), max([0, *map(float, values)]))
     step = (WIDTH - LEFT - RIGHT) / max(len(values), 1)
@@ -120,7 +120,7 @@ def sparse(marks: Sequence[Mark], labels: Sequence[str]) -> list[Text]:
     return [Text(marks[n].centre, labels[n], bool(place % 2)) for place, n in enumerate(chosen)]
 
 
-def describe(labels: Sequence[str], values: Sequence[Number], say: Callable[[Number], str]) -> str:
+def describe(labels: Sequence[str], values: Sequence[Number], say: Callable[[Any], str]) -> str:
     """Say in words what the chart shows, for who cannot see it."""
     if not values:
         return "There is nothing to show."

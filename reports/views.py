@@ -7,7 +7,6 @@ from django.contrib import messages
 from django.contrib.auth import logout
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
-from django.db.models import Sum
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
@@ -18,25 +17,12 @@ from django.views.decorators.http import require_http_methods, require_safe
 from accounts.forms import DeleteAccountForm
 from accounts.models import User
 from myproject.web import staff_only
-from orders.models import Order
-from orders.models import Status as OrderStatus
 
 from . import erasure, services, tasks
 from .forms import ReportForm
 from .models import Report
 
 PER_PAGE = 12
-
-
-@require_safe
-def dashboard(request: HttpRequest) -> HttpResponse:
-    orders = Order.objects.of(request.user)
-    context = {
-        "orders": orders.order_by("-created_at", "-pk")[:5],
-        "spent": orders.filter(status=OrderStatus.COMPLETED).aggregate(sum=Sum("total"))["sum"] or 0,
-        "reports": Report.objects.of(request.user).order_by("-created_at")[:5],
-    }
-    return render(request, "dashboard.html", context)
 
 
 @staff_only

@@ -10,7 +10,7 @@ from typing import Any, Self, cast
 from django.conf import settings
 from django.core.exceptions import EmptyResultSet
 from django.db import connection, models, transaction
-from django.db.models import Q
+from django.db.models import Count, Q
 from django.db.models.sql import UpdateQuery
 from django.urls import reverse
 from django.utils import timezone
@@ -78,6 +78,10 @@ class OrderQuerySet(MailQuerySet):
     def completed_since(self, moment: datetime) -> Self:
         """Orders that were completed since then, whatever has become of them."""
         return self.filter(completed_at__gte=moment)
+
+    def by_status(self) -> dict[str, int]:
+        """Return how many there are of each status. Makes a query."""
+        return dict(self.order_by("status").values_list("status").annotate(Count("pk")))
 
     def left_behind(self) -> Self:
         """Open orders that nobody works on although their time has come."""

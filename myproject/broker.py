@@ -1,0 +1,79 @@
+"""What waits at the broker, and who works: asked quickly, or not at all."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from django.conf import settings
+from kombu import Connection
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
+
+from .celery import app
+
+# Whoever looks at a page does not wait for a broker that is away.
+QUICKLY = {"max_retries": 0, "socket_timeout": 1, "socket_connect_timeout": 1}
+# A worker that is alive answers within milliseconds; the asking always takes this long, as nobody knows how many are.
+PING_SECONDS = 0.7
+
+
+class Away(Exception):
+    """The broker does not answer."""
+
+
+class Waiting(NamedTuple):
+    """What waits in a queue; `age` of its oldest message is None when there is none, or it does not say."""
+
+    queue: str
+    messages: int
+    age: timedelta | None
+
+
+@contextmanager
+def connected() -> Iterator[Connection]:
+    """Connect to the broker; raises `Away` when it does not answer, now or later in the block."""
+    connection = app.connection_for_read(transport_options=QUICKLY)
+    try:
+        yield connection
+    except (KombuError, RedisError, OSError) as error:
+        raise Away(str(error)) from error
+    finally:
+        connection.release()
+
+
+def waiting(connection: Connection) -> list[Waiting]:
+    """Return what waits in each queue, in one round trip."""
+    channel: Any = connection.default_channel
+    names = [queue.name for queue in settings.CELERY_TASK_QUEUES]
+    # The broker keeps a list for each priority that a message may have.
+    keys = [channel._q_for_pri(name, step) for name in names for step in channel.priority_steps]
+    with channel.client.pipeline(transaction=False) as pipe:
+        for key in keys:
+            pipe.llen(key).lindex(key, -1)
+        answers = pipe.execute()
+    per_queue = 2 * len(channel.priority_steps)
+    parts = [answers[start : start + per_queue] for start in range(0, len(answers), per_queue)]
+    return [Waiting(name, sum(part[::2]), oldest(part[1::2])) for name, part in zip(names, parts, strict=True)]
+
+
+def oldest(messages: list[bytes | None]) -> timedelta | None:
+    """Return the age of the oldest of these messages."""
+    sent = [moment for message in messages if message and (moment := sent_at(message))]
+    return timedelta(seconds=max(0, round(time.time() - min(sent)))) if sent else None
+
+
+def sent_at(message: bytes) -> float | None:
+    """Return when the message was sent, in seconds since 1970; None when it does not say."""
+    try:
+        return float(json.loads(message)["headers"]["sent_at"])
+    except (ValueError, TypeError, LookupError):
+        return None
+
+
+def workers(connection: Connection) -> list[str]:
+    """Return the names of the workers that answer."""
+    answers: list[dict[str, Any]] = app.control.ping(timeout=PING_SECONDS, connection=connection) or []
+    return sorted(name for answer in answers for name in answer)

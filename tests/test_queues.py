@@ -1,0 +1,151 @@
+"""What waits at the broker and who works, as the dashboard's panel shows it."""
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from accounts.models import User
+from myproject import broker as panel
+from myproject.celery import app
+from myproject.tasks import add
+from tests.broker import QUEUES, Broker
+from tests.shop import Shop, wait_for
+
+pytest_plugins = ["tests.broker"]
+pytestmark = pytest.mark.django_db
+
+NOWHERE = "redis://127.0.0.1:1/0"
+HTMX = {"HX-Request": "true"}
+
+
+@pytest.fixture
+def office(login: Callable[[User], Client], staff: User) -> Client:
+    return login(staff)
+
+
+@pytest.fixture
+def frozen() -> Iterator[str]:
+    """The address of a broker that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"redis://127.0.0.1:{server.getsockname()[1]}/0"
+
+
+@pytest.fixture
+def redis(broker: Broker) -> Iterator[Any]:
+    with app.connection_for_write(broker.url) as connection:
+        yield connection.default_channel.client
+
+
+def waiting() -> dict[str, panel.Waiting]:
+    with panel.connected() as connection:
+        return {queue.queue: queue for queue in panel.waiting(connection)}
+
+
+def test_message_says_when_it_was_sent(broker: Broker, redis: Any) -> None:
+    before = time.time()
+
+    add.delay(1, 2)
+
+    message = redis.lindex("default", 0)
+    assert message is not None
+    assert before <= (panel.sent_at(message) or 0) <= time.time()
+
+
+def test_each_queue_has_its_messages(broker: Broker) -> None:
+    for queue in ("mail", "mail", "reports"):
+        add.apply_async((1, 2), queue=queue)
+
+    found = waiting()
+
+    assert list(found) == QUEUES
+    assert {name: queue.messages for name, queue in found.items() if queue.messages} == {"mail": 2, "reports": 1}
+    assert found["default"].age is None
+
+
+def test_age_is_that_of_the_oldest_message(broker: Broker) -> None:
+    for ago in (500, 90, 7):
+        add.apply_async((1, 2))
+        move_back(broker, ago)
+
+    age = waiting()["default"].age
+
+    assert age is not None
+    assert timedelta(seconds=499) < age < timedelta(seconds=520)
+
+
+def test_messages_of_all_priorities_count(broker: Broker) -> None:
+    for priority in (0, 3, 9):
+        add.apply_async((1, 2), priority=priority)
+
+    assert waiting()["default"].messages == 3
+
+
+@pytest.mark.parametrize("message", [b"", b"{", b"[]", b"1", b'{"headers": null}', b'{"headers": {"sent_at": "x"}}'])
+def test_message_that_does_not_say_its_age_still_counts(message: bytes, broker: Broker, redis: Any) -> None:
+    redis.lpush("mail", message)
+
+    assert waiting()["mail"] == panel.Waiting("mail", 1, None)
+
+
+def test_panel_shows_that_no_worker_answers(broker: Broker, office: Client) -> None:
+    add.delay(1, 2)
+
+    answer = office.get("/dashboard/queues/", headers=HTMX).content.decode()
+
+    assert "No worker answers" in answer
+    assert "<html" not in answer
+
+
+def test_panel_is_a_page_of_its_own_without_javascript(broker: Broker, office: Client) -> None:
+    answer = office.get("/dashboard/queues/").content.decode()
+
+    assert "<html" in answer
+    assert all(f'<th scope="row">{queue}</th>' in answer for queue in QUEUES)
+
+
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_panel_says_soon_that_the_broker_is_away(is_frozen: bool, broker: Broker, office: Client, frozen: str) -> None:
+    broker.use(frozen if is_frozen else NOWHERE)
+    start = time.monotonic()
+
+    answer = office.get("/dashboard/queues/", headers=HTMX)
+
+    assert answer.status_code == 200
+    assert "The broker does not answer" in answer.content.decode()
+    assert time.monotonic() - start < 5
+
+
+def test_dashboard_does_not_ask_the_broker(broker: Broker, office: Client) -> None:
+    broker.use(NOWHERE)
+
+    answer = office.get("/dashboard/")
+
+    assert answer.status_code == 200
+    assert 'hx-get="/dashboard/queues/" hx-trigger="load"' in answer.content.decode()
+
+
+def test_panel_is_for_staff(customer: User, login: Callable[[User], Client]) -> None:
+    assert login(customer).get("/dashboard/queues/").status_code == 403
+    assert Client().get("/dashboard/queues/").status_code == 302
+
+
+def test_panel_names_the_worker_that_is_alive(shop: Shop, office: Client) -> None:
+    def shown() -> bool:
+        return "1 worker alive" in office.get("/dashboard/queues/", headers=HTMX).content.decode()
+
+    wait_for(shown, "the worker to answer")
+
+
+def move_back(broker: Broker, seconds: float) -> None:
+    """Pretend that the newest message of the default queue was sent so long ago."""
+    with app.connection_for_write(broker.url) as connection:
+        redis = connection.default_channel.client
+        message = json.loads(redis.lindex("default", 0))
+        message["headers"]["sent_at"] -= seconds
+        redis.lset("default", 0, json.dumps(message))
