@@ -19,6 +19,7 @@ def main() -> None:
 def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks", description="The shop beside the tutorial's way, as ratios.")
     parser.add_argument("--orders", type=int, default=5000, help="orders in the backlog")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="orders behind the dashboard, of three lines each")
     parser.add_argument("--only", default="", help="one scenario, such as gateway_slow")
     return parser.parse_args()
 
@@ -26,7 +27,7 @@ def read_options() -> argparse.Namespace:
 def run(options: argparse.Namespace) -> None:
     from django.core.management import call_command
 
-    from . import backlog, report, scenarios
+    from . import backlog, dashboard, report, scenarios
 
     call_command("migrate", verbosity=0)
     backlog.stock_up()
@@ -36,6 +37,9 @@ def run(options: argparse.Namespace) -> None:
             report.show(scenario(options.orders))
     if options.only in ("", scenarios.one_click.__name__):
         report.show(scenarios.one_click())
+    # Last: it replaces the orders of the others.
+    if options.only in ("", dashboard.dashboard.__name__):
+        report.show(dashboard.dashboard(options.rows))
 
 
 if __name__ == "__main__":
