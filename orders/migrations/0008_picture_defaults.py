@@ -4,7 +4,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('orders', '0008_dashboard_indexes'),
+        ('orders', '0007_noise_of_events'),
     ]
 
     operations = [

@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('orders', '0008_dashboard_indexes'),
+        ('orders', '0009_dashboard_indexes'),
         ('reports', '0003_expired_reports'),
     ]
 

@@ -7,7 +7,7 @@ class Migration(migrations.Migration):
     atomic = False
 
     dependencies = [
-        ('orders', '0007_noise_of_events'),
+        ('orders', '0008_picture_defaults'),
     ]
 
     operations = [
