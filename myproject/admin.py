@@ -30,6 +30,8 @@ admin.site.site_header = admin.site.site_title = "Lantern & Loom"
 PAGES = {
     "order_id": "admin:orders_order_change",
     "report_id": "admin:reports_report_change",
+    "schedule_id": "admin:reports_reportschedule_change",
+    "pack_id": "admin:reports_pack_change",
     "import_id": "admin:orders_productimport_change",
     "user_id": "admin:accounts_user_change",
     "mail_id": "admin:accounts_accountmail_change",

@@ -117,6 +117,8 @@ SCHEDULES = {
     "Check unsynced contacts": Schedule("accounts.tasks.check_unsynced_contacts", timedelta(minutes=1), 50),
     "Clear old mail": Schedule("accounts.tasks.clear_old_mail", crontab(hour="3", minute="40"), 3600),
     "Catch up with CRM": Schedule("accounts.tasks.catch_up_with_crm", crontab(hour="4", minute="0"), 3600),
+    "Check due report schedules": Schedule("reports.tasks.check_due_schedules", timedelta(minutes=1), 50),
+    "Check unfinished packs": Schedule("reports.tasks.check_unfinished_packs", timedelta(minutes=1), 50),
     "Update daily sales": Schedule("reports.tasks.update_daily_sales", timedelta(minutes=1), 50),
     "Check unfinished reports": Schedule("reports.tasks.check_unfinished_reports", timedelta(minutes=1), 50),
     "Check unfinished erasures": Schedule("reports.tasks.check_unfinished_erasures", timedelta(minutes=1), 50),

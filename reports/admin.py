@@ -8,7 +8,7 @@ from accounts.models import User
 from myproject.admin import ReadOnlyAdmin
 
 from . import erasure, tasks
-from .models import Report
+from .models import Pack, Report, ReportSchedule
 
 
 @admin.register(Report)
@@ -19,6 +19,25 @@ class ReportAdmin(ReadOnlyAdmin):
     search_fields = ["id", "requested_by__email"]
     ordering = ["-created_at"]
     # The file is its owner's: it is served by the report's own page.
+    exclude = ["file"]
+
+
+@admin.register(ReportSchedule)
+class ReportScheduleAdmin(ReadOnlyAdmin):
+    list_display = ["name", "kind", "period", "periodic_task", "last_due_at", "made_by"]
+    list_select_related = ["periodic_task", "made_by"]
+    search_fields = ["id", "name"]
+    ordering = ["name"]
+
+
+@admin.register(Pack)
+class PackAdmin(ReadOnlyAdmin):
+    list_display = ["title", "requested_by", "status", "missing_count", "size", "created_at", "finished_at", "error"]
+    list_filter = ["status", "created_at"]
+    list_select_related = ["requested_by"]
+    search_fields = ["id", "requested_by__email"]
+    ordering = ["-created_at"]
+    # As with a report: it is its owner's.
     exclude = ["file"]
 
 

@@ -17,7 +17,8 @@ from myproject import mail
 from orders.models import Digest, Order, OrderEvent
 from orders.models import Status as OrderStatus
 
-from .models import OPEN, Report
+from . import packs
+from .models import OPEN, Report, ReportSchedule
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,9 @@ def erase(erasure: Erasure) -> bool:
         accounts.forget(erasure)
         forget_orders(erasure)
         Digest.objects.filter(person=erasure.user).delete()
+        leave_schedules(erasure.user)
         remove_reports(erasure.user)
+        packs.remove_packs(erasure.user)
         erasure.mark_cleared()
     mail.deliver(erasure, emails.farewell)
     return accounts.finish(erasure)
@@ -87,7 +90,8 @@ def forget_orders(erasure: Erasure) -> None:
 
 def remove_reports(person: User) -> None:
     """Remove the person's reports with all their files, also those that a killed worker has left unfinished."""
-    reports = Report.objects.of(person)
+    # What a schedule has made for others, too, is theirs; nobody's name is in it.
+    reports = Report.objects.of(person).filter(readers=None)
     for report in reports.filter(status__in=OPEN):
         # Nobody can publish it from here on.
         report.mark_failed("The account was deleted.")
@@ -98,6 +102,12 @@ def remove_reports(person: User) -> None:
             default_storage.delete(f"reports/{name}")
     reports.filter(pk__in=ids).delete()
     log.info("Account %s: %s reports removed", person.pk, len(ids))
+
+
+def leave_schedules(person: User) -> None:
+    """Take the person off all schedules, and out of what these have made."""
+    ReportSchedule.recipients.through.objects.filter(user=person).delete()
+    Report.readers.through.objects.filter(user=person).delete()
 
 
 def _files() -> list[str]:

@@ -1,17 +1,32 @@
+from datetime import date, timedelta
 from typing import Any
+from zoneinfo import available_timezones
 
 from django import forms
+from django.conf import settings
 from django.utils import timezone
+from django_celery_beat.models import CrontabSchedule
 
-from .models import Report
+from accounts.models import User
+
+from .models import SCHEDULED, Report, ReportSchedule
+
+# Months that a pack can be asked for: two years.
+MONTHS = 24
+EVERY = {"day": "Every day", "week": "Every week", "month": "Every month"}
+# As crontab counts them.
+WEEKDAYS = {"1": "Monday", "2": "Tuesday", "3": "Wednesday", "4": "Thursday", "5": "Friday", "6": "Saturday"}
+WEEKDAYS |= {"0": "Sunday"}
+# Some zones have names without a place, which people do not know themselves by.
+ZONES = [*sorted(name for name in available_timezones() if "/" in name and not name.startswith("Etc/")), "UTC"]
 
 
 class ReportForm(forms.ModelForm):
     class Meta:
         model = Report
-        fields = ["start", "end"]
+        fields = ["start", "end", "wants_mail"]
         labels = {"start": "First day", "end": "Last day"}
-        widgets = {name: forms.DateInput(format="%Y-%m-%d", attrs={"type": "date"}) for name in fields}
+        widgets = {name: forms.DateInput(format="%Y-%m-%d", attrs={"type": "date"}) for name in ("start", "end")}
         help_texts = {"end": "This day is included."}
 
     def clean(self) -> dict[str, Any]:
@@ -22,3 +37,111 @@ class ReportForm(forms.ModelForm):
         elif end and end > timezone.localdate():
             self.add_error("end", "The last day is still to come.")
         return cleaned
+
+
+class ScheduleForm(forms.ModelForm):
+    """A schedule with its times; `crontab` says these as beat's row has them."""
+
+    recipients = forms.ModelMultipleChoiceField(
+        queryset=User.objects.none(),
+        widget=forms.CheckboxSelectMultiple,
+        error_messages={
+            "required": "Choose at least one person.",
+            "invalid_choice": "One of these people is not on the staff of the shop any more. Choose again.",
+            "invalid_pk_value": "One of these people is not known. Choose again.",
+        },
+    )
+    every = forms.ChoiceField(label="How often", choices=list(EVERY.items()), initial="week")
+    weekday = forms.ChoiceField(
+        required=False, choices=list(WEEKDAYS.items()), initial="1", help_text="When it runs every week."
+    )
+    day = forms.IntegerField(
+        label="Day of the month", required=False, initial=1, help_text="When it runs every month: 1 to 28."
+    )
+    at = forms.TimeField(
+        label="Time",
+        initial="08:00",
+        widget=forms.TimeInput(format="%H:%M", attrs={"type": "time"}),
+        error_messages={"invalid": "Enter a time, such as 08:00."},
+    )
+    time_zone = forms.ChoiceField(
+        choices=[(name, name.replace("_", " ")) for name in ZONES],
+        error_messages={"invalid_choice": "There is no time zone %(value)s."},
+    )
+
+    class Meta:
+        model = ReportSchedule
+        fields = ["name", "kind", "period"]
+        widgets = {"name": forms.TextInput(attrs={"placeholder": "Sales for the Monday meeting"})}
+        help_texts = {"period": "Whole days of the shop, seen from the day on which it runs."}
+
+    field_order = ["name", "kind", "period", "every", "weekday", "day", "at", "time_zone", "recipients"]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        known: Any = self.fields
+        known["kind"].choices = [(kind.value, kind.label) for kind in SCHEDULED]
+        known["recipients"].queryset = User.objects.filter(is_staff=True, is_active=True).order_by("name", "email")
+        self.initial.setdefault("time_zone", settings.TIME_ZONE)
+        if not self.instance._state.adding:
+            self.initial["recipients"] = self.instance.recipients.all()
+            self.initial.update(times(self.instance.periodic_task.crontab))
+
+    def clean_day(self) -> int | None:
+        day: int | None = self.cleaned_data["day"]
+        if day is not None and not 1 <= day <= 28:
+            raise forms.ValidationError("Choose a day from 1 to 28: not every month has a 29th, 30th or 31st.")
+        return day
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or {}
+        needed = {"week": "weekday", "month": "day"}.get(cleaned.get("every", ""))
+        if needed and needed not in self.errors and not cleaned.get(needed):
+            self.add_error(needed, f"Say on which day it runs every {cleaned['every']}.")
+        return cleaned
+
+    def crontab(self) -> dict[str, str]:
+        chosen = self.cleaned_data
+        return {
+            "minute": str(chosen["at"].minute),
+            "hour": str(chosen["at"].hour),
+            "day_of_week": chosen["weekday"] if chosen["every"] == "week" else "*",
+            "day_of_month": str(chosen["day"]) if chosen["every"] == "month" else "*",
+            "month_of_year": "*",
+            "timezone": chosen["time_zone"],
+        }
+
+
+def times(crontab: CrontabSchedule | None) -> dict[str, Any]:
+    """Return the fields of the form that say the crontab; what the admin made of it may say more than they can."""
+    if crontab is None:
+        return {}
+    weekly, monthly = crontab.day_of_week != "*", crontab.day_of_month != "*"
+    is_time = crontab.hour.isdecimal() and crontab.minute.isdecimal()
+    return {
+        "every": "month" if monthly else "week" if weekly else "day",
+        "weekday": crontab.day_of_week if weekly else "1",
+        "day": crontab.day_of_month if monthly else "1",
+        "at": f"{int(crontab.hour):02}:{int(crontab.minute):02}" if is_time else "",
+        "time_zone": str(crontab.timezone),
+    }
+
+
+def months_over() -> list[date]:
+    """Return the first days of the months that are over, the last one first."""
+    first, found = timezone.localdate().replace(day=1), []
+    for _ in range(MONTHS):
+        first = (first - timedelta(days=1)).replace(day=1)
+        found.append(first)
+    return found
+
+
+class PackForm(forms.Form):
+    month = forms.TypedChoiceField(
+        coerce=date.fromisoformat, error_messages={"invalid_choice": "Choose one of the months that are over."}
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        known: Any = self.fields
+        known["month"].choices = [(str(month), f"{month:%B %Y}") for month in months_over()]

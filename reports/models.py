@@ -1,15 +1,16 @@
 import logging
 import uuid
-from datetime import datetime
+from datetime import datetime, tzinfo
 from decimal import Decimal
 from pathlib import PurePath
-from typing import Self
+from typing import Any, Self
 
 from django.conf import settings
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import Exists, F, OuterRef, Q
 from django.urls import reverse
 from django.utils import timezone
+from django_celery_beat.models import PeriodicTask
 
 from orders.models import Product
 
@@ -31,12 +32,19 @@ class Kind(models.TextChoices):
 
 # These are about days, and for staff; the others are for the person they are about.
 WITH_DATES = [Kind.SALES]
+# What a schedule may make.
+SCHEDULED = [Kind.SALES]
 OPEN = [Status.QUEUED, Status.RUNNING]
 
 
 class ReportQuerySet(models.QuerySet["Report"]):
     def of(self, person: object) -> Self:
         return self.filter(requested_by=person)
+
+    def readable_by(self, person: Any) -> Self:
+        """Reports that the person asked for, or that a schedule makes for them among others."""
+        read = Report.readers.through.objects.filter(report=OuterRef("pk"), user=person.pk)
+        return self.filter(Q(requested_by=person.pk) | Exists(read))
 
     def personal(self) -> Self:
         return self.filter(kind=Kind.PERSONAL_DATA)
@@ -66,6 +74,12 @@ class Report(models.Model):
     row_count = models.PositiveBigIntegerField(null=True, blank=True)
     size = models.PositiveBigIntegerField(null=True, blank=True, help_text="Bytes.")
     error = models.CharField(max_length=300, blank=True)
+    # Also a default of the database: while a new version is rolled out, the old one still writes reports.
+    wants_mail = models.BooleanField("e-mail me when it is ready", default=False, db_default=False)
+    readers = models.ManyToManyField(settings.AUTH_USER_MODEL, blank=True, related_name="shared_reports")
+    schedule = models.ForeignKey("ReportSchedule", on_delete=models.SET_NULL, null=True, blank=True)
+    slot = models.DateField(null=True, blank=True, help_text="The schedule's day; none when it was run by hand.")
+    pack = models.ForeignKey("Pack", on_delete=models.SET_NULL, null=True, blank=True, related_name="members")
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     finished_at = models.DateTimeField(null=True, blank=True)
 
@@ -86,6 +100,16 @@ class Report(models.Model):
                 name="report_one_open_of_personal_data",
             ),
             models.CheckConstraint(condition=Q(end__gte=F("start")), name="report_end_not_before_start"),
+            models.UniqueConstraint(fields=["schedule", "slot"], name="report_once_per_slot"),
+            models.UniqueConstraint(
+                fields=["schedule"], condition=Q(slot=None, status__in=OPEN), name="report_one_open_run_by_hand"
+            ),
+            models.UniqueConstraint(
+                fields=["pack", "kind", "start", "end"],
+                condition=Q(pack__isnull=False),
+                nulls_distinct=False,
+                name="report_once_in_pack",
+            ),
             models.CheckConstraint(condition=~Q(status=Status.READY) | ~Q(file=""), name="report_ready_has_file"),
             models.CheckConstraint(
                 condition=Q(status__in=OPEN, due_at__isnull=False) | (~Q(status__in=OPEN) & Q(due_at=None)),
@@ -236,3 +260,179 @@ class SalesCount(models.Model):
         """Say how fresh the daily sales are; False when a newer run has said so."""
         cls.objects.get_or_create(pk=1)
         return bool(cls.objects.filter(Q(as_of=None) | Q(as_of__lt=as_of)).update(as_of=as_of))
+
+
+class Period(models.TextChoices):
+    """The days of a scheduled report: always whole ones, seen from the day on which it runs."""
+
+    YESTERDAY = "yesterday", "Yesterday"
+    SEVEN_DAYS = "seven_days", "The seven days before"
+    LAST_WEEK = "last_week", "Last week, Monday to Sunday"
+    LAST_MONTH = "last_month", "Last month"
+
+
+class ReportSchedule(models.Model):
+    """A report that is made again and again, for several readers.
+
+    When it runs, and whether it is paused, stands in beat's own row and nowhere else: the page and the admin edit the
+    same thing.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(max_length=100)
+    kind = models.CharField(max_length=13, choices=Kind.choices, default=Kind.SALES)
+    period = models.CharField(max_length=10, choices=Period.choices, default=Period.LAST_WEEK)
+    recipients = models.ManyToManyField(settings.AUTH_USER_MODEL, related_name="report_schedules")
+    made_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    periodic_task = models.OneToOneField(PeriodicTask, on_delete=models.PROTECT, related_name="report_schedule")
+    last_due_at = models.DateTimeField(null=True, blank=True, help_text="The last time of its that was seen to.")
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(kind__in=Kind.values), name="reportschedule_kind_known"),
+            models.CheckConstraint(condition=Q(period__in=Period.values), name="reportschedule_period_known"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def get_absolute_url(self) -> str:
+        return reverse("reports:schedule", args=[self.pk])
+
+    @property
+    def is_paused(self) -> bool:
+        return not self.periodic_task.enabled
+
+    @property
+    def zone(self) -> tzinfo:
+        crontab = self.periodic_task.crontab
+        return crontab.timezone if crontab else timezone.get_default_timezone()
+
+    def mark_seen_to(self, due_at: datetime) -> bool:
+        """Take the report that is due at that time; False when somebody did before."""
+        behind = Q(last_due_at=None) | Q(last_due_at__lt=due_at)
+        return bool(ReportSchedule.objects.filter(behind, pk=self.pk).update(last_due_at=due_at))
+
+
+class PackStatus(models.TextChoices):
+    COLLECTING = "collecting", "Collecting"
+    BUNDLING = "bundling", "Bundling"
+    READY = "ready", "Ready"
+    FAILED = "failed", "Failed"
+    EXPIRED = "expired", "File removed"
+
+
+OPEN_PACK = [PackStatus.COLLECTING, PackStatus.BUNDLING]
+
+
+class PackQuerySet(models.QuerySet["Pack"]):
+    def of(self, person: object) -> Self:
+        return self.filter(requested_by=person)
+
+    def complete(self) -> Self:
+        """Open packs of which no report is being made any more, however each has ended."""
+        still_made = Report.objects.filter(pack=OuterRef("pk"), status__in=OPEN)
+        return self.filter(~Exists(still_made), status__in=OPEN_PACK)
+
+    def left_behind(self) -> Self:
+        """Packs that could be bundled, and that nobody is bundling."""
+        return self.complete().filter(due_at__lte=timezone.now())
+
+    def to_expire(self) -> Self:
+        """Finished packs whose file has been kept long enough."""
+        return self.filter(status=PackStatus.READY, finished_at__lt=timezone.now() - settings.REPORT_KEPT)
+
+
+class Pack(models.Model):
+    """The reports of a month, made side by side and bundled as one ZIP."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="packs")
+    month = models.DateField(help_text="Its first day.")
+    status = models.CharField(max_length=10, choices=PackStatus.choices, default=PackStatus.COLLECTING)
+    claimed_by = models.CharField(max_length=40, blank=True, help_text="The task that bundles it, if any.")
+    due_at = models.DateTimeField(
+        null=True, blank=True, default=timezone.now, help_text="From when on the sweep may have it bundled."
+    )
+    attempts = models.PositiveSmallIntegerField(default=0)
+    file = models.FileField(upload_to="packs", blank=True)
+    size = models.PositiveBigIntegerField(null=True, blank=True, help_text="Bytes.")
+    missing_count = models.PositiveSmallIntegerField(default=0, help_text="Reports that could not be made.")
+    error = models.CharField(max_length=300, blank=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    objects = PackQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(status__in=PackStatus.values), name="pack_status_known"),
+            models.CheckConstraint(condition=Q(month__day=1), name="pack_month_is_its_first_day"),
+            models.CheckConstraint(condition=~Q(status=PackStatus.READY) | ~Q(file=""), name="pack_ready_has_file"),
+            models.CheckConstraint(
+                condition=Q(status__in=OPEN_PACK, due_at__isnull=False) | (~Q(status__in=OPEN_PACK) & Q(due_at=None)),
+                name="pack_due_while_open",
+            ),
+            models.UniqueConstraint(
+                fields=["requested_by", "month"], condition=Q(status__in=OPEN_PACK), name="pack_one_open_of_month"
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["due_at"], name="pack_open", condition=Q(status__in=OPEN_PACK)),
+            models.Index(fields=["requested_by", "-created_at"], name="pack_of_person"),
+        ]
+
+    def __str__(self) -> str:
+        return self.title
+
+    def get_absolute_url(self) -> str:
+        return reverse("reports:pack", args=[self.pk])
+
+    @property
+    def title(self) -> str:
+        return f"Month-end pack {self.month:%B %Y}"
+
+    @property
+    def filename(self) -> str:
+        return f"month-end-{self.month:%Y-%m}.zip"
+
+    @property
+    def is_open(self) -> bool:
+        return self.status in OPEN_PACK
+
+    @property
+    def is_ready(self) -> bool:
+        return self.status == PackStatus.READY
+
+    def mark_bundling(self, claimant: str) -> bool:
+        """Claim the pack for `settings.REPORT_LEASE`; False while a report is still made, or another task bundles it.
+
+        However many messages say that a report has ended, one of them gets True.
+        """
+        now = timezone.now()
+        free = Q(status=PackStatus.COLLECTING) | Q(claimed_by=claimant) | Q(due_at__lte=now)
+        claim = {"claimed_by": claimant, "due_at": now + settings.REPORT_LEASE, "attempts": F("attempts") + 1}
+        claimed = Pack.objects.complete().filter(free, pk=self.pk).update(status=PackStatus.BUNDLING, **claim)
+        return self._logged(claimed, "bundling")
+
+    def mark_ready(self, name: str, *, size: int, missing_count: int) -> bool:
+        """Publish the file of that name; False when another task was faster."""
+        return self._close(PackStatus.READY, file=name, size=size, missing_count=missing_count)
+
+    def mark_failed(self, reason: str) -> bool:
+        return self._close(PackStatus.FAILED, error=reason[:300])
+
+    def mark_expired(self) -> bool:
+        """Let go of the file; False when another task did. Whoever has won removes it."""
+        expired = Pack.objects.filter(pk=self.pk, status=PackStatus.READY).update(status=PackStatus.EXPIRED, file="")
+        return self._logged(expired, PackStatus.EXPIRED.value)
+
+    def _close(self, status: PackStatus, **fields: object) -> bool:
+        rows = Pack.objects.filter(pk=self.pk, status__in=OPEN_PACK)
+        closed = rows.update(status=status, due_at=None, finished_at=timezone.now(), **fields)
+        return self._logged(closed, status.value)
+
+    def _logged(self, count: int, what: str) -> bool:
+        log.info("Pack %s %s %s", self.pk, "is" if count else "is not to be", what)
+        return bool(count)

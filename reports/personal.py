@@ -11,7 +11,7 @@ from django.db.models import Prefetch, Q
 from accounts.models import AccountMail, User
 from orders.models import Digest, Order, OrderEvent, OrderItem, Payment
 
-from .models import Report
+from .models import Pack, Report
 
 # Orders read at once, with all that belongs to them.
 CHUNK = 200
@@ -28,6 +28,8 @@ def write(person: User, target: BinaryIO) -> int:
         "notices": notices(person),
         "digests": Digest.objects.filter(person=person).order_by("week").values("week", "mail_sent_at").iterator(),
         "reports": reports(person),
+        "packs": packs(person),
+        "report_schedules": person.report_schedules.order_by("name").values("name").iterator(),
     }
     total = 0
     for number, (name, rows) in enumerate(sections.items()):
@@ -115,3 +117,8 @@ def reports(person: User) -> Iterator[dict[str, Any]]:
         {"title": row.title, "status": row.get_status_display(), "asked_for_at": row.created_at}
         for row in rows.iterator()
     )
+
+
+def packs(person: User) -> Iterator[dict[str, Any]]:
+    rows = Pack.objects.of(person).order_by("created_at", "pk")
+    return ({"title": row.title, "status": row.get_status_display(), "asked_for_at": row.created_at} for row in rows)

@@ -19,7 +19,7 @@ from accounts.models import User
 from orders.models import OrderItem
 from orders.models import Status as OrderStatus
 
-from . import personal
+from . import outcomes, personal
 from .models import OPEN, Kind, Report
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def write_report(report: Report) -> bool:
         size = aside.tell()
         aside.seek(0)
         name = default_storage.save(f"reports/{report.pk}{suffix}", File(aside))
-    published = report.mark_ready(name, row_count=row_count, size=size)
+    published = outcomes.finish(report, name, row_count=row_count, size=size)
     if not published:
         default_storage.delete(name)
     return published

@@ -4,12 +4,12 @@ from celery import shared_task
 from django.conf import settings
 
 from accounts.models import Erasure
-from accounts.tasks import sync_user_to_crm
+from accounts.tasks import send_notification_email, sync_user_to_crm
 from myproject.celery import Task
 from myproject.tasks import CLEAR_LIMITS, going_on_next_night
 
-from . import daily_sales, erasure, services
-from .models import Report
+from . import daily_sales, erasure, outcomes, packs, schedules, services
+from .models import Pack, Report
 
 LEASE_SECONDS = settings.REPORT_LEASE.total_seconds()
 # Worker deaths count as well; after these the report ends *failed*, never "running" for ever.
@@ -21,15 +21,26 @@ class ReportTask(Task):
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         super().on_failure(exc, task_id, args, kwargs, einfo)
-        Report(pk=kwargs["report_id"]).mark_failed(f"The report could not be written ({type(exc).__name__}).")
+        reason = f"The report could not be written ({type(exc).__name__})."
+        if outcomes.fail(Report(pk=kwargs["report_id"]), reason):
+            nudge_after(kwargs["report_id"])
 
 
 @shared_task(bind=True, base=ReportTask, soft_time_limit=LEASE_SECONDS * 0.8, time_limit=LEASE_SECONDS)
 def generate_report(self: Task, *, report_id: str) -> None:
     """Write a report. Safe to repeat: the row is claimed, and the first complete file is the one it names."""
     report = Report.objects.get(pk=report_id)
-    if report.mark_running(self.request.id):
-        services.write_report(report)
+    if report.mark_running(self.request.id) and services.write_report(report):
+        nudge_after(report_id)
+
+
+def nudge_after(report_id: str) -> None:
+    """Queue what waits for the end of a report; what gets lost here, the sweeps queue again."""
+    report = Report.objects.get(pk=report_id)
+    for person in outcomes.audience(report):
+        send_notification_email.delay(user_id=person.pk)
+    if report.pack_id:
+        generate_pack.delay(pack_id=str(report.pack_id))
 
 
 @shared_task(ignore_result=True)
@@ -37,9 +48,58 @@ def check_unfinished_reports() -> None:
     """Queue again what was left behind, and give up what died too often. Safe to repeat: so is each report."""
     for report in Report.objects.left_behind().order_by("due_at")[:100]:
         if report.attempts >= MAX_ATTEMPTS:
-            report.mark_failed(f"The report could not be written in {MAX_ATTEMPTS} attempts.")
+            if outcomes.fail(report, f"The report could not be written in {MAX_ATTEMPTS} attempts."):
+                nudge_after(str(report.pk))
         else:
             generate_report.delay(report_id=str(report.pk))
+
+
+@shared_task(soft_time_limit=50, time_limit=60, ignore_result=True)
+def plan_scheduled_report(*, schedule_id: str) -> None:
+    """Write down the report that a schedule owes, and queue it. Safe to repeat: each of its times is seen to once."""
+    if report := schedules.plan_due(schedule_id):
+        generate_report.delay(report_id=str(report.pk))
+
+
+@shared_task(ignore_result=True)
+def check_due_schedules() -> None:
+    """Queue schedules whose time was missed, or whose message was lost. Safe to repeat: so is each schedule."""
+    for schedule in schedules.all_due():
+        plan_scheduled_report.delay(schedule_id=str(schedule.pk))
+
+
+class PackTask(Task):
+    """Ends the pack when its task has failed for good."""
+
+    def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        super().on_failure(exc, task_id, args, kwargs, einfo)
+        if packs.fail(Pack(pk=kwargs["pack_id"])):
+            nudge_after_pack(kwargs["pack_id"])
+
+
+@shared_task(
+    bind=True, base=PackTask, soft_time_limit=LEASE_SECONDS * 0.8, time_limit=LEASE_SECONDS, ignore_result=True
+)
+def generate_pack(self: Task, *, pack_id: str) -> None:
+    """Bundle a pack whose reports have all ended. Safe to repeat: the row is claimed, and ends once, with one file."""
+    pack = Pack.objects.get(pk=pack_id)
+    if pack.mark_bundling(self.request.id):
+        packs.write_pack(pack)
+        nudge_after_pack(pack_id)
+
+
+def nudge_after_pack(pack_id: str) -> None:
+    send_notification_email.delay(user_id=Pack.objects.get(pk=pack_id).requested_by_id)
+
+
+@shared_task(ignore_result=True)
+def check_unfinished_packs() -> None:
+    """Queue again packs whose nudge was lost, and give up what died too often. Safe to repeat: so is each pack."""
+    for pack in Pack.objects.left_behind().order_by("due_at")[:100]:
+        if pack.attempts < MAX_ATTEMPTS:
+            generate_pack.delay(pack_id=str(pack.pk))
+        elif packs.fail(pack):
+            nudge_after_pack(str(pack.pk))
 
 
 @shared_task(**CLEAR_LIMITS, ignore_result=True)
@@ -48,6 +108,7 @@ def clear_old_reports() -> None:
     with going_on_next_night("reports"):
         services.remove_old_files()
         services.remove_orphans()
+        packs.remove_old_files()
 
 
 @shared_task(soft_time_limit=240, time_limit=300, ignore_result=True)

@@ -35,7 +35,7 @@ def report_list(request: HttpRequest) -> HttpResponse:
         report = form.save()
         tasks.generate_report.delay_on_commit(report_id=str(report.pk))
         return redirect(report)
-    page = Paginator(Report.objects.of(request.user).order_by("-created_at"), PER_PAGE)
+    page = Paginator(Report.objects.readable_by(request.user).order_by("-created_at"), PER_PAGE)
     context = {"form": form, "page": page.get_page(request.GET.get("page"))}
     return render(request, "reports/report_list.html", context)
 
@@ -65,8 +65,8 @@ def report_download(request: HttpRequest, pk: UUID) -> HttpResponseBase:
 
 
 def _own_report(request: HttpRequest, pk: UUID) -> Report:
-    """Load one's own report: not even staff reads another's, and what is for staff stays there."""
-    report = get_object_or_404(Report.objects.of(request.user), pk=pk)
+    """Load a report that is for the person: not even staff reads another's, and what is for staff stays there."""
+    report = get_object_or_404(Report.objects.readable_by(request.user), pk=pk)
     if report.is_for_staff and not request.user.is_staff:
         raise PermissionDenied
     return report

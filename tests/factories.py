@@ -1,7 +1,7 @@
 """Rows for tests: what a test does not care about has a default."""
 
 import uuid
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from functools import cache
 from itertools import count
@@ -17,7 +17,8 @@ from accounts.models import AccountMail, CrmContact, CrmStatus, Erasure, Notific
 from myproject.models import Alert
 from orders import services
 from orders.models import OPEN, Card, Digest, Order, OrderEvent, Product, ProductImport, Status, week_of
-from reports.models import Kind, Report
+from reports import packs, schedules
+from reports.models import Kind, Pack, Report, ReportSchedule
 
 PASSWORD = "correct-horse-battery"
 _numbers = count(1)
@@ -70,6 +71,19 @@ def make_report(person: User | None = None, **fields: Any) -> Report:
     report = Report.objects.create(requested_by=requested_by, **defaults | fields)
     report.refresh_from_db()
     return report
+
+
+def make_schedule(*recipients: User, **fields: Any) -> ReportSchedule:
+    """Schedule sales of last week, for Mondays 08:00 in Berlin unless `when` says otherwise, as somebody else did."""
+    at_eight = {"minute": "0", "hour": "8", "day_of_week": "1", "day_of_month": "*", "month_of_year": "*"}
+    when = at_eight | {"timezone": "Europe/Berlin"} | fields.pop("when", {})
+    schedule = ReportSchedule(**{"name": "Monday sales", "made_by": make_user(is_staff=True)} | fields)
+    schedules.save(schedule, recipients or [make_user(is_staff=True)], when)
+    return ReportSchedule.objects.select_related("periodic_task__crontab").get(pk=schedule.pk)
+
+
+def make_pack(person: User | None = None, month: date = date(2026, 10, 1)) -> Pack:
+    return packs.ask_for_pack(person or make_user(is_staff=True), month)
 
 
 def make_import(data: str | bytes = "", **fields: Any) -> ProductImport:

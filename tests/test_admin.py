@@ -36,7 +36,7 @@ from orders.models import (
     ProductImport,
     Status,
 )
-from reports.models import Report
+from reports.models import Pack, Report, ReportSchedule
 from tests.broker import Broker
 from tests.factories import (
     make_alert,
@@ -46,8 +46,10 @@ from tests.factories import (
     make_import,
     make_mail,
     make_notification,
+    make_pack,
     make_product,
     make_report,
+    make_schedule,
     make_user,
     place_order,
     put,
@@ -92,6 +94,8 @@ ROWS: dict[type[Model], Callable[[], Model]] = {
     InventorySync: InventorySync.objects.open_one,
     InventoryDifference: make_difference,
     Report: make_report,
+    ReportSchedule: make_schedule,
+    Pack: make_pack,
     Alert: make_alert,
     TaskResult: make_result,
     GroupResult: lambda: GroupResult.objects.create(group_id="g-1"),
@@ -106,6 +110,8 @@ NOT_OURS_TO_CHANGE = [
     Payment,
     OrderEvent,
     Report,
+    ReportSchedule,
+    Pack,
     AccountMail,
     Notification,
     CrmContact,
@@ -360,6 +366,8 @@ def test_order_page_shows_items_payments_and_events(office: Client) -> None:
     [
         ("order_id", place_order, "admin:orders_order_change"),
         ("report_id", make_report, "admin:reports_report_change"),
+        ("schedule_id", make_schedule, "admin:reports_reportschedule_change"),
+        ("pack_id", make_pack, "admin:reports_pack_change"),
         ("user_id", make_user, "admin:accounts_user_change"),
         ("mail_id", make_mail, "admin:accounts_accountmail_change"),
         ("sync_id", InventorySync.objects.open_one, "admin:orders_inventorysync_change"),

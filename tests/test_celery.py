@@ -79,11 +79,15 @@ def test_app_finds_the_tasks_of_each_installed_app() -> None:
         "orders.tasks.send_order_confirmation",
         "orders.tasks.send_weekly_digest",
         "orders.tasks.sync_inventory",
+        "reports.tasks.check_due_schedules",
         "reports.tasks.check_unfinished_erasures",
+        "reports.tasks.check_unfinished_packs",
         "reports.tasks.check_unfinished_reports",
         "reports.tasks.clear_old_reports",
         "reports.tasks.erase_account",
+        "reports.tasks.generate_pack",
         "reports.tasks.generate_report",
+        "reports.tasks.plan_scheduled_report",
         "reports.tasks.update_daily_sales",
     ]
 

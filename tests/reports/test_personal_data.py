@@ -51,7 +51,7 @@ def export(person: User) -> dict[str, Any]:
 
 # --- What the file says ---
 
-EMPTY = ["email_addresses", "orders", "mails", "notices", "digests", "reports"]
+EMPTY = ["email_addresses", "orders", "mails", "notices", "digests", "reports", "packs", "report_schedules"]
 
 
 def test_export_has_every_section_when_there_is_nothing(customer: User) -> None:

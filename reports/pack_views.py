@@ -1,0 +1,69 @@
+from typing import cast
+from uuid import UUID
+
+from django.core.paginator import Paginator
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.cache import cache_control
+from django.views.decorators.http import require_http_methods, require_safe
+
+from accounts.models import User
+from myproject.web import staff_only
+
+from . import packs, tasks
+from .forms import PackForm
+from .models import Pack
+
+PER_PAGE = 12
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@staff_only
+def pack_list(request: HttpRequest) -> HttpResponse:
+    form = PackForm(request.POST or None)
+    if form.is_valid():
+        pack = packs.ask_for_pack(cast(User, request.user), form.cleaned_data["month"])
+        for report_id in packs.open_members(pack):
+            tasks.generate_report.delay_on_commit(report_id=str(report_id))
+        return redirect(pack)
+    page = Paginator(Pack.objects.of(request.user).order_by("-created_at"), PER_PAGE)
+    context = {"form": form, "page": page.get_page(request.GET.get("page"))}
+    return render(request, "reports/pack_list.html", context, status=422 if form.errors else 200)
+
+
+@require_safe
+@staff_only
+def pack_detail(request: HttpRequest, pk: UUID) -> HttpResponse:
+    return render(request, "reports/pack.html", _context(request, pk))
+
+
+@require_safe
+@staff_only
+def pack_status(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """The part of the pack's page that updates itself."""
+    return render(request, "reports/_pack.html", _context(request, pk))
+
+
+@require_safe
+@staff_only
+@cache_control(private=True, no_store=True)
+def pack_download(request: HttpRequest, pk: UUID) -> HttpResponseBase:
+    pack = _own_pack(request, pk)
+    if not pack.is_ready:
+        raise Http404("This pack is not ready.")
+    try:
+        file = pack.file.open()
+    except FileNotFoundError as error:
+        raise Http404("The file of this pack was removed.") from error
+    return FileResponse(file, as_attachment=True, filename=pack.filename)
+
+
+def _context(request: HttpRequest, pk: UUID) -> dict[str, object]:
+    pack = _own_pack(request, pk)
+    members = list(pack.members.order_by("kind", "-start"))
+    return {"pack": pack, "members": members, "ended": sum(not report.is_open for report in members)}
+
+
+def _own_pack(request: HttpRequest, pk: UUID) -> Pack:
+    return get_object_or_404(Pack.objects.of(request.user), pk=pk)

@@ -1,0 +1,207 @@
+"""The month-end pack: reports made side by side, then bundled as one ZIP.
+
+Celery has a word for this, the chord, and it does not hold here. On a database of results a chord counts down a row:
+when one part is delivered twice, the row is gone before all have counted, and the body never runs; on Redis the body
+can run several times. A part that fails for good keeps the body from running, and a body whose message is lost is
+never queued again. So the parts are rows, and so is the pack: the end of each part nudges it, the claim in
+`Pack.mark_bundling` holds only when no part is open any more, and a sweep nudges packs whose last nudge was lost.
+
+A report that could not be made does not hold up the others: the pack is ready without it, and says so in its index,
+on its page and in the notice. Only when none could be made the pack has failed.
+"""
+
+import csv
+import hashlib
+import io
+import logging
+import tempfile
+import zipfile
+from collections.abc import Iterable, Sequence
+from datetime import date, timedelta
+from functools import partial
+from typing import IO, BinaryIO, NamedTuple
+from uuid import UUID
+
+from django.conf import settings
+from django.core.files import File
+from django.core.files.storage import default_storage
+from django.db import transaction
+from django.utils import timezone
+
+from accounts.models import User
+from accounts.services import notify
+
+from .models import OPEN, OPEN_PACK, WITH_DATES, Kind, Pack, Report
+
+log = logging.getLogger(__name__)
+
+CHUNK = 1024 * 1024
+# A file that no row names is perhaps still being written; not for as long as this.
+ORPHANED_AFTER = timedelta(days=1)
+INDEX = "index.csv"
+COLUMNS = ["file", "report", "first_day", "last_day", "rows", "bytes", "sha256", "note"]
+BROKEN = "The pack could not be bundled through a fault of ours. Ask for it again."
+
+
+class Part(NamedTuple):
+    """A report of the pack: its kind, and of how many months before."""
+
+    kind: Kind
+    months_back: int = 0
+
+
+# What a pack consists of. The two other months are there to compare with.
+PARTS = [Part(Kind.SALES), Part(Kind.SALES, 1), Part(Kind.SALES, 12)]
+
+
+@transaction.atomic
+def ask_for_pack(person: User, month: date) -> Pack:
+    """Write down the pack and its reports; while the same one is being made, that is the one."""
+    pack, is_new = Pack.objects.get_or_create(requested_by=person, month=month, status__in=OPEN_PACK)
+    if is_new:
+        Report.objects.bulk_create(new_member(pack, part) for part in PARTS)
+    return pack
+
+
+def new_member(pack: Pack, part: Part) -> Report:
+    start, end = month_before(pack.month, part.months_back) if part.kind in WITH_DATES else (None, None)
+    due = timezone.now() + settings.REPORT_LEASE
+    return Report(requested_by=pack.requested_by, pack=pack, kind=part.kind, start=start, end=end, due_at=due)
+
+
+def month_before(month: date, count: int) -> tuple[date, date]:
+    """Return the first and the last day of the month so many months before."""
+    months = month.year * 12 + month.month - 1 - count
+    start = date(months // 12, months % 12 + 1, 1)
+    return start, (start + timedelta(days=31)).replace(day=1) - timedelta(days=1)
+
+
+def open_members(pack: Pack) -> list[UUID]:
+    return list(pack.members.filter(status__in=OPEN).order_by("pk").values_list("pk", flat=True))
+
+
+def write_pack(pack: Pack) -> bool:
+    """Bundle what is ready and publish it; False when another worker was faster."""
+    members = list(pack.members.order_by("kind", "-start"))
+    with tempfile.TemporaryFile() as aside:
+        missing = write_zip(members, aside)
+        if missing == len(members):
+            return fail(pack, "None of its reports could be made.")
+        size = aside.tell()
+        aside.seek(0)
+        name = default_storage.save(f"packs/{pack.pk}.zip", File(aside))
+    published = finish(pack, name, size=size, missing_count=missing)
+    if not published:
+        default_storage.delete(name)
+    return published
+
+
+def write_zip(members: Sequence[Report], target: BinaryIO) -> int:
+    """Write the files and their index, in constant memory; return how many reports have no file."""
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        rows = [add(archive, report) for report in members]
+        archive.writestr(INDEX, index(rows))
+    return sum(not row[0] for row in rows)
+
+
+def add(archive: zipfile.ZipFile, report: Report) -> list[str]:
+    """Copy the report's file into the archive; return its line of the index, without a file if there is none."""
+    if not report.is_ready:
+        return line(report, note=report.error or f"It is {report.get_status_display().lower()}.")
+    try:
+        source = report.file.open()
+    except FileNotFoundError:
+        return line(report, note="Its file was removed.")
+    # ZIP64 has to be chosen before the size is known.
+    with source, archive.open(report.filename, "w", force_zip64=True) as target:
+        return line(report, file=report.filename, digest=copy(source, target))
+
+
+def copy(source: File, target: IO[bytes]) -> str:
+    """Copy in chunks; return the SHA-256 of all."""
+    digest = hashlib.sha256()
+    for chunk in iter(partial(source.read, CHUNK), b""):
+        digest.update(chunk)
+        target.write(chunk)
+    return digest.hexdigest()
+
+
+def line(report: Report, file: str = "", digest: str = "", note: str = "") -> list[str]:
+    counts = [report.row_count, report.size] if file else [None, None]
+    cells = [file, report.get_kind_display(), report.start, report.end, *counts, digest, note]
+    return ["" if cell is None else str(cell) for cell in cells]
+
+
+def index(rows: Iterable[Sequence[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerows([COLUMNS, *rows])
+    return text.getvalue()
+
+
+# --- How it ended, which the person is told once: by whoever ended the row ---
+
+
+@transaction.atomic
+def finish(pack: Pack, name: str, *, size: int, missing_count: int) -> bool:
+    """Publish the file of that name and owe the notice; False when the pack had ended before."""
+    published = pack.mark_ready(name, size=size, missing_count=missing_count)
+    if published:
+        without = f"{missing_count} of its reports could not be made; the index says why. " if missing_count else ""
+        tell(pack, "is ready", f"{without}It is one ZIP file with an index.")
+    return published
+
+
+@transaction.atomic
+def fail(pack: Pack, reason: str = BROKEN) -> bool:
+    """End the pack and owe the notice; False when it had ended before."""
+    failed = pack.mark_failed(reason)
+    if failed:
+        tell(pack, "could not be made", reason)
+    return failed
+
+
+def tell(pack: Pack, what: str, message: str) -> None:
+    # Whoever ends a pack may know no more of it than its id.
+    pack = Pack.objects.select_related("requested_by").get(pk=pack.pk)
+    if pack.requested_by.is_active and pack.requested_by.is_staff:
+        notify(pack.requested_by, f"{pack.title} {what}", message, pack.get_absolute_url())
+
+
+# --- The end of the files ---
+
+
+def remove_old_files() -> int:
+    """Remove the files of packs that were kept long enough, and files that no pack names; return how many."""
+    old = [pack for pack in Pack.objects.to_expire().order_by("finished_at")[:500] if pack.mark_expired()]
+    names = [str(pack.file.name) for pack in old] + orphans()
+    for name in names:
+        default_storage.delete(name)
+    log.info("Removed %s files of packs", len(names))
+    return len(names)
+
+
+def orphans() -> list[str]:
+    named = set(Pack.objects.exclude(file="").values_list("file", flat=True))
+    old = timezone.now() - ORPHANED_AFTER
+    return [path for path in files() if path not in named and default_storage.get_modified_time(path) < old]
+
+
+def files() -> list[str]:
+    try:
+        return [f"packs/{name}" for name in default_storage.listdir("packs")[1]]
+    except FileNotFoundError:
+        return []
+
+
+def remove_packs(person: User) -> None:
+    """Remove the person's packs with all their files, also one that a killed worker has left unfinished."""
+    packs = Pack.objects.of(person)
+    for pack in packs.filter(status__in=OPEN_PACK):
+        # Nobody can publish it from here on.
+        pack.mark_failed("The account was deleted.")
+    ids = tuple(f"packs/{pk}" for pk in packs.values_list("pk", flat=True))
+    # The file first: a row that is left finds it again.
+    for path in files() if ids else []:
+        if path.startswith(ids):
+            default_storage.delete(path)
+    packs.delete()
