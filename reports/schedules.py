@@ -2,6 +2,7 @@
 
 A schedule's times are beat's, edited on its page or in the admin. Beat's message is only a nudge: a time that has come
 is owed until it was seen to, so one whose message was lost, or at which beat was down, is made up for by the sweep.
+Beat alone would not: it reads a crontab only within two hours of its time.
 Of several that were missed, only the latest is made: what is older, staff asks for by its days.
 """
 

@@ -35,7 +35,9 @@ def report_list(request: HttpRequest) -> HttpResponse:
         report = form.save()
         tasks.generate_report.delay_on_commit(report_id=str(report.pk))
         return redirect(report)
-    page = Paginator(Report.objects.readable_by(request.user).order_by("-created_at"), PER_PAGE)
+    # Those of a pack stand on its page.
+    reports = Report.objects.readable_by(request.user).filter(pack=None)
+    page = Paginator(reports.order_by("-created_at"), PER_PAGE)
     context = {"form": form, "page": page.get_page(request.GET.get("page"))}
     return render(request, "reports/report_list.html", context)
 
