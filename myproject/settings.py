@@ -132,6 +132,8 @@ STATICFILES_DIRS = [BASE_DIR / "static"]
 WHITENOISE_USE_FINDERS = DEBUG
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    # Files that only their person may read: never at an address of the media folder.
+    "reports": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {
         "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
         if DEBUG
@@ -228,7 +230,14 @@ ORDER_GIVEN_UP_AFTER = timedelta(days=1)
 INVENTORY_LEASE = timedelta(minutes=5)
 # Afterwards the file is removed, and the report's page offers to make it again.
 REPORT_KEPT = timedelta(days=env.int("REPORT_KEPT_DAYS", default=30))
-REPORT_LEASE = timedelta(seconds=env.int("REPORT_LEASE_SECONDS", default=600))
+# How long a report's worker may show no sign of life, of which there is one each second, until another takes over.
+REPORT_LEASE = timedelta(seconds=env.int("REPORT_LEASE_SECONDS", default=60))
+# How long an attempt to write one may take: the hard time limit of `generate_report`.
+REPORT_LIMIT = timedelta(seconds=env.int("REPORT_LIMIT_SECONDS", default=600))
+# How many reports of one person may be written at the same time.
+REPORTS_AT_ONCE = env.int("REPORTS_AT_ONCE", default=2)
+# How long the address of a file may be used after it was given out to somebody who may read it.
+REPORT_LINK_LASTS = timedelta(seconds=env.int("REPORT_LINK_SECONDS", default=3600))
 # How long an import may stand still until another worker goes on with it: each chunk starts it anew.
 IMPORT_LEASE = timedelta(seconds=env.int("IMPORT_LEASE_SECONDS", default=60))
 # Of a file of products. The SKUs of one are held in memory, to find those that stand there twice.

@@ -7,7 +7,6 @@ database, is done from that row, however often; it goes last.
 import logging
 from pathlib import PurePath
 
-from django.core.files.storage import default_storage
 from django.db import transaction
 
 from accounts import emails
@@ -18,7 +17,7 @@ from orders.models import Digest, Order, OrderEvent
 from orders.models import Status as OrderStatus
 
 from . import packs
-from .models import OPEN, Report, ReportSchedule
+from .models import OPEN, Report, ReportSchedule, private_files
 
 log = logging.getLogger(__name__)
 
@@ -94,12 +93,12 @@ def remove_reports(person: User) -> None:
     reports = Report.objects.of(person).filter(readers=None)
     for report in reports.filter(status__in=OPEN):
         # Nobody can publish it from here on.
-        report.mark_failed("The account was deleted.")
+        report.mark_cancelled()
     ids = {str(pk) for pk in reports.values_list("pk", flat=True)}
     # The file first: a row that is left finds it again.
     for name in _files() if ids else []:
         if PurePath(name).name[:36] in ids:
-            default_storage.delete(f"reports/{name}")
+            private_files().delete(f"reports/{name}")
     reports.filter(pk__in=ids).delete()
     log.info("Account %s: %s reports removed", person.pk, len(ids))
 
@@ -112,6 +111,6 @@ def leave_schedules(person: User) -> None:
 
 def _files() -> list[str]:
     try:
-        return list(default_storage.listdir("reports")[1])
+        return list(private_files().listdir("reports")[1])
     except FileNotFoundError:
         return []

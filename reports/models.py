@@ -1,13 +1,15 @@
 import logging
 import uuid
-from datetime import datetime, tzinfo
+from datetime import datetime, timedelta, tzinfo
 from decimal import Decimal
 from pathlib import PurePath
 from typing import Any, Self
 
 from django.conf import settings
-from django.db import models
-from django.db.models import Exists, F, OuterRef, Q
+from django.core.files.storage import Storage, storages
+from django.db import connection, models, transaction
+from django.db.models import Count, Exists, F, OuterRef, Q, Subquery, Window
+from django.db.models.functions import Coalesce, RowNumber
 from django.urls import reverse
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
@@ -22,6 +24,7 @@ class Status(models.TextChoices):
     RUNNING = "running", "Running"
     READY = "ready", "Ready"
     FAILED = "failed", "Failed"
+    CANCELLED = "cancelled", "Cancelled"
     EXPIRED = "expired", "File removed"
 
 
@@ -35,6 +38,22 @@ WITH_DATES = [Kind.SALES]
 # What a schedule may make.
 SCHEDULED = [Kind.SALES]
 OPEN = [Status.QUEUED, Status.RUNNING]
+# What makes two reports of one person the same report: while one is open, whoever asks again gets that one.
+SAME = ["kind", "start", "end"]
+ASKED_FOR = Q(schedule=None, pack=None)
+# Pauses before a report is tried again for lack of resources; after as many it ends *failed*. Deaths of workers count.
+PAUSES = [timedelta(seconds=seconds) for seconds in (60, 120, 240)]
+MAX_ATTEMPTS = len(PAUSES) + 1
+# Any number, as long as no other lock of the shop has it.
+TURN_LOCK = 7_233_667
+
+
+class Cancelled(Exception):
+    """The report is no longer this worker's to write: it was cancelled, or another one goes on with it."""
+
+
+def private_files() -> Storage:
+    return storages["reports"]
 
 
 class ReportQuerySet(models.QuerySet["Report"]):
@@ -53,6 +72,42 @@ class ReportQuerySet(models.QuerySet["Report"]):
         """Open reports that nobody works on although their time has come."""
         return self.filter(status__in=OPEN, due_at__lte=timezone.now())
 
+    def at_work(self) -> Self:
+        return self.filter(status=Status.RUNNING, due_at__gt=timezone.now())
+
+    def waiting(self) -> Self:
+        """Reports that nobody has tried yet, and those whose time has come: after a pause, or with a dead worker."""
+        untried = Q(status=Status.QUEUED, attempts=0)
+        return self.filter(status__in=OPEN, attempts__lt=MAX_ATTEMPTS).filter(untried | Q(due_at__lte=timezone.now()))
+
+    def in_turn(self) -> Self:
+        """Reports that wait, as they will be taken up: everybody's first, the oldest of them first; then the seconds.
+
+        What a person has running counts as well: `turn` says which of that person's a report would be.
+        """
+        own = Window(RowNumber(), partition_by="requested_by", order_by=["created_at", "pk"])
+        running = Report.objects.at_work().filter(requested_by=OuterRef("requested_by")).order_by()
+        count = running.values("requested_by").values(count=Count("pk"))
+        turn = own + Coalesce(Subquery(count), 0)
+        return self.waiting().annotate(turn=turn).order_by("turn", "created_at", "pk")
+
+    def next(self) -> "Report | None":
+        """Return the report whose turn it is; None when nothing waits, or only for its person's others to end."""
+        report = self.in_turn().first()
+        return report if report and report.turn <= settings.REPORTS_AT_ONCE else None  # type: ignore[attr-defined]
+
+    def claim(self, claimant: str) -> "Report | None":
+        """Take the report whose turn it is, for `settings.REPORT_LEASE`."""
+        with transaction.atomic():
+            # One after the other: whose turn it is depends on what the others have just taken.
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_advisory_xact_lock(%s)", [TURN_LOCK])
+            report = self.next()
+            return report if report and report.mark_running(claimant) else None
+
+    def ended(self) -> Self:
+        return self.exclude(status__in=OPEN)
+
     def to_expire(self) -> Self:
         """Finished reports whose file has been kept long enough."""
         return self.filter(status=Status.READY, finished_at__lt=timezone.now() - settings.REPORT_KEPT)
@@ -66,11 +121,16 @@ class Report(models.Model):
     kind = models.CharField(max_length=13, choices=Kind.choices, default=Kind.SALES)
     start = models.DateField(null=True)
     end = models.DateField(null=True, help_text="The last day, included.")
-    status = models.CharField(max_length=7, choices=Status.choices, default=Status.QUEUED)
+    status = models.CharField(max_length=9, choices=Status.choices, default=Status.QUEUED)
     claimed_by = models.CharField(max_length=40, blank=True, help_text="The task that works on it, if any.")
     due_at = models.DateTimeField(null=True, blank=True, help_text="When the sweep takes it up if nobody did before.")
     attempts = models.PositiveSmallIntegerField(default=0)
-    file = models.FileField(upload_to="reports", blank=True)
+    started_at = models.DateTimeField(null=True, blank=True, help_text="When the last attempt began.")
+    rows_done = models.PositiveBigIntegerField(default=0)
+    rows_total = models.PositiveBigIntegerField(
+        null=True, blank=True, help_text="About how many there will be, where that is known."
+    )
+    file = models.FileField(upload_to="reports", storage=private_files, blank=True)
     row_count = models.PositiveBigIntegerField(null=True, blank=True)
     size = models.PositiveBigIntegerField(null=True, blank=True, help_text="Bytes.")
     error = models.CharField(max_length=300, blank=True)
@@ -95,9 +155,10 @@ class Report(models.Model):
                 name="report_dates_where_needed",
             ),
             models.UniqueConstraint(
-                fields=["requested_by"],
-                condition=Q(kind=Kind.PERSONAL_DATA, status__in=OPEN),
-                name="report_one_open_of_personal_data",
+                fields=["requested_by", *SAME],
+                condition=ASKED_FOR & Q(status__in=OPEN),
+                nulls_distinct=False,
+                name="report_same_while_open",
             ),
             models.CheckConstraint(condition=Q(end__gte=F("start")), name="report_end_not_before_start"),
             models.UniqueConstraint(fields=["schedule", "slot"], name="report_once_per_slot"),
@@ -151,40 +212,83 @@ class Report(models.Model):
     def is_ready(self) -> bool:
         return self.status == Status.READY
 
-    def mark_running(self, claimant: str) -> bool:
-        """Claim the report for `settings.REPORT_LEASE`; False when it is finished or in another task's hands."""
+    @property
+    def rows_expected(self) -> int:
+        return max(self.rows_done, self.rows_total or 0)
+
+    @property
+    def ends_at(self) -> datetime | None:
+        """When it will be ready at the speed so far; None while that cannot be said."""
+        if not (self.started_at and self.rows_done and self.rows_total):
+            return None
         now = timezone.now()
-        free = Q(status=Status.QUEUED) | Q(claimed_by=claimant) | Q(due_at__lte=now)
-        claimed = (
-            self._open()
-            .filter(free)
-            .update(
-                status=Status.RUNNING,
-                claimed_by=claimant,
-                due_at=now + settings.REPORT_LEASE,
-                attempts=F("attempts") + 1,
-            )
-        )
+        return now + (now - self.started_at) / self.rows_done * (self.rows_expected - self.rows_done)
+
+    @property
+    def place(self) -> int | None:
+        """Which it is of those that wait, from 1; None when it does not wait in line. Makes a query."""
+        if self.status != Status.QUEUED:
+            return None
+        waiting = list(Report.objects.in_turn().values_list("pk", flat=True))
+        return waiting.index(self.pk) + 1 if self.pk in waiting else None
+
+    @property
+    def is_readable(self) -> bool:
+        """True while its person may still have the file. May make a query."""
+        person = self.requested_by
+        is_theirs = person.is_active and (person.is_staff or not self.is_for_staff)
+        return self.is_ready and (is_theirs or self.readers.filter(is_active=True, is_staff=True).exists())
+
+    def mark_running(self, claimant: str) -> bool:
+        """Begin an attempt; False when the report is finished or in another task's hands."""
+        now = timezone.now()
+        claim = {"claimed_by": claimant, "attempts": self.attempts + 1, "due_at": now + settings.REPORT_LEASE}
+        progress = {"started_at": now, "rows_done": 0, "rows_total": None, "error": ""}
+        free = Report.objects.waiting().filter(pk=self.pk, attempts=self.attempts)
+        claimed = free.update(status=Status.RUNNING, **claim, **progress)
+        if claimed:
+            self.refresh_from_db()
         return self._logged(claimed, "running")
 
+    def mark_alive(self, rows_done: int, rows_total: int | None) -> bool:
+        """Note how far it is, and hold the report for another lease; False when it is no longer to be written."""
+        due_at = timezone.now() + settings.REPORT_LEASE
+        return bool(self._held().update(rows_done=rows_done, rows_total=rows_total, due_at=due_at))
+
     def mark_ready(self, name: str, *, row_count: int, size: int) -> bool:
-        """Publish the file of that name; False when another task was faster."""
-        return self._close(Status.READY, file=name, row_count=row_count, size=size)
+        """Publish the file of that name; False when the report was cancelled, or another task goes on with it."""
+        fields = {"rows_done": row_count, "row_count": row_count, "size": size, "error": ""}
+        return self._close(self._held(), Status.READY, file=name, **fields)
+
+    def mark_put_off(self, reason: str) -> bool:
+        """Have it tried again after a pause; False when it is not to be, or was tried too often."""
+        if self.attempts > len(PAUSES):
+            return False
+        due_at = timezone.now() + PAUSES[self.attempts - 1]
+        put_off = self._held().update(status=Status.QUEUED, due_at=due_at, claimed_by="", error=reason[:300])
+        return self._logged(put_off, "put off")
 
     def mark_failed(self, reason: str) -> bool:
-        return self._close(Status.FAILED, error=reason[:300])
+        """End the attempt, and the report; False when it has ended, or another task goes on with it."""
+        return self._close(self._held(), Status.FAILED, error=reason[:300])
+
+    def mark_cancelled(self) -> bool:
+        """End the report whoever works on it, and learns of it by its next sign of life; False when it has ended."""
+        return self._close(Report.objects.filter(pk=self.pk, status__in=OPEN), Status.CANCELLED, error="")
 
     def mark_expired(self) -> bool:
         """Let go of the file; False when another task did. Whoever has won removes it."""
         expired = Report.objects.filter(pk=self.pk, status=Status.READY).update(status=Status.EXPIRED, file="")
         return self._logged(expired, Status.EXPIRED.value)
 
-    def _close(self, status: Status, **fields: object) -> bool:
-        closed = self._open().update(status=status, due_at=None, finished_at=timezone.now(), **fields)
+    def _close(self, reports: ReportQuerySet, status: Status, **fields: object) -> bool:
+        closed = reports.update(status=status, due_at=None, finished_at=timezone.now(), **fields)
         return self._logged(closed, status.value)
 
-    def _open(self) -> ReportQuerySet:
-        return Report.objects.filter(pk=self.pk, status__in=OPEN)
+    def _held(self) -> ReportQuerySet:
+        # With `attempts`, since a message that is delivered twice has the same id.
+        held = Report.objects.filter(pk=self.pk, status__in=OPEN)
+        return held.filter(claimed_by=self.claimed_by, attempts=self.attempts)
 
     def _logged(self, count: int, what: str) -> bool:
         log.info("Report %s %s %s", self.pk, "is" if count else "is no longer to be", what)
@@ -356,7 +460,7 @@ class Pack(models.Model):
         null=True, blank=True, default=timezone.now, help_text="From when on the sweep may have it bundled."
     )
     attempts = models.PositiveSmallIntegerField(default=0)
-    file = models.FileField(upload_to="packs", blank=True)
+    file = models.FileField(upload_to="packs", storage=private_files, blank=True)
     size = models.PositiveBigIntegerField(null=True, blank=True, help_text="Bytes.")
     missing_count = models.PositiveSmallIntegerField(default=0, help_text="Reports that could not be made.")
     error = models.CharField(max_length=300, blank=True)
@@ -406,13 +510,13 @@ class Pack(models.Model):
         return self.status == PackStatus.READY
 
     def mark_bundling(self, claimant: str) -> bool:
-        """Claim the pack for `settings.REPORT_LEASE`; False while a report is still made, or another task bundles it.
+        """Claim the pack for `settings.REPORT_LIMIT`; False while a report is still made, or another task bundles it.
 
         However many messages say that a report has ended, one of them gets True.
         """
         now = timezone.now()
         free = Q(status=PackStatus.COLLECTING) | Q(claimed_by=claimant) | Q(due_at__lte=now)
-        claim = {"claimed_by": claimant, "due_at": now + settings.REPORT_LEASE, "attempts": F("attempts") + 1}
+        claim = {"claimed_by": claimant, "due_at": now + settings.REPORT_LIMIT, "attempts": F("attempts") + 1}
         claimed = Pack.objects.complete().filter(free, pk=self.pk).update(status=PackStatus.BUNDLING, **claim)
         return self._logged(claimed, "bundling")
 

@@ -24,14 +24,13 @@ from uuid import UUID
 
 from django.conf import settings
 from django.core.files import File
-from django.core.files.storage import default_storage
 from django.db import transaction
 from django.utils import timezone
 
 from accounts.models import User
 from accounts.services import notify
 
-from .models import OPEN, OPEN_PACK, WITH_DATES, Kind, Pack, Report
+from .models import OPEN, OPEN_PACK, WITH_DATES, Kind, Pack, Report, private_files
 
 log = logging.getLogger(__name__)
 
@@ -89,10 +88,10 @@ def write_pack(pack: Pack) -> bool:
             return fail(pack, "None of its reports could be made.")
         size = aside.tell()
         aside.seek(0)
-        name = default_storage.save(f"packs/{pack.pk}.zip", File(aside))
+        name = private_files().save(f"packs/{pack.pk}.zip", File(aside))
     published = finish(pack, name, size=size, missing_count=missing)
     if not published:
-        default_storage.delete(name)
+        private_files().delete(name)
     return published
 
 
@@ -175,7 +174,7 @@ def remove_old_files() -> int:
     old = [pack for pack in Pack.objects.to_expire().order_by("finished_at")[:500] if pack.mark_expired()]
     names = [str(pack.file.name) for pack in old] + orphans()
     for name in names:
-        default_storage.delete(name)
+        private_files().delete(name)
     log.info("Removed %s files of packs", len(names))
     return len(names)
 
@@ -183,12 +182,12 @@ def remove_old_files() -> int:
 def orphans() -> list[str]:
     named = set(Pack.objects.exclude(file="").values_list("file", flat=True))
     old = timezone.now() - ORPHANED_AFTER
-    return [path for path in files() if path not in named and default_storage.get_modified_time(path) < old]
+    return [path for path in files() if path not in named and private_files().get_modified_time(path) < old]
 
 
 def files() -> list[str]:
     try:
-        return [f"packs/{name}" for name in default_storage.listdir("packs")[1]]
+        return [f"packs/{name}" for name in private_files().listdir("packs")[1]]
     except FileNotFoundError:
         return []
 
@@ -203,5 +202,5 @@ def remove_packs(person: User) -> None:
     # The file first: a row that is left finds it again.
     for path in files() if ids else []:
         if path.startswith(ids):
-            default_storage.delete(path)
+            private_files().delete(path)
     packs.delete()

@@ -1,7 +1,7 @@
 """All that the shop keeps about a person, as JSON, in constant memory."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 from allauth.account.models import EmailAddress
@@ -18,7 +18,7 @@ CHUNK = 200
 Rows = Iterable[Mapping[str, Any]]
 
 
-def write(person: User, target: BinaryIO) -> int:
+def write(person: User, target: BinaryIO, progress: Callable[[int], None]) -> int:
     """Write the person's data to a binary file; return how many rows there were in all its sections."""
     sections: dict[str, Rows] = {
         "account": [account(person)],
@@ -34,18 +34,13 @@ def write(person: User, target: BinaryIO) -> int:
     total = 0
     for number, (name, rows) in enumerate(sections.items()):
         target.write(f'{"," if number else "{"}\n"{name}": ['.encode())
-        total += write_rows(rows, target)
+        for count, row in enumerate(rows):
+            target.write(b",\n" if count else b"\n")
+            target.write(json.dumps(row, cls=DjangoJSONEncoder, ensure_ascii=False).encode())
+            progress(total := total + 1)
         target.write(b"]")
     target.write(b"\n}\n")
     return total
-
-
-def write_rows(rows: Rows, target: BinaryIO) -> int:
-    count = 0
-    for count, row in enumerate(rows, start=1):
-        target.write(b",\n" if count > 1 else b"\n")
-        target.write(json.dumps(row, cls=DjangoJSONEncoder, ensure_ascii=False).encode())
-    return count
 
 
 def account(person: User) -> dict[str, Any]:

@@ -1,46 +1,82 @@
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from celery import shared_task
+from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
+from kombu.exceptions import KombuError
 
 from accounts.models import Erasure
 from accounts.tasks import send_notification_email, sync_user_to_crm
 from myproject.celery import Task
+from myproject.errors import PermanentError
 from myproject.tasks import CLEAR_LIMITS, going_on_next_night
 
 from . import daily_sales, erasure, outcomes, packs, schedules, services
-from .models import Pack, Report
+from .models import MAX_ATTEMPTS, Pack, Report
 
-LEASE_SECONDS = settings.REPORT_LEASE.total_seconds()
-# Worker deaths count as well; after these the report ends *failed*, never "running" for ever.
-MAX_ATTEMPTS = 5
+log = logging.getLogger(__name__)
 
-
-class ReportTask(Task):
-    """Ends the row when the task has failed for good: an `except MaxRetriesExceededError` would never run."""
-
-    def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
-        super().on_failure(exc, task_id, args, kwargs, einfo)
-        reason = f"The report could not be written ({type(exc).__name__})."
-        if outcomes.fail(Report(pk=kwargs["report_id"]), reason):
-            nudge_after(kwargs["report_id"])
+LIMIT_SECONDS = settings.REPORT_LIMIT.total_seconds()
+# A nudge of the sweep is dropped before the next sweep, so that busy workers do not find hundreds of them.
+SWEPT_EXPIRE = 18
 
 
-@shared_task(bind=True, base=ReportTask, soft_time_limit=LEASE_SECONDS * 0.8, time_limit=LEASE_SECONDS)
+@shared_task(bind=True, soft_time_limit=LIMIT_SECONDS * 0.8, time_limit=LIMIT_SECONDS)
 def generate_report(self: Task, *, report_id: str) -> None:
-    """Write a report. Safe to repeat: the row is claimed, and the first complete file is the one it names."""
-    report = Report.objects.get(pk=report_id)
-    if report.mark_running(self.request.id) and services.write_report(report):
-        nudge_after(report_id)
+    """Write the report whose turn it is, not always this one. Safe to repeat: it is claimed, and has one file."""
+    report = Report.objects.claim(self.request.id or "")
+    if report is None:
+        log.info("Report %s has ended, is being written, or has to wait its turn", report_id)
+        return
+    try:
+        with settling(report):
+            services.write_report(report)
+    finally:
+        nudge_after(report)
+    queue_next()
 
 
-def nudge_after(report_id: str) -> None:
+@contextmanager
+def settling(report: Report) -> Iterator[None]:
+    """End the row with a reason when its report fails for good, or put it off: never leave it "running" for ever."""
+    try:
+        yield
+    except SoftTimeLimitExceeded as error:
+        put_off(report, error, f"It took longer than {LIMIT_SECONDS * 0.8 / 60:.0f} minutes.")
+    except services.SHORTAGES as error:
+        put_off(report, error)
+    except Exception as error:
+        outcomes.fail(report, f"The report could not be written ({type(error).__name__}).")
+        raise
+
+
+def put_off(report: Report, error: Exception, reason: str = "") -> None:
+    """Leave it to the sweep, which looks after rows of dead workers as well; raises after the last attempt."""
+    log.warning("Report %s, attempt %s: %r", report.pk, report.attempts, error)
+    if not services.put_off(report, error, reason):
+        # Not the error itself, which Celery would try again.
+        raise PermanentError(f"The report could not be written in {MAX_ATTEMPTS} attempts.") from error
+
+
+def queue_next() -> None:
+    """Nudge for whoever had to wait until this person, or this worker, had one report less."""
+    if report := Report.objects.next():
+        try:
+            generate_report.delay(report_id=str(report.pk))
+        except (KombuError, OSError) as error:
+            log.warning("Report %s was not queued, the sweep will do it: %s", report.pk, error)
+
+
+def nudge_after(report: Report) -> None:
     """Queue what waits for the end of a report; what gets lost here, the sweeps queue again."""
-    report = Report.objects.get(pk=report_id)
-    for person in outcomes.audience(report):
+    ended = Report.objects.ended().filter(pk=report.pk).first()
+    for person in outcomes.audience(ended) if ended else []:
         send_notification_email.delay(user_id=person.pk)
-    if report.pack_id:
-        generate_pack.delay(pack_id=str(report.pack_id))
+    if ended and ended.pack_id:
+        generate_pack.delay(pack_id=str(ended.pack_id))
 
 
 @shared_task(ignore_result=True)
@@ -48,10 +84,12 @@ def check_unfinished_reports() -> None:
     """Queue again what was left behind, and give up what died too often. Safe to repeat: so is each report."""
     for report in Report.objects.left_behind().order_by("due_at")[:100]:
         if report.attempts >= MAX_ATTEMPTS:
-            if outcomes.fail(report, f"The report could not be written in {MAX_ATTEMPTS} attempts."):
-                nudge_after(str(report.pk))
+            outcomes.fail(
+                report, f"The report could not be written: {MAX_ATTEMPTS} times its worker ended in the middle."
+            )
+            nudge_after(report)
         else:
-            generate_report.delay(report_id=str(report.pk))
+            generate_report.apply_async(kwargs={"report_id": str(report.pk)}, expires=SWEPT_EXPIRE)
 
 
 @shared_task(soft_time_limit=50, time_limit=60, ignore_result=True)
@@ -78,7 +116,7 @@ class PackTask(Task):
 
 
 @shared_task(
-    bind=True, base=PackTask, soft_time_limit=LEASE_SECONDS * 0.8, time_limit=LEASE_SECONDS, ignore_result=True
+    bind=True, base=PackTask, soft_time_limit=LIMIT_SECONDS * 0.8, time_limit=LIMIT_SECONDS, ignore_result=True
 )
 def generate_pack(self: Task, *, pack_id: str) -> None:
     """Bundle a pack whose reports have all ended. Safe to repeat: the row is claimed, and ends once, with one file."""

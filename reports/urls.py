@@ -17,5 +17,8 @@ urlpatterns = [
     path("schedules/<uuid:pk>/delete/", schedule_views.delete_schedule, name="delete-schedule"),
     path("<uuid:pk>/", views.report_detail, name="detail"),
     path("<uuid:pk>/status/", views.report_status, name="status"),
+    path("<uuid:pk>/cancel/", views.cancel_report, name="cancel"),
+    path("<uuid:pk>/again/", views.ask_again, name="again"),
     path("<uuid:pk>/download/", views.report_download, name="download"),
+    path("files/<str:token>/", views.report_file, name="file"),
 ]

@@ -2,25 +2,27 @@ from datetime import timedelta
 from typing import cast
 from uuid import UUID
 
-from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth import logout
+from django.contrib.auth.decorators import login_not_required
+from django.core import signing
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
-from django.http import FileResponse, Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.cache import cache_control
-from django.views.decorators.http import require_http_methods, require_safe
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from accounts.forms import DeleteAccountForm
 from accounts.models import User
 from myproject.web import staff_only
 
-from . import erasure, services, tasks
+from . import downloads, erasure, services, tasks
 from .forms import ReportForm
-from .models import Report
+from .models import Kind, Report
 
 PER_PAGE = 12
 
@@ -30,9 +32,7 @@ def report_list(request: HttpRequest) -> HttpResponse:
     today = timezone.localdate()
     form = ReportForm(request.POST or None, initial={"start": today - timedelta(days=30), "end": today})
     if form.is_valid():
-        form.instance.requested_by = request.user
-        form.instance.due_at = timezone.now() + settings.REPORT_LEASE
-        report = form.save()
+        report = services.ask_for(cast(User, request.user), kind=Kind.SALES, **form.cleaned_data)
         tasks.generate_report.delay_on_commit(report_id=str(report.pk))
         return redirect(report)
     # Those of a pack stand on its page.
@@ -53,17 +53,50 @@ def report_status(request: HttpRequest, pk: UUID) -> HttpResponse:
     return render(request, "reports/_report.html", {"report": _own_report(request, pk)})
 
 
+@require_POST
+def cancel_report(request: HttpRequest, pk: UUID) -> HttpResponse:
+    report = _own_report(request, pk)
+    if not report.mark_cancelled():
+        messages.info(request, "It had ended already.")
+    return redirect(report)
+
+
+@require_POST
+def ask_again(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """Ask for the same once more, from the page of one that failed, was cancelled or whose file was removed."""
+    report = services.ask_again(cast(User, request.user), _own_report(request, pk))
+    tasks.generate_report.delay_on_commit(report_id=str(report.pk))
+    return redirect(report)
+
+
 @require_safe
 @cache_control(private=True, no_store=True)
-def report_download(request: HttpRequest, pk: UUID) -> HttpResponseBase:
+def report_download(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """Give out the file's address, which expires: ours, or that of a storage which serves its files itself."""
     report = _own_report(request, pk)
     if not report.is_ready:
         raise Http404("This report is not ready.")
+    return redirect(services.address_elsewhere(report) or reverse("reports:file", args=[downloads.sign(report)]))
+
+
+@require_safe
+@login_not_required
+@cache_control(private=True, no_store=True)
+def report_file(request: HttpRequest, token: str) -> HttpResponseBase:
+    """Serve the file to whoever was given its address, also to a program without cookies that goes on with it."""
     try:
-        file = report.file.open()
+        pk = downloads.verify(token)
+    except signing.SignatureExpired:
+        return render(request, "reports/link_expired.html", status=410)
+    except signing.BadSignature as error:
+        raise Http404("There is no such file.") from error
+    report = get_object_or_404(Report.objects.select_related("requested_by"), pk=pk)
+    if not report.is_readable:
+        raise Http404("This report is not ready.")
+    try:
+        return downloads.send(request, report, services.open_file(report))
     except FileNotFoundError as error:
         raise Http404("The file of this report was removed.") from error
-    return FileResponse(file, as_attachment=True, filename=report.filename)
 
 
 def _own_report(request: HttpRequest, pk: UUID) -> Report:
@@ -83,7 +116,7 @@ def personal_data(request: HttpRequest) -> HttpResponse:
     exports = Report.objects.of(request.user).personal()
     if request.method == "GET":
         return render(request, "reports/personal_data.html", {"reports": exports.order_by("-created_at")[:PER_PAGE]})
-    report = services.ask_for_personal_data(cast(User, request.user))
+    report = services.ask_for(cast(User, request.user), kind=Kind.PERSONAL_DATA)
     tasks.generate_report.delay_on_commit(report_id=str(report.pk))
     return redirect(report)
 

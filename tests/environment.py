@@ -41,7 +41,7 @@ os.environ.update(
     DEBUG="true",
     # Short, so that the tests of recovery need not wait.
     ORDER_LEASE_SECONDS="5",
-    REPORT_LEASE_SECONDS="10",
+    REPORT_LEASE_SECONDS="3",
     IMPORT_LEASE_SECONDS="5",
     STRIPE_TIMEOUT_SECONDS="3",
     SANDBOX_SLOW_SECONDS="2",

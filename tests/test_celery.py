@@ -128,7 +128,7 @@ def test_task_limits_are_in_order(name: str) -> None:
 
 def test_order_lease_is_the_hard_limit_of_its_task() -> None:
     assert process_order.time_limit == settings.ORDER_LEASE.total_seconds()
-    assert generate_report.time_limit == settings.REPORT_LEASE.total_seconds()
+    assert generate_report.time_limit == settings.REPORT_LIMIT.total_seconds()
 
 
 @pytest.mark.parametrize("name", sorted(SCHEDULES))

@@ -318,19 +318,21 @@ def test_page_of_an_expired_report_offers_to_make_it_again(
     clear_old_reports()
 
     page = client.get(report.get_absolute_url()).content.decode()
-    answer = client.post("/reports/", {"start": report.start, "end": report.end})
+    answer = client.post(f"{report.get_absolute_url()}again/")
+    again = Report.objects.exclude(pk=report.pk).get()
 
     assert "The file was removed to save space" in page
     assert "Make it again" in page
     assert client.get(f"{report.get_absolute_url()}download/").status_code == 404
-    assert answer.status_code == 302
+    assert answer["Location"] == again.get_absolute_url()
+    assert (again.kind, again.start, again.end) == (report.kind, report.start, report.end)
 
 
 def test_download_is_not_found_when_the_file_is_lost(media: Path, login: Callable[[User], Client], staff: User) -> None:
     report = old_report(DAY, staff)
     Path(report.file.path).unlink()
 
-    assert login(staff).get(f"{report.get_absolute_url()}download/").status_code == 404
+    assert login(staff).get(f"{report.get_absolute_url()}download/", follow=True).status_code == 404
 
 
 # --- Where there are many ---

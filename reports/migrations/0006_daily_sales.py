@@ -8,7 +8,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('orders', '0009_dashboard_indexes'),
-        ('reports', '0003_expired_reports'),
+        ('reports', '0005_life'),
     ]
 
     operations = [

@@ -119,7 +119,7 @@ def test_reader_opens_the_report_and_nobody_else_does(login: Login, staff: User,
     report.readers.add(staff)
 
     answers = [
-        login(person).get(f"{report.get_absolute_url()}{path}").status_code
+        login(person).get(f"{report.get_absolute_url()}{path}", follow=True).status_code
         for person in (staff, other)
         for path in ("", "status/", "download/")
     ]

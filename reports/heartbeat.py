@@ -1,0 +1,75 @@
+"""The sign of life of a report that is being written, and the way in which its writer learns that it should stop."""
+
+import logging
+from contextlib import suppress
+from threading import Event, Thread
+from types import TracebackType
+from typing import Self
+
+import psycopg
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, Error, connection, connections
+
+from .models import Cancelled, Report
+
+log = logging.getLogger(__name__)
+
+# Seconds.
+INTERVAL = 1.0
+
+
+class Heartbeat:
+    """While the block runs, notes each second how far it is, and ends it when the report is no longer to be written.
+
+    In a thread and over a connection of its own: the writer's is busy with its rows, or with a query that has
+    yet to give the first. That query is cancelled, too. What ends within a second costs nothing at all.
+    """
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        self.rows_done = 0
+        self.rows_total: int | None = None
+        self.is_lost = False
+        self._over = Event()
+        self._thread = Thread(target=self._beat, name=f"report {report.pk}", daemon=True)
+        self._writers = connections[DEFAULT_DB_ALIAS]
+
+    def progress(self, rows_done: int) -> None:
+        """Note how many rows are written; raises `Cancelled` when no more are wanted."""
+        self.rows_done = rows_done
+        if self.is_lost:
+            raise Cancelled
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+        # The query that was cancelled fails as any other does.
+        if self.is_lost and isinstance(error, DatabaseError):
+            raise Cancelled from error
+
+    def _beat(self) -> None:
+        try:
+            while not self._over.wait(INTERVAL):
+                self._beat_once()
+        finally:
+            connection.close()
+
+    def _beat_once(self) -> None:
+        try:
+            self.is_lost = self.is_lost or not self.report.mark_alive(self.rows_done, self.rows_total)
+        except Error as error:
+            log.warning("Report %s could give no sign of life: %s", self.report.pk, error)
+            connection.close()
+        if self.is_lost:
+            self._stop_query()
+
+    def _stop_query(self) -> None:
+        # Between two queries this changes nothing, and `progress` ends it.
+        if self._writers.connection is not None:
+            with suppress(psycopg.Error):
+                self._writers.connection.cancel_safe(timeout=INTERVAL)
