@@ -41,7 +41,7 @@ from orders.models import (
     SyncStatus,
     week_of,
 )
-from orders.models.imports import KEPT as IMPORT_KEPT
+from orders.models.imports import IMPORT_KEPT
 from orders.models.inventory import KEPT as SYNC_KEPT
 from orders.tasks import DIGESTS_KEPT, clear_old_events, clear_old_files
 from reports import services

@@ -14,7 +14,7 @@ from django.utils import timezone
 log = logging.getLogger(__name__)
 
 # As the file of a report: what an import has taken in stays, and nobody asks for its file after a month.
-KEPT = timedelta(days=30)
+IMPORT_KEPT = timedelta(days=30)
 
 
 class ImportStatus(models.TextChoices):
@@ -33,7 +33,7 @@ class ProductImportQuerySet(models.QuerySet["ProductImport"]):
         return self.filter(status__in=OPEN_IMPORTS, due_at__lte=timezone.now())
 
     def old(self) -> Self:
-        return self.filter(finished_at__lt=timezone.now() - KEPT)
+        return self.filter(finished_at__lt=timezone.now() - IMPORT_KEPT)
 
 
 class ProductImport(models.Model):
