@@ -14,6 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from orders.models import Kind, Order, OrderEvent, Product, Status
+from orders.tasks import process_order, refund_order
 from reports import daily_sales
 from reports.models import DailyProductSales, DailySales, SalesCount
 from reports.tasks import update_daily_sales
@@ -225,8 +226,6 @@ def test_update_sees_what_was_completed_before_the_last_run_and_committed_after_
 
 
 def test_no_task_that_sells_or_refunds_may_outlast_the_overlap() -> None:
-    from orders.tasks import process_order, refund_order
-
     limits = [task.time_limit or settings.CELERY_TASK_TIME_LIMIT for task in (process_order, refund_order)]
 
     assert max(limits) < daily_sales.OVERLAP.total_seconds()
