@@ -5,7 +5,7 @@ from django.shortcuts import render
 
 from accounts.admin import UserAdmin as BaseUserAdmin
 from accounts.models import User
-from myproject.admin import ReadOnlyAdmin
+from myproject.admin import OwesMailAdmin, ReadOnlyAdmin
 
 from . import erasure, tasks
 from .models import Pack, Report, ReportSchedule
@@ -48,7 +48,7 @@ admin.site.unregister(User)
 class UserAdmin(BaseUserAdmin):
     """Only here it is known what an account leaves behind."""
 
-    actions = ["delete_accounts"]
+    actions = [*OwesMailAdmin.actions, "delete_accounts"]
 
     @admin.action(description="Delete accounts: forget the person, keep the books", permissions=["delete"])
     def delete_accounts(self, request: HttpRequest, people: QuerySet[User]) -> HttpResponse | None:

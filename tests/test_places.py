@@ -13,7 +13,7 @@ from django_celery_beat.models import PeriodicTask
 from accounts.models import User
 from myproject.celery import SCHEDULES, app
 from orders.models import InventorySync
-from tests.factories import make_import, make_report, place_order
+from tests.factories import make_import, make_pack, make_report, place_order
 
 pytestmark = pytest.mark.django_db
 
@@ -23,6 +23,7 @@ STEPS = 2
 def places(person: User) -> dict[str, list[str]]:
     """Return the pages where a person sees what tasks have done, each with those tasks."""
     order, product_import, report = place_order(person), make_import("x"), make_report(person)
+    pack = make_pack(person)
     run = InventorySync.objects.open_one()
     scheduled = [schedule.task for schedule in SCHEDULES.values()]
     return {
@@ -40,6 +41,8 @@ def places(person: User) -> dict[str, list[str]]:
         reverse("admin:accounts_notification_changelist"): ["accounts.tasks.send_notification_email"],
         reverse("admin:accounts_crmcontact_changelist"): ["accounts.tasks.sync_user_to_crm"],
         report.get_absolute_url(): ["reports.tasks.generate_report"],
+        pack.get_absolute_url(): ["reports.tasks.generate_pack"],
+        reverse("reports:schedules"): ["reports.tasks.plan_scheduled_report"],
         reverse("delete-account"): ["reports.tasks.erase_account"],
         reverse("admin:myproject_alert_changelist"): ["myproject.tasks.send_alert"],
         reverse("try_it"): [f"myproject.tasks.{name}" for name in ("add", "multiply", "wait", "fail", "fail_twice")],

@@ -24,6 +24,7 @@ CLEARED = "test_clean_ups::test_clean_up_is_run_by_a_real_worker"
 BEATS = "test_beat::test_two_beats_and_a_bad_schedule_do_no_harm"
 SAMPLES = "test_try_it::test_sample_tasks_run_twice_do_the_same"
 FOLLOWED = "test_try_it::test_page_follows_each_sample_through_a_real_worker"
+LATE = "reports/test_schedules::test_report_is_made_once_and_mailed_to_each_after_beat_was_down_at_its_time"
 HERE = "test_proofs::test_worker_does_what_no_other_test_asks_of_it"
 
 # The test that twice is once, and the one with a real worker.
@@ -104,6 +105,11 @@ PROOFS = {
         "reports/test_erasure::test_erase_account_twice_is_once",
         "reports/test_erasure::test_account_is_erased_by_the_worker",
     ),
+    "reports.tasks.plan_scheduled_report": ("reports/test_schedules::test_plan_scheduled_report_twice_is_once", LATE),
+    "reports.tasks.generate_pack": (
+        "reports/test_packs::test_generate_pack_twice_is_once",
+        "reports/test_packs::test_pack_is_made_once_although_messages_are_doubled_and_a_child_is_killed",
+    ),
     "reports.tasks.check_unfinished_reports": (
         "reports/test_reports::test_check_unfinished_reports_twice_writes_one_file",
         BEATS,
@@ -111,6 +117,18 @@ PROOFS = {
     "reports.tasks.check_unfinished_erasures": (
         "reports/test_erasure::test_check_unfinished_erasures_twice_erases_once",
         "reports/test_erasure::test_account_is_erased_although_the_worker_is_killed",
+    ),
+    "reports.tasks.update_daily_sales": (
+        "reports/test_daily_sales::test_update_twice_is_once",
+        "reports/test_daily_sales::test_worker_keeps_the_daily_sales_up_to_date",
+    ),
+    "reports.tasks.check_due_schedules": (
+        "reports/test_schedules::test_report_is_made_once_per_slot_and_again_a_week_later",
+        LATE,
+    ),
+    "reports.tasks.check_unfinished_packs": (
+        "reports/test_packs::test_generate_pack_twice_is_once",
+        "reports/test_packs::test_pack_is_made_by_the_sweep_when_each_callback_was_lost",
     ),
     "reports.tasks.clear_old_reports": (
         "test_clean_ups::test_clear_old_reports_removes_the_file_and_says_so_on_the_row",
