@@ -42,7 +42,8 @@ install: .venv/installed ## Make .venv and install the pinned requirements
 .venv/installed: requirements.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name it with: make PYTHON=/path/to/python3.13 $(MAKECMDGOALS)"; exit 1; }
-	@$(PYTHON) -m venv --clear .venv || \
+	@# Cleared only when it is broken: the shop may be running from it in another terminal.
+	@$(PYTHON) -m venv $$($(BIN)/python -c pass 2>/dev/null || echo --clear) .venv || \
 		{ echo "Python cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@echo "Installing the pinned requirements into .venv …"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.txt --requirement requirements-dev.txt
