@@ -1,5 +1,6 @@
 """A pytest plugin that points the settings at servers of the tests' own, whatever is set outside."""
 
+import atexit
 import os
 import random
 import shutil
@@ -14,6 +15,8 @@ import pytest
 from myproject import embedded
 
 HOME = Path(tempfile.mkdtemp(prefix="shop-test-"))
+# Also where no test runs: with `-n` the first process only hands them out.
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 PORTS = (8000, 5555, 8001, 1025)
 
 

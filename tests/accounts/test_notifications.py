@@ -73,6 +73,7 @@ def test_send_notification_email_takes_all_notices_of_the_person_along_and_nobod
 @pytest.mark.parametrize(
     ("url", "link"),
     [("/orders/", f"{settings.SITE_URL}/orders/"), ("https://elsewhere.example/a", "https://elsewhere.example/a")],
+    ids=["path", "address"],
 )
 def test_notification_leads_to_its_page(url: str, link: str) -> None:
     message = emails.notification(make_notification(url=url))
