@@ -1,0 +1,77 @@
+"""Daily sales: what the dashboard reads instead of a million orders."""
+
+from datetime import datetime
+from decimal import Decimal
+
+from django.db import models
+from django.db.models import Q
+
+from orders.models import Product
+
+
+class Sales(models.Model):
+    """What was sold, of it what has been refunded since, in `settings.CURRENCY`."""
+
+    orders = models.PositiveIntegerField()
+    units = models.PositiveIntegerField()
+    revenue = models.DecimalField(max_digits=14, decimal_places=2, help_text="Before refunds.")
+    refunded_orders = models.PositiveIntegerField()
+    refunded_units = models.PositiveIntegerField()
+    refunds = models.DecimalField(max_digits=14, decimal_places=2)
+
+    class Meta:
+        abstract = True
+
+    @property
+    def net(self) -> Decimal:
+        return self.revenue - self.refunds
+
+
+class DailySales(Sales):
+    """All sales of one day in the shop's time zone; a refund counts on the day of its sale."""
+
+    day = models.DateField(primary_key=True)
+
+    class Meta:
+        verbose_name_plural = "daily sales"
+
+    def __str__(self) -> str:
+        return str(self.day)
+
+
+class DailyProductSales(Sales):
+    """Of one day's sales those of one product. Orders of several products count for each, so they do not add up."""
+
+    day = models.DateField()
+    product = models.ForeignKey(Product, on_delete=models.CASCADE, related_name="+")
+
+    class Meta:
+        verbose_name_plural = "daily sales of products"
+        constraints = [models.UniqueConstraint(fields=["day", "product"], name="sales_once_per_day_and_product")]
+
+    def __str__(self) -> str:
+        return f"{self.day}, product {self.product_id}"
+
+
+class SalesCount(models.Model):
+    """How fresh the daily sales are: one row, which whoever counts them holds locked."""
+
+    as_of = models.DateTimeField(null=True, help_text="What happened before is counted; empty: not all was, so far.")
+
+    def __str__(self) -> str:
+        return f"as of {self.as_of}"
+
+    @classmethod
+    def freshness(cls) -> datetime | None:
+        return cls.objects.values_list("as_of", flat=True).first()
+
+    @classmethod
+    def lock(cls) -> None:
+        """Let nobody else count until this transaction ends."""
+        cls.objects.select_for_update().get_or_create(pk=1)
+
+    @classmethod
+    def mark_counted(cls, as_of: datetime) -> bool:
+        """Say how fresh the daily sales are; False when a newer run has said so."""
+        cls.objects.get_or_create(pk=1)
+        return bool(cls.objects.filter(Q(as_of=None) | Q(as_of__lt=as_of)).update(as_of=as_of))
