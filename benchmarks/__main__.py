@@ -19,7 +19,12 @@ def main() -> None:
 def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks", description="The shop beside the tutorial's way, as ratios.")
     parser.add_argument("--orders", type=int, default=5000, help="orders in the backlog")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="orders behind the dashboard, of three lines each")
+    parser.add_argument(
+        "--rows",
+        type=int,
+        default=1_000_000,
+        help="orders behind the dashboard, of three lines each, and lines in an export",
+    )
     parser.add_argument("--only", default="", help="one scenario, such as gateway_slow")
     return parser.parse_args()
 
@@ -27,7 +32,7 @@ def read_options() -> argparse.Namespace:
 def run(options: argparse.Namespace) -> None:
     from django.core.management import call_command
 
-    from . import backlog, dashboard, report, scenarios
+    from . import backlog, dashboard, exports, report, scenarios
 
     call_command("migrate", verbosity=0)
     backlog.stock_up()
@@ -37,6 +42,8 @@ def run(options: argparse.Namespace) -> None:
             report.show(scenario(options.orders))
     if options.only in ("", scenarios.one_click.__name__):
         report.show(scenarios.one_click())
+    if options.only in ("", exports.exports.__name__):
+        report.show(exports.exports(options.rows))
     # Last: it replaces the orders of the others.
     if options.only in ("", dashboard.dashboard.__name__):
         report.show(dashboard.dashboard(options.rows))

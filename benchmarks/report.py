@@ -15,7 +15,7 @@ PACKAGES = ("django", "celery", "kombu", "redis", "psycopg", "stripe")
 
 
 class Row(NamedTuple):
-    """One line; `least` and `most` are what the ratio has to be, None where it may be anything."""
+    """One line; `least` and `most` are what the ratio has to be, `above` by how much the figure may exceed its base."""
 
     scenario: str
     side: str
@@ -24,6 +24,7 @@ class Row(NamedTuple):
     least: float | None = None
     most: float | None = None
     unit: str = "orders/s"
+    above: float | None = None
 
     @property
     def ratio(self) -> float:
@@ -32,14 +33,22 @@ class Row(NamedTuple):
     @property
     def reached(self) -> bool:
         return not (
-            (self.least is not None and self.ratio < self.least) or (self.most is not None and self.ratio > self.most)
+            (self.least is not None and self.ratio < self.least)
+            or (self.most is not None and self.ratio > self.most)
+            or (self.above is not None and self.figure > self.base + self.above)
         )
 
+    @property
+    def target(self) -> str:
+        if self.above:
+            return f"at most {self.above:g} {self.unit} more: {self.figure - self.base:+.1f}"
+        return f"at least {self.least:g}" if self.least else f"at most {self.most:g}" if self.most else ""
+
     def __str__(self) -> str:
-        figure = f"{self.figure * 1000:.1f} ms" if self.unit == "ms" else f"{self.figure:,.0f}/s"
-        target = f"at least {self.least:g}" if self.least else f"at most {self.most:g}" if self.most else ""
-        verdict = "" if not target else " · reached" if self.reached else " · MISSED"
-        return f"  {self.side:<46} {figure:>10} {self.ratio:>8.2f} ×   {target}{verdict}"
+        figure = {"ms": f"{self.figure * 1000:.1f} ms", "MB": f"{self.figure:.0f} MB"}.get(self.unit)
+        verdict = "" if not self.target else " · reached" if self.reached else " · MISSED"
+        words = f"{self.side:<46} {figure or f'{self.figure:,.0f}/s':>10} {self.ratio:>8.2f} ×"
+        return f"  {words}   {self.target}{verdict}"
 
 
 def head() -> str:

@@ -13,8 +13,18 @@ from .models import Pack, Report, ReportSchedule
 
 @admin.register(Report)
 class ReportAdmin(ReadOnlyAdmin):
-    list_display = ["title", "requested_by", "status", "row_count", "size", "created_at", "finished_at", "error"]
-    list_filter = ["kind", "status", "created_at"]
+    list_display = [
+        "title",
+        "format",
+        "requested_by",
+        "status",
+        "row_count",
+        "size",
+        "created_at",
+        "finished_at",
+        "error",
+    ]
+    list_filter = ["kind", "format", "status", "created_at"]
     list_select_related = ["requested_by"]
     search_fields = ["id", "requested_by__email"]
     ordering = ["-created_at"]

@@ -88,9 +88,8 @@ def forget_orders(erasure: Erasure) -> None:
 
 
 def remove_reports(person: User) -> None:
-    """Remove the person's reports with all their files, also those that a killed worker has left unfinished."""
-    # What a schedule has made for others, too, is theirs; nobody's name is in it.
-    reports = Report.objects.of(person).filter(readers=None)
+    """Remove the reports by and about the person with all files, also those that a killed worker left unfinished."""
+    reports = Report.objects.naming(person)
     for report in reports.filter(status__in=OPEN):
         # Nobody can publish it from here on.
         report.mark_cancelled()

@@ -9,8 +9,11 @@ from django_celery_beat.models import CrontabSchedule
 
 from accounts.models import User
 
-from .models import SCHEDULED, Report, ReportSchedule
+from .models import DOCUMENTS, FORMATS, SCHEDULED, WITH_CUSTOMER, WITH_DATES, Format, Kind, Report, ReportSchedule
 
+EARLIEST = date(2000, 1, 1)
+LONGEST = timedelta(days=3660)
+REQUIRED = forms.Field.default_error_messages["required"]
 # Months that a pack can be asked for: two years.
 MONTHS = 24
 EVERY = {"day": "Every day", "week": "Every week", "month": "Every month"}
@@ -21,22 +24,89 @@ WEEKDAYS |= {"0": "Sunday"}
 ZONES = [*sorted(name for name in available_timezones() if "/" in name and not name.startswith("Etc/")), "UTC"]
 
 
-class ReportForm(forms.ModelForm):
+class DaysForm(forms.ModelForm):
+    """What every report of some days asks for."""
+
+    format = forms.ChoiceField(choices=[(format_.value, format_.label) for format_ in DOCUMENTS])
+
     class Meta:
         model = Report
-        fields = ["start", "end", "wants_mail"]
+        fields = ["format", "start", "end", "wants_mail"]
         labels = {"start": "First day", "end": "Last day"}
         widgets = {name: forms.DateInput(format="%Y-%m-%d", attrs={"type": "date"}) for name in ("start", "end")}
         help_texts = {"end": "This day is included."}
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or {}
-        start, end = cleaned.get("start"), cleaned.get("end")
-        if start and end and end < start:
-            self.add_error("end", "The last day is before the first day.")
-        elif end and end > timezone.localdate():
-            self.add_error("end", "The last day is still to come.")
+        if "start" in cleaned and "end" in cleaned:
+            self.check_days(cleaned["start"], cleaned["end"])
         return cleaned
+
+    def check_days(self, start: date, end: date) -> None:
+        if end < start:
+            self.add_error("end", "The last day is before the first day.")
+        elif end > timezone.localdate():
+            self.add_error("end", "The last day is still to come.")
+        elif start < EARLIEST:
+            self.add_error("start", f"The first day is before {EARLIEST:%Y}.")
+        elif end - start > LONGEST:
+            self.add_error("end", "These are more than ten years. Choose fewer, and ask more than once.")
+
+
+class ReportForm(DaysForm):
+    """What staff may ask for; which of the fields are needed depends on the kind."""
+
+    kind = forms.ChoiceField(
+        label="What",
+        choices=[(kind.value, kind.label) for kind in Kind if kind != Kind.PERSONAL_DATA],
+    )
+    format = forms.ChoiceField(
+        choices=[(format_.value, format_.label) for format_ in [*DOCUMENTS, Format.PARQUET]],
+        help_text="Parquet is for order lines, which come in every format but PDF.",
+    )
+    customer = forms.EmailField(
+        label="Customer", required=False, help_text="The e-mail address of whom a statement is about."
+    )
+
+    class Meta(DaysForm.Meta):
+        fields = ["kind", "format", "start", "end", "customer", "wants_mail"]
+        help_texts = {"end": "This day is included. The stock is today's: it needs no days."}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name in ("start", "end"):
+            self.fields[name].required = False
+
+    def clean_customer(self) -> User | None:
+        email = self.cleaned_data["customer"]
+        person = User.objects.filter(email__iexact=email).first() if email else None
+        if email and person is None:
+            raise forms.ValidationError("No customer has this address.")
+        return person
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = self.cleaned_data
+        if "kind" not in cleaned:
+            return cleaned
+        self.check_format(Kind(cleaned["kind"]), cleaned.get("format"))
+        self.check_customer(cleaned)
+        if cleaned["kind"] not in WITH_DATES:
+            return cleaned | {"start": None, "end": None}
+        for name in ("start", "end"):
+            if cleaned.get(name, "") is None:
+                self.add_error(name, REQUIRED)
+        return super().clean()
+
+    def check_format(self, kind: Kind, chosen: str | None) -> None:
+        if chosen and chosen not in FORMATS[kind]:
+            possible = ", ".join(format_.label for format_ in FORMATS[kind])
+            self.add_error("format", f"{kind.label} cannot be had in this format, only in these: {possible}.")
+
+    def check_customer(self, cleaned: dict[str, Any]) -> None:
+        if cleaned["kind"] not in WITH_CUSTOMER:
+            cleaned["customer"] = None
+        elif cleaned.get("customer", "") is None:
+            self.add_error("customer", REQUIRED)
 
 
 class ScheduleForm(forms.ModelForm):

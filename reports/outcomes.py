@@ -1,5 +1,7 @@
 """How a report ended, which whoever waits for it is told once: by whoever ends the row, in the same transaction."""
 
+from typing import Any
+
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
@@ -10,9 +12,9 @@ from .models import Report
 
 
 @transaction.atomic
-def finish(report: Report, name: str, *, row_count: int, size: int) -> bool:
+def finish(report: Report, name: str, *, row_count: int, size: int, preview: dict[str, Any] | None = None) -> bool:
     """Publish the file of that name and owe its notices; False when the report had ended before."""
-    published = report.mark_ready(name, row_count=row_count, size=size)
+    published = report.mark_ready(name, row_count=row_count, size=size, preview=preview)
     if published:
         tell(report, "is ready", f"Rows: {row_count:,}.")
     return published

@@ -30,7 +30,7 @@ from django.utils import timezone
 from accounts.models import User
 from accounts.services import notify
 
-from .models import OPEN, OPEN_PACK, WITH_DATES, Kind, Pack, Report, private_files
+from .models import OPEN, OPEN_PACK, WITH_DATES, Format, Kind, Pack, Report, private_files
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +43,15 @@ BROKEN = "The pack could not be bundled through a fault of ours. Ask for it agai
 
 
 class Part(NamedTuple):
-    """A report of the pack: its kind, and of how many months before."""
+    """A report of the pack: what, and of how many months before."""
 
     kind: Kind
+    format: Format
     months_back: int = 0
 
 
 # What a pack consists of. The two other months are there to compare with.
-PARTS = [Part(Kind.SALES), Part(Kind.SALES, 1), Part(Kind.SALES, 12)]
+PARTS = [Part(Kind.SALES, Format.CSV, months_back) for months_back in (0, 1, 12)]
 
 
 @transaction.atomic
@@ -64,8 +65,8 @@ def ask_for_pack(person: User, month: date) -> Pack:
 
 def new_member(pack: Pack, part: Part) -> Report:
     start, end = month_before(pack.month, part.months_back) if part.kind in WITH_DATES else (None, None)
-    due = timezone.now() + settings.REPORT_LEASE
-    return Report(requested_by=pack.requested_by, pack=pack, kind=part.kind, start=start, end=end, due_at=due)
+    what = {"kind": part.kind, "format": part.format, "start": start, "end": end}
+    return Report(requested_by=pack.requested_by, pack=pack, due_at=timezone.now() + settings.REPORT_LEASE, **what)
 
 
 def month_before(month: date, count: int) -> tuple[date, date]:

@@ -48,6 +48,9 @@ def settling(report: Report) -> Iterator[None]:
         put_off(report, error, f"It took longer than {LIMIT_SECONDS * 0.8 / 60:.0f} minutes.")
     except services.SHORTAGES as error:
         put_off(report, error)
+    except PermanentError as error:
+        # Nobody's fault, and whoever asked can ask for less.
+        outcomes.fail(report, str(error))
     except Exception as error:
         outcomes.fail(report, f"The report could not be written ({type(error).__name__}).")
         raise

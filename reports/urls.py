@@ -5,6 +5,7 @@ from . import pack_views, schedule_views, views
 app_name = "reports"
 urlpatterns = [
     path("", views.report_list, name="list"),
+    path("statement/", views.statement, name="statement"),
     path("packs/", pack_views.pack_list, name="packs"),
     path("packs/<uuid:pk>/", pack_views.pack_detail, name="pack"),
     path("packs/<uuid:pk>/status/", pack_views.pack_status, name="pack-status"),

@@ -1,5 +1,5 @@
 from datetime import timedelta
-from typing import cast
+from typing import Any, cast
 from uuid import UUID
 
 from django.contrib import messages
@@ -21,25 +21,43 @@ from accounts.models import User
 from myproject.web import staff_only
 
 from . import downloads, erasure, services, tasks
-from .forms import ReportForm
-from .models import Kind, Report
+from .forms import DaysForm, ReportForm
+from .models import Format, Kind, Report
 
 PER_PAGE = 12
 
 
 @staff_only
 def report_list(request: HttpRequest) -> HttpResponse:
-    today = timezone.localdate()
-    form = ReportForm(request.POST or None, initial={"start": today - timedelta(days=30), "end": today})
+    form = ReportForm(request.POST or None, initial=_last_days() | {"kind": Kind.SALES_BY_DAY})
     if form.is_valid():
-        report = services.ask_for(cast(User, request.user), kind=Kind.SALES, **form.cleaned_data)
-        tasks.generate_report.delay_on_commit(report_id=str(report.pk))
-        return redirect(report)
+        return _ask(request, **form.cleaned_data)
     # Those of a pack stand on its page.
     reports = Report.objects.readable_by(request.user).filter(pack=None)
     page = Paginator(reports.order_by("-created_at"), PER_PAGE)
     context = {"form": form, "page": page.get_page(request.GET.get("page"))}
     return render(request, "reports/report_list.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+def statement(request: HttpRequest) -> HttpResponse:
+    """Show the statements about oneself; by POST, ask for one."""
+    form = DaysForm(request.POST or None, initial=_last_days() | {"format": Format.PDF})
+    if form.is_valid():
+        return _ask(request, kind=Kind.STATEMENT, customer=request.user, **form.cleaned_data)
+    reports = Report.objects.of(request.user).statements().order_by("-created_at")[:PER_PAGE]
+    return render(request, "reports/statement.html", {"form": form, "reports": reports})
+
+
+def _last_days() -> dict[str, Any]:
+    today = timezone.localdate()
+    return {"start": today - timedelta(days=29), "end": today}
+
+
+def _ask(request: HttpRequest, **what: Any) -> HttpResponse:
+    report = services.ask_for(cast(User, request.user), **what)
+    tasks.generate_report.delay_on_commit(report_id=str(report.pk))
+    return redirect(report)
 
 
 @require_safe
@@ -101,7 +119,7 @@ def report_file(request: HttpRequest, token: str) -> HttpResponseBase:
 
 def _own_report(request: HttpRequest, pk: UUID) -> Report:
     """Load a report that is for the person: not even staff reads another's, and what is for staff stays there."""
-    report = get_object_or_404(Report.objects.readable_by(request.user), pk=pk)
+    report = get_object_or_404(Report.objects.readable_by(request.user).select_related("customer"), pk=pk)
     if report.is_for_staff and not request.user.is_staff:
         raise PermissionDenied
     return report
@@ -116,9 +134,7 @@ def personal_data(request: HttpRequest) -> HttpResponse:
     exports = Report.objects.of(request.user).personal()
     if request.method == "GET":
         return render(request, "reports/personal_data.html", {"reports": exports.order_by("-created_at")[:PER_PAGE]})
-    report = services.ask_for(cast(User, request.user), kind=Kind.PERSONAL_DATA)
-    tasks.generate_report.delay_on_commit(report_id=str(report.pk))
-    return redirect(report)
+    return _ask(request, kind=Kind.PERSONAL_DATA, format=Format.JSON)
 
 
 @require_http_methods(["GET", "POST"])

@@ -18,7 +18,7 @@ from myproject.models import Alert
 from orders import services
 from orders.models import OPEN, Card, Digest, Order, OrderEvent, Product, ProductImport, Status, week_of
 from reports import packs, schedules
-from reports.models import Kind, Pack, Report, ReportSchedule
+from reports.models import Format, Kind, Pack, Report, ReportSchedule
 
 PASSWORD = "correct-horse-battery"
 _numbers = count(1)
@@ -102,7 +102,10 @@ def make_import(data: str | bytes = "", **fields: Any) -> ProductImport:
 
 
 def make_export(person: User | None = None, **fields: Any) -> Report:
-    return make_report(person or make_user(), kind=Kind.PERSONAL_DATA, start=None, end=None, **fields)
+    return make_report(
+        person or make_user(),
+        **{"kind": Kind.PERSONAL_DATA, "format": Format.JSON, "start": None, "end": None} | fields,
+    )
 
 
 def make_erasure(person: User | None = None) -> Erasure:

@@ -1,8 +1,10 @@
 import logging
 import uuid
-from datetime import datetime, timedelta
+from datetime import date, datetime, time, timedelta
+from functools import reduce
+from operator import or_
 from pathlib import PurePath
-from typing import Any, Self
+from typing import Any, NamedTuple, Self, cast
 
 from django.conf import settings
 from django.core.files.storage import Storage, storages
@@ -11,6 +13,7 @@ from django.db.models import Count, Exists, F, OuterRef, Q, Subquery, Window
 from django.db.models.functions import Coalesce, RowNumber
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.formats import date_format
 
 log = logging.getLogger(__name__)
 
@@ -25,17 +28,39 @@ class Status(models.TextChoices):
 
 
 class Kind(models.TextChoices):
-    SALES = "sales", "Sales"
+    SALES_BY_DAY = "sales_by_day", "Sales by day"
+    SALES_BY_PRODUCT = "sales_by_product", "Sales by product"
+    SALES_BY_CATEGORY = "sales_by_category", "Sales by category"
+    SALES_BY_CUSTOMER = "sales_by_customer", "Sales by customer"
+    SALES = "sales", "Order lines"
+    STOCK = "stock", "Stock"
+    STATEMENT = "statement", "Statement"
     PERSONAL_DATA = "personal_data", "Personal data"
 
 
-# These are about days, and for staff; the others are for the person they are about.
-WITH_DATES = [Kind.SALES]
+class Format(models.TextChoices):
+    CSV = "csv", "CSV"
+    XLSX = "xlsx", "Excel (XLSX)"
+    PDF = "pdf", "PDF"
+    PARQUET = "parquet", "Parquet"
+    JSON = "json", "JSON"
+
+
+DOCUMENTS = [Format.XLSX, Format.CSV, Format.PDF]
+# Millions of lines are for programs: nobody reads them on paper, and only they are worth Parquet.
+FORMATS: dict[Kind, list[Format]] = dict.fromkeys(Kind, DOCUMENTS) | {
+    Kind.SALES: [Format.CSV, Format.XLSX, Format.PARQUET],
+    Kind.PERSONAL_DATA: [Format.JSON],
+}
+WITHOUT_DATES = [Kind.STOCK, Kind.PERSONAL_DATA]
+WITH_DATES = [kind for kind in Kind if kind not in WITHOUT_DATES]
+# About one customer, who may ask for their own.
+WITH_CUSTOMER = [Kind.STATEMENT]
 # What a schedule may make.
 SCHEDULED = [Kind.SALES]
 OPEN = [Status.QUEUED, Status.RUNNING]
 # What makes two reports of one person the same report: while one is open, whoever asks again gets that one.
-SAME = ["kind", "start", "end"]
+SAME = ["kind", "format", "start", "end", "customer"]
 ASKED_FOR = Q(schedule=None, pack=None)
 # Pauses before a report is tried again for lack of resources; after as many it ends *failed*. Deaths of workers count.
 PAUSES = [timedelta(seconds=seconds) for seconds in (60, 120, 240)]
@@ -52,6 +77,31 @@ def private_files() -> Storage:
     return storages["reports"]
 
 
+class Days(NamedTuple):
+    """Whole days of the shop's own time, the last one included."""
+
+    first: date
+    last: date
+
+    @property
+    def length(self) -> int:
+        return (self.last - self.first).days + 1
+
+    @property
+    def start(self) -> datetime:
+        return timezone.make_aware(datetime.combine(self.first, time.min))
+
+    @property
+    def end(self) -> datetime:
+        """The midnight that the last day ends with."""
+        return timezone.make_aware(datetime.combine(self.last + timedelta(days=1), time.min))
+
+    @property
+    def before(self) -> "Days":
+        """As many days, directly before these; raises `OverflowError` at the edge of the calendar."""
+        return Days(self.first - timedelta(days=self.length), self.first - timedelta(days=1))
+
+
 class ReportQuerySet(models.QuerySet["Report"]):
     def of(self, person: object) -> Self:
         return self.filter(requested_by=person)
@@ -60,6 +110,15 @@ class ReportQuerySet(models.QuerySet["Report"]):
         """Reports that the person asked for, or that a schedule makes for them among others."""
         read = Report.readers.through.objects.filter(report=OuterRef("pk"), user=person.pk)
         return self.filter(Q(requested_by=person.pk) | Exists(read))
+
+    def naming(self, person: object) -> Self:
+        """What the person asked for, unless it is for others as well, and what somebody asked about them."""
+        # What a schedule has made for others is theirs; nobody's name is in it.
+        return self.filter(Q(requested_by=person, readers=None) | Q(customer=person))
+
+    def statements(self) -> Self:
+        """What people asked for about themselves."""
+        return self.filter(kind=Kind.STATEMENT, customer=F("requested_by"))
 
     def personal(self) -> Self:
         return self.filter(kind=Kind.PERSONAL_DATA)
@@ -114,9 +173,14 @@ class Report(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="reports")
-    kind = models.CharField(max_length=13, choices=Kind.choices, default=Kind.SALES)
+    kind = models.CharField(max_length=20, choices=Kind.choices, default=Kind.SALES)
+    # Also a default of the database: while a new version is rolled out, the old one still writes reports.
+    format = models.CharField(max_length=7, choices=Format.choices, default=Format.CSV, db_default=Format.CSV)
     start = models.DateField(null=True)
     end = models.DateField(null=True, help_text="The last day, included.")
+    customer = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, null=True, blank=True, related_name="+"
+    )
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.QUEUED)
     claimed_by = models.CharField(max_length=40, blank=True, help_text="The task that works on it, if any.")
     due_at = models.DateTimeField(null=True, blank=True, help_text="When the sweep takes it up if nobody did before.")
@@ -129,8 +193,9 @@ class Report(models.Model):
     file = models.FileField(upload_to="reports", storage=private_files, blank=True)
     row_count = models.PositiveBigIntegerField(null=True, blank=True)
     size = models.PositiveBigIntegerField(null=True, blank=True, help_text="Bytes.")
+    # The first rows and the chart, as the page shows them: taken while the file is written, gone with it.
+    preview = models.JSONField(null=True, blank=True, editable=False)
     error = models.CharField(max_length=300, blank=True)
-    # Also a default of the database: while a new version is rolled out, the old one still writes reports.
     wants_mail = models.BooleanField("e-mail me when it is ready", default=False, db_default=False)
     readers = models.ManyToManyField(settings.AUTH_USER_MODEL, blank=True, related_name="shared_reports")
     schedule = models.ForeignKey("ReportSchedule", on_delete=models.SET_NULL, null=True, blank=True)
@@ -149,6 +214,15 @@ class Report(models.Model):
                 condition=Q(kind__in=WITH_DATES, start__isnull=False, end__isnull=False)
                 | (~Q(kind__in=WITH_DATES) & Q(start=None, end=None)),
                 name="report_dates_where_needed",
+            ),
+            models.CheckConstraint(
+                condition=Q(kind__in=WITH_CUSTOMER, customer__isnull=False)
+                | (~Q(kind__in=WITH_CUSTOMER) & Q(customer=None)),
+                name="report_customer_where_needed",
+            ),
+            models.CheckConstraint(
+                condition=reduce(or_, (Q(kind=kind, format__in=formats) for kind, formats in FORMATS.items())),
+                name="report_format_of_kind",
             ),
             models.UniqueConstraint(
                 fields=["requested_by", *SAME],
@@ -190,6 +264,13 @@ class Report(models.Model):
         return f"{self.get_kind_display()} {self.start} to {self.end}" if self.start else self.get_kind_display()
 
     @property
+    def subtitle(self) -> str:
+        """Of which days, or as of when, and about whom; makes a query where it is about somebody."""
+        days = self.days if self.start else [timezone.localdate(self.created_at)]
+        words = " to ".join(date_format(day, "j F Y") for day in days)
+        return f"{words} · {self.customer}" if self.customer else words
+
+    @property
     def filename(self) -> str:
         """What the file is called where it is downloaded."""
         days = [self.start, self.end] if self.start else [timezone.localdate(self.created_at)]
@@ -198,7 +279,20 @@ class Report(models.Model):
 
     @property
     def is_for_staff(self) -> bool:
-        return self.kind != Kind.PERSONAL_DATA
+        own_statement = self.kind == Kind.STATEMENT and self.customer_id == self.requested_by_id
+        return self.kind != Kind.PERSONAL_DATA and not own_statement
+
+    @property
+    def asked_on(self) -> str:
+        """The address of the page on which one asks for such a report."""
+        if self.is_for_staff:
+            return reverse("reports:list")
+        return reverse("reports:statement" if self.kind == Kind.STATEMENT else "personal-data")
+
+    @property
+    def days(self) -> Days:
+        """The report's days; only those `WITH_DATES` have them."""
+        return Days(cast(date, self.start), cast(date, self.end))
 
     @property
     def is_open(self) -> bool:
@@ -251,10 +345,10 @@ class Report(models.Model):
         due_at = timezone.now() + settings.REPORT_LEASE
         return bool(self._held().update(rows_done=rows_done, rows_total=rows_total, due_at=due_at))
 
-    def mark_ready(self, name: str, *, row_count: int, size: int) -> bool:
+    def mark_ready(self, name: str, *, row_count: int, size: int, preview: dict[str, Any] | None = None) -> bool:
         """Publish the file of that name; False when the report was cancelled, or another task goes on with it."""
-        fields = {"rows_done": row_count, "row_count": row_count, "size": size, "error": ""}
-        return self._close(self._held(), Status.READY, file=name, **fields)
+        counts = {"rows_done": row_count, "row_count": row_count, "size": size}
+        return self._close(self._held(), Status.READY, file=name, preview=preview, error="", **counts)
 
     def mark_put_off(self, reason: str) -> bool:
         """Have it tried again after a pause; False when it is not to be, or was tried too often."""
@@ -274,7 +368,8 @@ class Report(models.Model):
 
     def mark_expired(self) -> bool:
         """Let go of the file; False when another task did. Whoever has won removes it."""
-        expired = Report.objects.filter(pk=self.pk, status=Status.READY).update(status=Status.EXPIRED, file="")
+        ready = Report.objects.filter(pk=self.pk, status=Status.READY)
+        expired = ready.update(status=Status.EXPIRED, file="", preview=None)
         return self._logged(expired, Status.EXPIRED.value)
 
     def _close(self, reports: ReportQuerySet, status: Status, **fields: object) -> bool:

@@ -29,7 +29,7 @@ class ReportSchedule(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     name = models.CharField(max_length=100)
-    kind = models.CharField(max_length=13, choices=Kind.choices, default=Kind.SALES)
+    kind = models.CharField(max_length=20, choices=Kind.choices, default=Kind.SALES)
     period = models.CharField(max_length=10, choices=Period.choices, default=Period.LAST_WEEK)
     recipients = models.ManyToManyField(settings.AUTH_USER_MODEL, related_name="report_schedules")
     made_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")

@@ -61,7 +61,7 @@ def test_download_leads_to_an_address_that_needs_no_cookies(report: Report, staf
 
     assert answer.status_code == 302
     assert (file.status_code, body(file)) == (200, content(report))
-    assert file["Content-Disposition"] == 'attachment; filename="sales-2026-01-01-2026-01-31.csv"'
+    assert file["Content-Disposition"] == 'attachment; filename="order-lines-2026-01-01-2026-01-31.csv"'
     assert file["Content-Type"] == "text/csv"
     assert (file["Content-Length"], file["Accept-Ranges"]) == (str(report.size), "bytes")
     assert file["Cache-Control"] == answer["Cache-Control"] == "private, no-store"

@@ -40,7 +40,8 @@ def run(report: Report) -> None:
 def test_report_form_asks_whether_one_wants_a_mail(posted: dict[str, str], wants: bool, login: Login) -> None:
     office = login(make_user(is_staff=True))
 
-    office.post("/reports/", {"start": "2026-01-01", "end": "2026-01-31", **posted})
+    days = {"start": "2026-01-01", "end": "2026-01-31"}
+    office.post("/reports/", {"kind": "sales", "format": "csv", **days, **posted})
 
     assert Report.objects.get().wants_mail is wants
     assert 'name="wants_mail"' in office.get("/reports/").content.decode()
@@ -53,7 +54,7 @@ def test_person_is_told_once_when_the_report_is_ready(wants: bool, staff: User, 
     for _ in range(2):
         run(report)
 
-    notice = ("Sam", "Sales 2026-01-01 to 2026-01-31 is ready")
+    notice = ("Sam", "Order lines 2026-01-01 to 2026-01-31 is ready")
     assert told() == ([notice] if wants else [])
     nudge = ("mail", "accounts.tasks.send_notification_email", {"user_id": staff.pk})
     assert broker.messages() == ([nudge] if wants else [])
@@ -69,7 +70,7 @@ def test_person_is_told_with_the_reason_and_the_address_when_the_report_has_fail
     [notice] = Notification.objects.all()
     report.refresh_from_db()
     assert (report.status, notice.message, notice.url) == (Status.FAILED, report.error, report.get_absolute_url())
-    assert notice.subject == "Sales 9999-12-30 to 9999-12-31 could not be made"
+    assert notice.subject == "Order lines 9999-12-30 to 9999-12-31 could not be made"
     assert broker.lengths()["mail"] == 1
 
 
@@ -79,7 +80,7 @@ def test_person_is_told_when_the_sweep_gives_the_report_up(staff: User, broker: 
     for _ in range(2):
         tasks.check_unfinished_reports()
 
-    assert told() == [("Sam", "Sales 2026-01-01 to 2026-01-31 could not be made")]
+    assert told() == [("Sam", "Order lines 2026-01-01 to 2026-01-31 could not be made")]
     assert broker.lengths()["mail"] == 1
 
 
@@ -148,4 +149,4 @@ def test_mail_comes_once_although_the_message_came_twice(shop: Shop) -> None:
     shop.settle()
 
     mails = shop.sandbox("/mail.json?to=sam-outcomes@example.com")
-    assert [mail["subject"] for mail in mails] == ["Sales 2026-01-01 to 2026-01-31 is ready"]
+    assert [mail["subject"] for mail in mails] == ["Order lines 2026-01-01 to 2026-01-31 is ready"]

@@ -38,9 +38,9 @@ pytestmark = pytest.mark.django_db
 
 Login = Callable[[User], Client]
 FILES = [
-    "sales-2026-10-01-2026-10-31.csv",
-    "sales-2026-09-01-2026-09-30.csv",
-    "sales-2025-10-01-2025-10-31.csv",
+    "order-lines-2026-10-01-2026-10-31.csv",
+    "order-lines-2026-09-01-2026-09-30.csv",
+    "order-lines-2025-10-01-2025-10-31.csv",
 ]
 
 

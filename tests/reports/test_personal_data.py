@@ -20,8 +20,8 @@ from accounts.models import User
 from orders.models import Card, Kind, Order, OrderEvent
 from orders.models import Status as OrderStatus
 from reports import personal, services, tasks
+from reports.models import Format, Report, Status
 from reports.models import Kind as ReportKind
-from reports.models import Report, Status
 from tests.broker import Broker
 from tests.factories import (
     make_digest,
@@ -191,9 +191,10 @@ def test_export_page_lists_one_s_own_and_nothing_is_made_by_looking(login: Login
 @pytest.mark.parametrize(
     ("constraint", "fields"),
     [
-        ("report_kind_known", {"kind": "gossip"}),
+        ("report_format_of_kind", {"kind": "gossip"}),
         ("report_dates_where_needed", {"start": date(2026, 1, 1), "end": date(2026, 1, 1)}),
-        ("report_dates_where_needed", {"kind": ReportKind.SALES}),
+        ("report_dates_where_needed", {"kind": ReportKind.SALES, "format": "csv"}),
+        ("report_format_of_kind", {"format": "pdf"}),
     ],
 )
 def test_database_refuses_what_must_never_be(constraint: str, fields: dict[str, Any]) -> None:
@@ -267,7 +268,8 @@ def test_export_is_made_by_a_worker_and_downloaded_from_the_web(shop: Shop, logi
     client = login(person)
 
     # The message is lost: only the row says what is wanted, and the sweep finds it.
-    Report.objects.filter(pk=services.ask_for(person, kind=ReportKind.PERSONAL_DATA).pk).update(due_at=order.created_at)
+    owed = services.ask_for(person, kind=ReportKind.PERSONAL_DATA, format=Format.JSON)
+    Report.objects.filter(pk=owed.pk).update(due_at=order.created_at)
     wait_for(lambda: Report.objects.filter(status=Status.READY).exists(), "the export")
     report = Report.objects.get()
 

@@ -1,0 +1,101 @@
+"""One way to write one report, in a process like a worker's: `python -m benchmarks.export_sides SIDE REPORT`.
+
+Prints its seconds and its peak memory in megabytes.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+import django
+
+django.setup()
+
+# ruff: noqa: E402
+from django.conf import settings
+from django.db import connection, transaction
+from django.utils.timezone import make_naive
+
+from myproject.celery import app
+from myproject.embedded import Postgres
+from reports import formats, services
+from reports.formats import to_csv
+from reports.formats.copying import Copy
+from reports.kinds import Table, table_of
+from reports.models import Report
+
+Target = IO[bytes]
+
+
+def ours(report: Report, target: Target) -> None:
+    services.write(report, target, lambda rows: None)
+
+
+def psql(report: Report, target: Target) -> None:
+    """Have psql copy what our CSV copies."""
+    with table_of(report) as table, connection.cursor() as cursor:
+        sql = cursor.mogrify(Copy(table, map(to_csv.expression, table.columns), print).sql, table.params)
+    program, socket = Postgres._binary("psql"), settings.DATABASES["default"]["HOST"]
+    command = f"\\{str(sql)[0].lower()}{str(sql)[1:]}".replace("TO STDOUT", f"TO '{target.name}'")
+    subprocess.run([program, "-qX", "-h", socket, "-U", "postgres", "-d", "shop", "-c", command], check=True)
+
+
+def xlsxwriter(report: Report, target: Target) -> None:
+    import xlsxwriter
+
+    book = xlsxwriter.Workbook(target.name, {"constant_memory": True, "default_date_format": "yyyy-mm-dd hh:mm:ss"})
+    sheet = book.add_worksheet()
+    with fetched(report) as rows:
+        for number, row in enumerate(rows):
+            sheet.write_row(number, 0, row)
+    book.close()
+
+
+def rustpy(report: Report, target: Target) -> None:
+    import rustpy_xlsxwriter
+
+    with fetched(report) as rows:
+        names = next(rows)
+        records = (dict(zip(names, row, strict=True)) for row in rows)
+        rustpy_xlsxwriter.write_worksheet(records, target.name, datetime_format="yyyy-mm-dd hh:mm:ss")
+
+
+@contextmanager
+def fetched(report: Report) -> Iterator[Iterator[tuple[Any, ...]]]:
+    """The names of the columns, then the rows as Python has them, from a cursor on the server."""
+    with table_of(report) as table, transaction.atomic(), connection.chunked_cursor() as cursor:
+        cursor.itersize = 10_000
+        cursor.execute(table.sql, table.params)
+        yield plain(table, cursor)
+
+
+def plain(table: Table, cursor: Any) -> Iterator[tuple[Any, ...]]:
+    yield tuple(column.name for column in table.columns)
+    for at, order, sku, name, price, units, amount, currency in cursor:
+        yield make_naive(at), order, sku, name, float(price), units, float(amount), currency
+
+
+SIDES = {"psql": psql, "XlsxWriter": xlsxwriter, "rustpy-xlsxwriter": rustpy}
+
+
+def main() -> None:
+    side, pk = sys.argv[1:]
+    app.finalize()
+    report = Report.objects.get(pk=pk)
+    report.format = side if side in formats.WRITERS else report.format
+    with tempfile.NamedTemporaryFile(dir=settings.VAR_DIR) as target:
+        start = time.perf_counter()
+        SIDES.get(side, ours)(report, target)
+        seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    sys.stdout.write(json.dumps([seconds, peak]))
+
+
+if __name__ == "__main__":
+    main()

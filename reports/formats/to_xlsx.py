@@ -1,0 +1,195 @@
+"""XLSX: the database writes the rows of the sheet as XML, we zip them.
+
+Thirteen times as fast as XlsxWriter, whose constant-memory mode formats each cell in Python, and without a library; the
+cost is this file, which has to know how a sheet looks inside (ECMA-376, part 1, *SpreadsheetML*).
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, groupby
+from typing import Any, BinaryIO
+from xml.sax.saxutils import escape, quoteattr
+from zipfile import ZIP_DEFLATED, ZipFile
+
+from reports.kinds import Column, Table, Type
+from reports.models import Report
+
+from .copying import BLOCK, Copy, is_formula, local, quoted
+
+# A sheet ends at row 1,048,576; what is more goes on in the next one.
+BLOCKS_IN_SHEET = 1_048_000 // BLOCK
+# Neither occurs in the XML, so that nothing is ever quoted.
+OPTIONS = r"FORMAT csv, QUOTE E'\x01', DELIMITER E'\x02'"
+# What XML 1.0 cannot say, not even escaped; a text loses it.
+UNSPEAKABLE = r"E'\x01\x02\x03\x04\x05\x06\x07\x08\x0b\x0c\x0e\x0f" + "".join(rf"\x{n:x}" for n in range(16, 32))
+UNSPEAKABLE += r"\uFFFE\uFFFF'"
+ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", r"\n": "&#10;", r"\r": "&#13;"}
+# A letter to escape or to leave out, or a space at an end, which XML readers would strip.
+SPECIAL = r"[&<>\u0001-\u001f\uFFFE\uFFFF]|^\s|\s$"
+NUMBER_FORMATS = {
+    Type.TEXT: "@",
+    Type.TIME: "yyyy-mm-dd hh:mm:ss",
+    Type.DATE: "yyyy-mm-dd",
+    Type.WHOLE: "#,##0",
+    Type.MONEY: "#,##0.00",
+    Type.CHANGE: "+0.0%;-0.0%;0.0%",
+}
+# The places of the styles in the workbook; one for totals stands as far behind the usual one as there are types.
+HEADER, PLAIN = 1, {type_: place for place, type_ in enumerate(Type, start=2)}
+TOTAL = {type_: place + len(Type) for type_, place in PLAIN.items()}
+# Excel keeps such a text a text even when somebody edits it.
+QUOTED = 2 + 2 * len(Type)
+THIN = '<top style="thin"><color rgb="FF1D5A54"/></top>'
+SHEET = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+PACKAGE = "http://schemas.openxmlformats.org/package/2006"
+DECLARATION = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n'
+
+
+def write(report: Report, table: Table, target: BinaryIO, progress: Callable[[int], None]) -> int:
+    cells = " || ".join(map(expression, table.columns))
+    rows = Copy(table, [f"'<row>' || {cells} || '</row>'"], progress, OPTIONS)
+    # Level 1 takes a third of the time of the usual 6, for a file that is a fifth larger.
+    with ZipFile(target, "w", ZIP_DEFLATED, compresslevel=1) as package:
+        parts = groupby(enumerate(chain(rows, ending(table, rows))), key=lambda pair: pair[0] // BLOCKS_IN_SHEET)
+        sheets = 0
+        for sheets, (_, blocks) in enumerate(parts, start=1):
+            write_sheet(package, sheets, table, (block for _, block in blocks))
+        write_frame(package, report.get_kind_display(), sheets)
+    return rows.count
+
+
+def ending(table: Table, rows: Copy) -> Iterator[bytes]:
+    """Yield what follows the rows: their totals, or that there are none."""
+    if not rows.count:
+        yield row([cell(table.empty, PLAIN[Type.TEXT])])
+    if table.totals:
+        yield row(cell(value, TOTAL[column.type]) for column, value in table.total_cells)
+    if rows.count and not table.totals:
+        yield b""
+
+
+def write_sheet(package: ZipFile, number: int, table: Table, blocks: Iterable[bytes]) -> None:
+    widths = "".join(
+        f'<col min="{place}" max="{place}" width="{column.width}" customWidth="1"/>'
+        for place, column in enumerate(table.columns, start=1)
+    )
+    frozen = '<pane ySplit="1" topLeftCell="A2" activePane="bottomLeft" state="frozen"/>'
+    # It may grow beyond what a ZIP without its extension for large files can hold.
+    with package.open(f"xl/worksheets/sheet{number}.xml", "w", force_zip64=True) as sheet:
+        sheet.write(f'{DECLARATION}<worksheet xmlns="{SHEET}"><sheetViews>'.encode())
+        sheet.write(f'<sheetView workbookViewId="0">{frozen}</sheetView></sheetViews>'.encode())
+        sheet.write(f"<cols>{widths}</cols><sheetData>".encode())
+        sheet.write(row(cell(column.heading, HEADER) for column in table.columns))
+        for block in blocks:
+            sheet.write(block)
+        sheet.write(b"</sheetData></worksheet>")
+
+
+# --- Cells, as the database writes them, and as we do ---
+
+
+def expression(column: Column) -> str:
+    """Say in SQL how a value of the column becomes a cell."""
+    style = PLAIN[column.type]
+    match column.type:
+        case Type.TEXT:
+            return text_expression(column)
+        case Type.TIME:
+            value = f"(extract(epoch FROM {local(column)})::float8 / 86400 + 25569)"
+        case Type.DATE:
+            value = f"({quoted(column)} - DATE '1899-12-30')"
+        case Type.CHANGE:
+            value = f"round({quoted(column)}, 4)"
+        case _:
+            value = quoted(column)
+    return f"""coalesce('<c s="{style}"><v>' || {value} || '</v></c>', '<c/>')"""
+
+
+def text_expression(column: Column) -> str:
+    """Say in SQL how a text becomes a cell. Few texts need care, and it takes as long as all the rest of the row."""
+    style = f"CASE WHEN {is_formula(column)} THEN {QUOTED} ELSE {PLAIN[Type.TEXT]} END"
+    text = f"translate({quoted(column)}, {UNSPEAKABLE}, '')"
+    for letter, code in ESCAPES.items():
+        text = f"replace({text}, E'{letter}', '{code}')"
+    opening = """'" t="inlineStr"><is><t xml:space="preserve">'"""
+    careful = f"""'<c s="' || {style} || {opening} || {text} || '</t></is></c>'"""
+    plain = f"""'<c s="{PLAIN[Type.TEXT]}" t="inlineStr"><is><t>' || {quoted(column)} || '</t></is></c>'"""
+    return f"CASE WHEN {quoted(column)} ~ '{SPECIAL}' OR {is_formula(column)} THEN {careful} ELSE {plain} END"
+
+
+def row(cells: Iterable[str]) -> bytes:
+    return f"<row>{''.join(cells)}</row>\n".encode()
+
+
+def cell(value: Any, style: int) -> str:
+    if isinstance(value, str):
+        return f'<c s="{style}" t="inlineStr"><is><t>{escape(value)}</t></is></c>'
+    return f'<c s="{style}"/>' if value is None else f'<c s="{style}"><v>{value}</v></c>'
+
+
+# --- The workbook around the sheets ---
+
+
+def write_frame(package: ZipFile, title: str, sheets: int) -> None:
+    numbers = range(1, sheets + 1)
+    names = [title, *(f"{title} {number}" for number in numbers[1:])]
+    listed = "".join(
+        f'<sheet name={quoteattr(name)} sheetId="{n}" r:id="s{n}"/>' for n, name in zip(numbers, names, strict=True)
+    )
+    put(
+        package, "xl/workbook.xml", f'<workbook xmlns="{SHEET}" xmlns:r="{OFFICE}"><sheets>{listed}</sheets></workbook>'
+    )
+    put(package, "xl/styles.xml", styles())
+    parts = {f"s{n}": ("worksheet", f"worksheets/sheet{n}.xml") for n in numbers} | {"styles": ("styles", "styles.xml")}
+    put(package, "xl/_rels/workbook.xml.rels", relations(parts))
+    put(package, "_rels/.rels", relations({"book": ("officeDocument", "xl/workbook.xml")}))
+    put(package, "[Content_Types].xml", content_types(numbers))
+
+
+def put(package: ZipFile, name: str, text: str) -> None:
+    package.writestr(name, DECLARATION + text)
+
+
+def relations(parts: dict[str, tuple[str, str]]) -> str:
+    lines = (
+        f'<Relationship Id="{key}" Type="{OFFICE}/{kind}" Target="{path}"/>' for key, (kind, path) in parts.items()
+    )
+    return f'<Relationships xmlns="{PACKAGE}/relationships">{"".join(lines)}</Relationships>'
+
+
+def content_types(numbers: Iterable[int]) -> str:
+    kind = "application/vnd.openxmlformats-officedocument.spreadsheetml."
+    parts = {"workbook.xml": "sheet.main", "styles.xml": "styles"}
+    parts |= {f"worksheets/sheet{number}.xml": "worksheet" for number in numbers}
+    lines = (f'<Override PartName="/xl/{path}" ContentType="{kind}{what}+xml"/>' for path, what in parts.items())
+    rels = '<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
+    return f'<Types xmlns="{PACKAGE}/content-types">{rels}{"".join(lines)}</Types>'
+
+
+def styles() -> str:
+    formats = "".join(
+        f'<numFmt numFmtId="{163 + place}" formatCode={quoteattr(NUMBER_FORMATS[type_])}/>'
+        for type_, place in PLAIN.items()
+    )
+    usual = "".join(style(163 + place) for place in PLAIN.values())
+    total = "".join(style(163 + place, "font 1", "border 1") for place in PLAIN.values())
+    cells = f"{style(0)}{style(0, 'font 1', 'fill 2', 'border 1')}{usual}{total}"
+    cells += style(163 + PLAIN[Type.TEXT]).replace("/>", ' quotePrefix="1"/>')
+    font = '<sz val="11"/><name val="Calibri"/>'
+    none = "<left/><right/><top/><bottom/><diagonal/>"
+    return (
+        f'<styleSheet xmlns="{SHEET}"><numFmts count="{len(Type)}">{formats}</numFmts>'
+        f'<fonts count="2"><font>{font}</font><font><b/>{font}</font></fonts>'
+        '<fills count="3"><fill><patternFill patternType="none"/></fill>'
+        '<fill><patternFill patternType="gray125"/></fill>'
+        '<fill><patternFill patternType="solid"><fgColor rgb="FFDCEBE6"/></patternFill></fill></fills>'
+        f'<borders count="2"><border>{none}</border><border>{none.replace("<top/>", THIN)}</border></borders>'
+        '<cellStyleXfs count="1"><xf numFmtId="0" fontId="0" fillId="0" borderId="0"/></cellStyleXfs>'
+        f'<cellXfs count="{QUOTED + 1}">{cells}</cellXfs></styleSheet>'
+    )
+
+
+def style(number_format: int, *parts: str) -> str:
+    chosen = {"font": "0", "fill": "0", "border": "0"} | dict(part.split() for part in parts)
+    ids = "".join(f' {part}Id="{place}" apply{part.title()}="1"' for part, place in chosen.items())
+    return f'<xf numFmtId="{number_format}" applyNumberFormat="1"{ids} xfId="0"/>'

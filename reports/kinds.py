@@ -1,0 +1,373 @@
+"""What each kind of report says: its rows as one query, its columns, its totals, its chart."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from enum import Enum, auto
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models import Case, Count, DateField, DecimalField, ExpressionWrapper, F, Q, QuerySet, Sum, Value, When
+from django.db.models.functions import Coalesce, TruncDate
+from django.utils.formats import date_format
+from django.utils.safestring import SafeString
+from django.utils.timezone import localtime
+
+from orders.models import Order, OrderItem, Product
+from orders.models import Status as OrderStatus
+
+from . import charts
+from .models import Days, Kind, Report
+
+Query = tuple[str, tuple[Any, ...]]
+# More days than these are drawn as months; more bars than these are too thin to name.
+DAYS_DRAWN, BARS_DRAWN = 92, 8
+PREVIEWED = 10
+MONEY = DecimalField(max_digits=14, decimal_places=2)
+
+
+class Type(Enum):
+    TEXT = auto()
+    TIME = auto()
+    DATE = auto()
+    WHOLE = auto()
+    MONEY = auto()
+    CHANGE = auto()
+
+
+NUMBERS = {Type.WHOLE, Type.MONEY, Type.CHANGE}
+
+
+class Column(NamedTuple):
+    """`name` is for programs, `heading` for people; `width` is in letters."""
+
+    name: str
+    heading: str
+    type: Type = Type.TEXT
+    is_summed: bool = False
+    width: int = 12
+
+
+class Chart(NamedTuple):
+    """Bars for the largest labels, or a line through the days."""
+
+    title: str
+    label: str
+    value: str
+    is_line: bool = False
+
+
+class Definition(NamedTuple):
+    """`is_taken`: the rows are few, and are taken once for file, totals and preview."""
+
+    query: Callable[[Report], Query]
+    columns: list[Column]
+    empty: str
+    order: str = ""
+    chart: Chart | None = None
+    is_taken: bool = True
+
+
+class Table(NamedTuple):
+    """The rows of one report, as they stand in the database."""
+
+    columns: list[Column]
+    sql: str
+    params: tuple[Any, ...]
+    empty: str
+    totals: dict[str, Any]
+    drawn: SafeString | str
+    chart_title: str = ""
+
+    @property
+    def total_cells(self) -> list[tuple[Column, Any]]:
+        """The last row: each column with its total, None where there is nothing to sum up; empty without totals."""
+        words = {self.columns[0].name: "Total"} | self.totals
+        return [(column, words.get(column.name)) for column in self.columns if self.totals]
+
+    def preview(self) -> dict[str, Any]:
+        """What the report's page shows of it, as JSON can hold it."""
+        are_numbers = [column.type in NUMBERS for column in self.columns]
+        return {
+            "columns": [*zip((column.heading for column in self.columns), are_numbers, strict=True)],
+            "rows": [[*zip(texts, are_numbers, strict=True)] for texts in self.texts(PREVIEWED)],
+            "totals": [*zip(self.total_texts, are_numbers, strict=False)],
+            "chart": str(self.drawn),
+            "chart_title": self.chart_title,
+            "empty": self.empty,
+        }
+
+    def texts(self, limit: int) -> list[list[str]]:
+        """The first rows as a person reads them; makes a query."""
+        types = [column.type for column in self.columns]
+        return [[text_of(type_, value) for type_, value in zip(types, row, strict=True)] for row in self.fetch(limit)]
+
+    @property
+    def total_texts(self) -> list[str]:
+        return ["" if value is None else text_of(column.type, value) for column, value in self.total_cells]
+
+    def fetch(self, limit: int) -> list[tuple[Any, ...]]:
+        return fetch(f"SELECT * FROM ({self.sql}) AS rows LIMIT {limit}", self.params)
+
+
+@contextmanager
+def table_of(report: Report) -> Iterator[Table]:
+    """Open the report's rows. An order that completes meanwhile is in all of them, totals and chart, or in none."""
+    kind = KINDS[Kind(report.kind)]
+    sql, params = kind.query(report)
+    if not kind.is_taken:
+        yield Table(kind.columns, sql, params, kind.empty, {}, "")
+        return
+    taken, columns = f'"report_{report.pk.hex}"', ", ".join(column.name for column in kind.columns)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(f"CREATE TEMPORARY TABLE {taken} AS {sql}", params)
+        rows = f"SELECT {columns} FROM {taken} ORDER BY {kind.order}"
+        drawn = draw(kind.chart, taken) if kind.chart else ""
+        title = kind.chart.title if kind.chart else ""
+        yield Table(kind.columns, rows, (), kind.empty, totals(kind.columns, taken), drawn, title)
+        # A failure rolls it back instead.
+        cursor.execute(f"DROP TABLE {taken}")
+
+
+def rows_expected(report: Report) -> int | None:
+    """Return about how many rows there will be, where they are many and to count them would take far longer."""
+    kind = KINDS.get(Kind(report.kind))
+    if kind is None or kind.is_taken:
+        return None
+    sql, params = kind.query(report)
+    [[[plan]]] = fetch(f"EXPLAIN (FORMAT JSON) {sql}", params)
+    return int(plan["Plan"]["Plan Rows"])
+
+
+def fetch(sql: str, params: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, params)
+        return cursor.fetchall()
+
+
+def totals(columns: list[Column], taken: str) -> dict[str, Any]:
+    names = [column.name for column in columns if column.is_summed]
+    [row] = fetch(f"SELECT {', '.join(f'coalesce(sum({name}), 0)' for name in names)} FROM {taken}")
+    sums = dict(zip(names, row, strict=True))
+    if before := sums.get("before"):
+        sums["change"] = (sums["amount"] - before) / before
+    return sums
+
+
+def draw(chart: Chart, taken: str) -> SafeString | str:
+    """Return the chart as SVG; empty where there is nothing to draw."""
+    cut = "ORDER BY 1" if chart.is_line else f"ORDER BY 2 DESC LIMIT {BARS_DRAWN}"
+    points = fetch(f"SELECT {chart.label}, sum({chart.value}) FROM {taken} GROUP BY 1 {cut}")
+    if not any(value for _, value in points):
+        return ""
+    if chart.is_line:
+        points = by_month(points) if len(points) > DAYS_DRAWN else [(f"{day:%-d %b}", value) for day, value in points]
+    labels, values = [str(label) for label, _ in points], [value for _, value in points]
+    paint = charts.line if chart.is_line else charts.bars
+    return paint(chart.title, labels, values, lambda value: text_of(Type.MONEY, value))
+
+
+def by_month(points: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    months = groupby(points, key=lambda point: f"{point[0]:%b %Y}")
+    return [(month, sum(value for _, value in days)) for month, days in months]
+
+
+def text_of(type_: Type, value: Any) -> str:
+    """Write a value as a person reads it, on the page and in the PDF."""
+    if value is None or isinstance(value, str):
+        return value or "–"
+    match type_:
+        case Type.TIME:
+            return date_format(localtime(value), "j M Y, H:i")
+        case Type.DATE:
+            return date_format(value, "D j M Y")
+        case Type.CHANGE:
+            return f"{value:+.1%}".replace("-", "−")
+        case Type.MONEY:
+            return f"{value:,.2f}"
+    return f"{value:,}"
+
+
+# --- Sales: orders that stand completed. What was refunded is no sale any more. ---
+
+
+def sold(days: Days) -> QuerySet[OrderItem]:
+    return OrderItem.objects.filter(
+        order__status=OrderStatus.COMPLETED,
+        order__completed_at__gte=days.start,
+        order__completed_at__lt=days.end,
+    )
+
+
+def compared(report: Report, **keys: Any) -> QuerySet[OrderItem, Any]:
+    """One row for each of the keys, with its sales in the report's days and in as many days before."""
+    period = report.days
+    now = Q(order__completed_at__gte=period.start)
+    amount = ExpressionWrapper(F("price") * F("quantity"), MONEY)
+    rows = sold(Days(period.before.first, period.last)).order_by().values(**keys)
+    return rows.annotate(
+        orders=Count("order", distinct=True, filter=now),
+        units=Coalesce(Sum("quantity", filter=now), 0),
+        amount=Coalesce(Sum(amount, filter=now), Decimal(), output_field=MONEY),
+        before=Coalesce(Sum(amount, filter=~now), Decimal(), output_field=MONEY),
+    )
+
+
+def with_change(sql: str) -> str:
+    return f"SELECT *, (amount - before) / nullif(before, 0) AS change FROM ({sql}) AS compared"
+
+
+def by_key(**keys: str) -> Callable[[Report], Query]:
+    def query(report: Report) -> Query:
+        sql, params = compared(report, **{name: F(path) for name, path in keys.items()}).query.sql_with_params()
+        return with_change(sql), params
+
+    return query
+
+
+def by_day(report: Report) -> Query:
+    """Every day has its row, also one without sales; beside it the day as many days ago as the period is long."""
+    period, day = report.days, TruncDate("order__completed_at")
+    earlier = ExpressionWrapper(day + Value(period.length), output_field=DateField())
+    shifted = Case(When(order__completed_at__gte=period.start, then=day), default=earlier, output_field=DateField())
+    sql, params = compared(report, day=shifted).query.sql_with_params()
+    zeros = ", ".join(f"coalesce({name}, 0) AS {name}" for name in ("orders", "units", "amount", "before"))
+    days = "SELECT day::date FROM generate_series(%s::timestamp, %s::timestamp, '1 day') AS day"
+    joined = f"SELECT day, {zeros} FROM ({days}) AS days LEFT JOIN ({sql}) AS sold USING (day)"
+    return with_change(joined), (period.first, period.last, *params)
+
+
+def lines(report: Report) -> Query:
+    """One row for each item of the orders that were completed in the report's days."""
+    rows = sold(report.days).order_by("order__completed_at", "pk")
+    return rows.values(
+        completed_at=F("order__completed_at"),
+        order_reference=F("order__reference"),
+        sku=F("product__sku"),
+        product_name=F("name"),
+        unit_price=F("price"),
+        units=F("quantity"),
+        amount=F("price") * F("quantity"),
+        currency=F("order__currency"),
+    ).query.sql_with_params()
+
+
+# --- Stock, and what one customer has bought ---
+
+
+def stock(report: Report) -> Query:
+    """What may still be ordered, at today's prices."""
+    rows = Product.objects.values("sku", "name", "category", "price", units=F("stock"), value=F("price") * F("stock"))
+    return rows.query.sql_with_params()
+
+
+def statement(report: Report) -> Query:
+    """The customer's orders that were placed in the report's days, and the money that moved for each."""
+    placed = Order.objects.of(report.customer_id).placed_between(report.days.start, report.days.end)
+    return (
+        placed.values("created_at", "reference", "currency")
+        .annotate(
+            state=Case(*(When(status=status, then=Value(status.label)) for status in OrderStatus)),
+            paid=moved(OrderStatus.COMPLETED, OrderStatus.REFUNDED),
+            refunded=moved(OrderStatus.REFUNDED),
+        )
+        .query.sql_with_params()
+    )
+
+
+def moved(*statuses: OrderStatus) -> Case:
+    return Case(When(status__in=statuses, then=F("total")), default=Decimal(), output_field=MONEY)
+
+
+# --- The kinds ---
+
+COMPARED = [
+    Column("units", "Units", Type.WHOLE, is_summed=True, width=9),
+    Column("amount", f"Sales ({settings.CURRENCY})", Type.MONEY, is_summed=True, width=14),
+    Column("before", "Period before", Type.MONEY, is_summed=True, width=14),
+    Column("change", "Change", Type.CHANGE, width=9),
+]
+# An order has one day and one customer, but many products: only there are its sums the number of orders.
+ORDERS = Column("orders", "Orders", Type.WHOLE, is_summed=True, width=9)
+NOTHING_SOLD = "Nothing was sold in these days, nor in as many days before."
+
+KINDS = {
+    Kind.SALES_BY_DAY: Definition(
+        by_day,
+        [Column("day", "Day", Type.DATE, width=16), ORDERS, *COMPARED],
+        NOTHING_SOLD,
+        "day",
+        Chart("Sales by day", "day", "amount", is_line=True),
+    ),
+    Kind.SALES_BY_PRODUCT: Definition(
+        by_key(sku="product__sku", product_name="product__name", category="product__category"),
+        [
+            Column("sku", "SKU"),
+            Column("product_name", "Product", width=32),
+            Column("category", "Category", width=16),
+            ORDERS._replace(is_summed=False),
+            *COMPARED,
+        ],
+        NOTHING_SOLD,
+        "amount DESC, before DESC, sku",
+        Chart("The best sellers", "sku", "amount"),
+    ),
+    Kind.SALES_BY_CATEGORY: Definition(
+        by_key(category="product__category"),
+        [Column("category", "Category", width=24), ORDERS._replace(is_summed=False), *COMPARED],
+        NOTHING_SOLD,
+        "amount DESC, before DESC, category",
+        Chart("Sales by category", "category", "amount"),
+    ),
+    Kind.SALES_BY_CUSTOMER: Definition(
+        by_key(customer_name="order__customer__name", email="order__customer__email"),
+        [Column("customer_name", "Customer", width=26), Column("email", "E-mail", width=30), ORDERS, *COMPARED],
+        NOTHING_SOLD,
+        "amount DESC, before DESC, email",
+        Chart("The best customers", "coalesce(nullif(customer_name, ''), email)", "amount"),
+    ),
+    Kind.SALES: Definition(
+        lines,
+        [
+            Column("completed_at", "Completed", Type.TIME, width=19),
+            Column("order_reference", "Order"),
+            Column("sku", "SKU"),
+            Column("product_name", "Product", width=32),
+            Column("unit_price", "Price", Type.MONEY),
+            Column("units", "Units", Type.WHOLE, width=9),
+            Column("amount", "Amount", Type.MONEY, width=14),
+            Column("currency", "Currency", width=9),
+        ],
+        "Nothing was sold in these days.",
+        is_taken=False,
+    ),
+    Kind.STOCK: Definition(
+        stock,
+        [
+            Column("sku", "SKU"),
+            Column("name", "Product", width=32),
+            Column("category", "Category", width=16),
+            Column("price", f"Price ({settings.CURRENCY})", Type.MONEY),
+            Column("units", "Units", Type.WHOLE, is_summed=True, width=9),
+            Column("value", f"Value ({settings.CURRENCY})", Type.MONEY, is_summed=True, width=14),
+        ],
+        "There are no products.",
+        "category, name, sku",
+        Chart("Value by category", "category", "value"),
+    ),
+    Kind.STATEMENT: Definition(
+        statement,
+        [
+            Column("created_at", "Ordered", Type.TIME, width=19),
+            Column("reference", "Order"),
+            Column("state", "Status", width=16),
+            Column("paid", "Paid", Type.MONEY, is_summed=True),
+            Column("refunded", "Refunded", Type.MONEY, is_summed=True),
+            Column("currency", "Currency", width=9),
+        ],
+        "Nothing was ordered in these days.",
+        "created_at, reference",
+    ),
+}
