@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import Any, BinaryIO, cast
 
 import django
 
@@ -30,14 +30,12 @@ from reports.formats.copying import Copy
 from reports.kinds import Table, table_of
 from reports.models import Report
 
-Target = IO[bytes]
 
-
-def ours(report: Report, target: Target) -> None:
+def ours(report: Report, target: BinaryIO) -> None:
     services.write(report, target, lambda rows: None)
 
 
-def psql(report: Report, target: Target) -> None:
+def psql(report: Report, target: BinaryIO) -> None:
     """Have psql copy what our CSV copies."""
     with table_of(report) as table, connection.cursor() as cursor:
         sql = cursor.mogrify(Copy(table, map(to_csv.expression, table.columns), print).sql, table.params)
@@ -46,7 +44,7 @@ def psql(report: Report, target: Target) -> None:
     subprocess.run([program, "-qX", "-h", socket, "-U", "postgres", "-d", "shop", "-c", command], check=True)
 
 
-def xlsxwriter(report: Report, target: Target) -> None:
+def xlsxwriter(report: Report, target: BinaryIO) -> None:
     import xlsxwriter
 
     book = xlsxwriter.Workbook(target.name, {"constant_memory": True, "default_date_format": "yyyy-mm-dd hh:mm:ss"})
@@ -57,7 +55,7 @@ def xlsxwriter(report: Report, target: Target) -> None:
     book.close()
 
 
-def rustpy(report: Report, target: Target) -> None:
+def rustpy(report: Report, target: BinaryIO) -> None:
     import rustpy_xlsxwriter
 
     with fetched(report) as rows:
@@ -70,7 +68,6 @@ def rustpy(report: Report, target: Target) -> None:
 def fetched(report: Report) -> Iterator[Iterator[tuple[Any, ...]]]:
     """The names of the columns, then the rows as Python has them, from a cursor on the server."""
     with table_of(report) as table, transaction.atomic(), connection.chunked_cursor() as cursor:
-        cursor.itersize = 10_000
         cursor.execute(table.sql, table.params)
         yield plain(table, cursor)
 
@@ -91,7 +88,7 @@ def main() -> None:
     report.format = side if side in formats.WRITERS else report.format
     with tempfile.NamedTemporaryFile(dir=settings.VAR_DIR) as target:
         start = time.perf_counter()
-        SIDES.get(side, ours)(report, target)
+        SIDES.get(side, ours)(report, cast(BinaryIO, target))
         seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     sys.stdout.write(json.dumps([seconds, peak]))

@@ -13,6 +13,7 @@ from django.db.models import Case, Count, DateField, DecimalField, ExpressionWra
 from django.db.models.functions import Coalesce, TruncDate
 from django.utils.formats import date_format
 from django.utils.safestring import SafeString
+from django.utils.text import Truncator
 from django.utils.timezone import localtime
 
 from orders.models import Order, OrderItem, Product
@@ -25,6 +26,9 @@ Query = tuple[str, tuple[Any, ...]]
 # More days than these are drawn as months; more bars than these are too thin to name.
 DAYS_DRAWN, BARS_DRAWN = 92, 8
 PREVIEWED = 10
+# Letters below a bar, so that its neighbour keeps its own.
+LABEL = 12
+ZERO = Decimal("0.00")
 MONEY = DecimalField(max_digits=14, decimal_places=2)
 
 
@@ -164,7 +168,7 @@ def draw(chart: Chart, taken: str) -> SafeString | str:
         return ""
     if chart.is_line:
         points = by_month(points) if len(points) > DAYS_DRAWN else [(f"{day:%-d %b}", value) for day, value in points]
-    labels, values = [str(label) for label, _ in points], [value for _, value in points]
+    labels, values = [Truncator(label).chars(LABEL) for label, _ in points], [value for _, value in points]
     paint = charts.line if chart.is_line else charts.bars
     return paint(chart.title, labels, values, lambda value: text_of(Type.MONEY, value))
 
@@ -210,8 +214,8 @@ def compared(report: Report, **keys: Any) -> QuerySet[OrderItem, Any]:
     return rows.annotate(
         orders=Count("order", distinct=True, filter=now),
         units=Coalesce(Sum("quantity", filter=now), 0),
-        amount=Coalesce(Sum(amount, filter=now), Decimal(), output_field=MONEY),
-        before=Coalesce(Sum(amount, filter=~now), Decimal(), output_field=MONEY),
+        amount=Coalesce(Sum(amount, filter=now), ZERO, output_field=MONEY),
+        before=Coalesce(Sum(amount, filter=~now), ZERO, output_field=MONEY),
     )
 
 
@@ -233,7 +237,8 @@ def by_day(report: Report) -> Query:
     earlier = ExpressionWrapper(day + Value(period.length), output_field=DateField())
     shifted = Case(When(order__completed_at__gte=period.start, then=day), default=earlier, output_field=DateField())
     sql, params = compared(report, day=shifted).query.sql_with_params()
-    zeros = ", ".join(f"coalesce({name}, 0) AS {name}" for name in ("orders", "units", "amount", "before"))
+    nothing = {"orders": 0, "units": 0, "amount": ZERO, "before": ZERO}
+    zeros = ", ".join(f"coalesce({name}, {zero}) AS {name}" for name, zero in nothing.items())
     days = "SELECT day::date FROM generate_series(%s::timestamp, %s::timestamp, '1 day') AS day"
     joined = f"SELECT day, {zeros} FROM ({days}) AS days LEFT JOIN ({sql}) AS sold USING (day)"
     return with_change(joined), (period.first, period.last, *params)
@@ -278,7 +283,7 @@ def statement(report: Report) -> Query:
 
 
 def moved(*statuses: OrderStatus) -> Case:
-    return Case(When(status__in=statuses, then=F("total")), default=Decimal(), output_field=MONEY)
+    return Case(When(status__in=statuses, then=F("total")), default=ZERO, output_field=MONEY)
 
 
 # --- The kinds ---

@@ -185,7 +185,8 @@ def styles() -> str:
         '<fill><patternFill patternType="solid"><fgColor rgb="FFDCEBE6"/></patternFill></fill></fills>'
         f'<borders count="2"><border>{none}</border><border>{none.replace("<top/>", THIN)}</border></borders>'
         '<cellStyleXfs count="1"><xf numFmtId="0" fontId="0" fillId="0" borderId="0"/></cellStyleXfs>'
-        f'<cellXfs count="{QUOTED + 1}">{cells}</cellXfs></styleSheet>'
+        f'<cellXfs count="{QUOTED + 1}">{cells}</cellXfs>'
+        '<cellStyles count="1"><cellStyle name="Normal" xfId="0" builtinId="0"/></cellStyles></styleSheet>'
     )
 
 

@@ -187,7 +187,7 @@ def test_stock_is_worth_its_units_at_today_s_price() -> None:
 
 def test_statement_says_what_was_paid_and_paid_back_and_is_about_nobody_else() -> None:
     alice, lamp = make_user(), make_product(price=Decimal("10.00"))
-    orders = []
+    orders: list[Order] = []
     for status in (OrderStatus.COMPLETED, OrderStatus.REFUNDED, OrderStatus.CANCELLED, OrderStatus.PENDING):
         order = put(place_order(alice, lamp), status)
         Order.objects.filter(pk=order.pk).update(created_at=NOON + timedelta(hours=len(orders)))
@@ -246,7 +246,7 @@ def test_preview_has_the_first_rows_the_totals_and_the_chart() -> None:
     assert (len(report.preview["rows"]), report.row_count) == (PREVIEWED, PREVIEWED + 2)
     assert report.preview["rows"][0][3:] == [["1,000.00", True], ["2", True], ["2,000.00", True]]
     assert report.preview["totals"][-1] == ["24,000.00", True]
-    assert "&lt;b&gt;Light" in report.preview["chart"]
+    assert "&lt;b&gt;Light&lt;/b" in report.preview["chart"]
     assert "<b>" not in report.preview["chart"]
 
 

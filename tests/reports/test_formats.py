@@ -1,0 +1,366 @@
+"""What each format holds, opened again by a reader of its own."""
+
+import csv
+import io
+import zipfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from unittest.mock import patch
+from urllib.request import Request, urlopen
+from xml.etree import ElementTree
+from zoneinfo import ZoneInfo
+
+import openpyxl
+import pytest
+from django.conf import settings
+from django.test import Client
+from pyarrow import parquet
+from pypdf import PdfReader
+
+from accounts.models import User
+from orders.models import Order, Product
+from orders.models import Status as OrderStatus
+from reports import heartbeat, services, tasks
+from reports.formats import copying, to_pdf, to_xlsx
+from reports.models import FORMATS, Format, Kind, Report, Status
+from tests.factories import make_product, make_report, make_user, place_order, put
+from tests.shop import Shop, wait_for
+
+pytestmark = pytest.mark.django_db
+
+Login = Callable[[User], Client]
+BERLIN = ZoneInfo("Europe/Berlin")
+# In the night in which the clocks are set back, when the shop's own time says 02:30 twice.
+AT = datetime(2025, 10, 26, 1, 30, 15, 999999, tzinfo=UTC)
+YEAR = {"start": "2025-01-01", "end": "2025-12-31"}
+FORMULAS = ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "＋1", "－1", "＠1"]
+TEXTS = [
+    *FORMULAS,
+    'A "big", lamp; €',
+    "<b>&amp;</b> ]]> 'quoted'",
+    " spaces \n and lines ",
+    "\\N \\. \\n",
+    '#import "x"; $x^2$ *bold* _x_ `raw` @ref <label> // \\',
+    "שלום עולם مرحبا \u202edlrow",
+    "日本語 😀 👩‍👩‍👧 z̈ \U0001f1e9\U0001f1ea",
+    "_x000D_",
+    "%s %(name)s {0}",
+]
+KINDS_AND_FORMATS = [(kind, form) for kind in Kind for form in FORMATS[kind] if kind != Kind.PERSONAL_DATA]
+
+
+@pytest.fixture(autouse=True)
+def no_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No sign of life: it has a connection of its own, where the rows of a test's transaction are not to be seen."""
+    monkeypatch.setattr(heartbeat, "INTERVAL", 600.0)
+
+
+def sell(name: str = "Lamp", quantity: int = 2, at: datetime = AT, customer: User | None = None) -> Order:
+    product = make_product(name=name, price=Decimal("1234.50"))
+    return put(place_order(customer, product, quantity), OrderStatus.COMPLETED, at)
+
+
+def report_of(kind: Kind, form: Format, **fields: Any) -> Report:
+    if kind == Kind.STATEMENT:
+        fields = {"customer": make_user()} | fields
+    days = {"start": None, "end": None} if kind == Kind.STOCK else YEAR
+    return make_report(kind=kind, format=form, **days | fields)
+
+
+def written(kind: Kind, form: Format, **fields: Any) -> io.BytesIO:
+    target = io.BytesIO()
+    services.write(report_of(kind, form, **fields), target, lambda rows: None)
+    target.seek(0)
+    return target
+
+
+def sheet_of(file: io.BytesIO) -> list[list[Any]]:
+    book = openpyxl.load_workbook(file)
+    return [[cell.value for cell in row] for row in book.worksheets[0].rows]
+
+
+def text_of(file: io.BytesIO) -> str:
+    return "\n".join(page.extract_text() for page in PdfReader(file).pages)
+
+
+# --- CSV ---
+
+
+def test_csv_has_totals_below_the_rows() -> None:
+    sell()
+
+    rows = list(csv.reader(io.StringIO(written(Kind.SALES_BY_CATEGORY, Format.CSV).getvalue().decode())))
+
+    assert rows == [
+        ["category", "orders", "units", "amount", "before", "change"],
+        ["Lighting", "1", "2", "2469.00", "0.00", ""],
+        ["Total", "", "2", "2469.00", "0.00", ""],
+    ]
+
+
+def test_csv_rounds_changes() -> None:
+    sell(quantity=1)
+    sell(quantity=3, at=datetime(2024, 6, 1, tzinfo=BERLIN))
+
+    rows = list(csv.reader(io.StringIO(written(Kind.SALES_BY_CATEGORY, Format.CSV).getvalue().decode())))
+
+    assert [row[-1] for row in rows] == ["change", "-0.6667", "-0.6667"]
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_csv_makes_formulas_harmless(text: str) -> None:
+    sell(customer=make_user(name=text))
+
+    _, row, _ = csv.reader(io.StringIO(written(Kind.SALES_BY_CUSTOMER, Format.CSV).getvalue().decode(), newline=""))
+
+    assert row[0] == f"'{text}"
+
+
+# --- XLSX ---
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_xlsx_keeps_every_text_as_a_text(text: str) -> None:
+    sell(customer=make_user(name=text))
+
+    file = written(Kind.SALES_BY_CUSTOMER, Format.XLSX)
+
+    cell = openpyxl.load_workbook(file).active["A2"]  # type: ignore[index]
+    assert (cell.value, cell.data_type) == (text, "s")
+    assert cell.quotePrefix is (text in FORMULAS)
+
+
+def test_xlsx_leaves_out_what_xml_cannot_say() -> None:
+    sell(name="a\x01\x0b\x1f\ufffe\uffffz")
+
+    assert sheet_of(written(Kind.SALES, Format.XLSX))[1][3] == "az"
+
+
+def test_xlsx_has_real_times_and_numbers() -> None:
+    order = sell()
+
+    [_, row] = sheet_of(written(Kind.SALES, Format.XLSX))
+
+    sku = Product.objects.get().sku
+    assert row == [datetime(2025, 10, 26, 2, 30, 15), order.reference, sku, "Lamp", 1234.5, 2, 2469, "EUR"]  # noqa: DTZ001
+
+
+def test_xlsx_has_real_dates_and_totals() -> None:
+    sell()
+
+    sheet = sheet_of(written(Kind.SALES_BY_DAY, Format.XLSX, start="2025-10-26", end="2025-10-26"))
+
+    assert sheet[1:] == [[datetime(2025, 10, 26), 1, 2, 2469, 0, None], ["Total", 1, 2, 2469, 0, None]]  # noqa: DTZ001
+
+
+def test_xlsx_looks_like_a_sheet_that_somebody_made() -> None:
+    sell()
+
+    book = openpyxl.load_workbook(written(Kind.SALES_BY_PRODUCT, Format.XLSX))
+
+    sheet = book.worksheets[0]
+    assert (sheet.title, sheet.freeze_panes) == ("Sales by product", "A2")
+    assert (sheet["A1"].font.b, sheet["A2"].font.b, sheet["A3"].font.b) == (True, False, True)
+    assert sheet["F2"].number_format == "#,##0.00"
+    assert sheet.column_dimensions["B"].width == 32
+
+
+def test_xlsx_goes_on_in_another_sheet_when_one_is_full() -> None:
+    for _ in range(5):
+        sell()
+
+    with patch.object(copying, "BLOCK", 1), patch.object(to_xlsx, "BLOCKS_IN_SHEET", 2):
+        book = openpyxl.load_workbook(written(Kind.SALES, Format.XLSX))
+
+    assert book.sheetnames == ["Order lines", "Order lines 2", "Order lines 3"]
+    assert [sheet.max_row for sheet in book.worksheets] == [3, 3, 2]
+
+
+def test_xlsx_says_when_there_is_nothing() -> None:
+    assert sheet_of(written(Kind.SALES, Format.XLSX))[1][0] == "Nothing was sold in these days."
+
+
+def test_xlsx_is_well_formed_in_every_part() -> None:
+    sell()
+
+    with zipfile.ZipFile(written(Kind.SALES_BY_DAY, Format.XLSX)) as package:
+        parts = {name: ElementTree.fromstring(package.read(name)) for name in package.namelist()}
+
+    assert set(parts) >= {"[Content_Types].xml", "_rels/.rels", "xl/workbook.xml", "xl/styles.xml"}
+
+
+# --- Parquet ---
+
+
+def test_parquet_has_the_moment_and_exact_money() -> None:
+    order = sell('Lamp, "quoted"\nand long')
+
+    [row] = parquet.read_table(written(Kind.SALES, Format.PARQUET)).to_pylist()
+
+    assert (row["completed_at"].astimezone(UTC), row["order_reference"]) == (AT, order.reference)
+    assert (row["unit_price"], row["units"], row["amount"]) == (Decimal("1234.50"), 2, Decimal("2469.00"))
+    assert row["product_name"] == 'Lamp, "quoted"\nand long'
+
+
+@pytest.mark.parametrize("text", [*TEXTS, "NULL", "", "001"])
+def test_parquet_keeps_every_text(text: str) -> None:
+    sell(text)
+
+    [row] = parquet.read_table(written(Kind.SALES, Format.PARQUET)).to_pylist()
+
+    assert row["product_name"] == text
+
+
+def test_parquet_has_its_columns_when_there_is_nothing() -> None:
+    table = parquet.read_table(written(Kind.SALES, Format.PARQUET))
+
+    assert (table.num_rows, table.schema.names[0]) == (0, "completed_at")
+
+
+def test_parquet_is_read_in_groups() -> None:
+    for _ in range(3):
+        sell()
+
+    with patch.object(copying, "BLOCK", 1), patch("reports.formats.to_parquet.BLOCKS_IN_GROUP", 2):
+        file = parquet.ParquetFile(written(Kind.SALES, Format.PARQUET))
+
+    assert [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)] == [2, 1]
+
+
+# --- PDF ---
+
+
+def test_pdf_is_a_document_with_title_totals_chart_and_page_numbers() -> None:
+    sell()
+
+    file = written(Kind.SALES_BY_PRODUCT, Format.PDF)
+
+    reader, text = PdfReader(file), text_of(file)
+    assert reader.metadata is not None
+    assert (reader.metadata.title, reader.metadata.author) == ("Sales by product", settings.SITE_NAME)
+    for words in (
+        "Sales by product",
+        "1 January 2025 to 31 December 2025",
+        "2,469.00",
+        "Total",
+        "The best sellers",
+        "Page 1 of",
+    ):
+        assert words in text
+    # Its labels are drawn as letters, too.
+    assert Product.objects.get().sku in text.partition("Change")[0]
+
+
+def test_pdf_repeats_the_heading_on_every_page() -> None:
+    for number in range(60):
+        make_product(name=f"Lamp {number:03}")
+
+    pages = [page.extract_text() for page in PdfReader(written(Kind.STOCK, Format.PDF)).pages]
+
+    assert len(pages) > 1
+    assert all("Product" in page and f"Page {n} of {len(pages)}" in page for n, page in enumerate(pages, start=1))
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_pdf_takes_every_text_for_a_text(text: str) -> None:
+    sell(customer=make_user(name=text))
+
+    assert "Total" in text_of(written(Kind.SALES_BY_CUSTOMER, Format.PDF))
+
+
+@pytest.mark.parametrize("text", ["=cmd|' /C calc'!A0", "#panic(1) *bold* $x$", "Ångström Škoda Ωμέγα Жук"])
+def test_pdf_says_names_as_they_are(text: str) -> None:
+    alice = make_user(name=text)
+
+    assert text in " ".join(text_of(written(Kind.STATEMENT, Format.PDF, customer=alice)).split())
+
+
+def test_pdf_says_when_there_is_nothing() -> None:
+    assert "Nothing was ordered in these days." in text_of(written(Kind.STATEMENT, Format.PDF))
+
+
+def test_report_fails_with_a_reason_when_it_is_too_long_for_a_pdf() -> None:
+    report = report_of(Kind.SALES_BY_DAY, Format.PDF)
+
+    with patch.object(to_pdf, "ROWS", 300):
+        tasks.generate_report.apply(kwargs={"report_id": str(report.pk)}).get()
+
+    report.refresh_from_db()
+    assert (report.status, report.file.name) == (Status.FAILED, "")
+    assert report.error == "A PDF has 300 rows at most. Choose fewer days, or Excel or CSV instead."
+
+
+# --- All of them ---
+
+
+@pytest.mark.parametrize(("kind", "form"), KINDS_AND_FORMATS)
+def test_report_is_whole_when_there_is_nothing(kind: Kind, form: Format) -> None:
+    report = report_of(kind, form)
+
+    tasks.generate_report.apply(kwargs={"report_id": str(report.pk)}).get()
+
+    report.refresh_from_db()
+    assert (report.status, report.error, bool(report.size)) == (Status.READY, "", True)
+    assert report.filename.endswith(f".{form}")
+
+
+@pytest.mark.parametrize(("kind", "form"), KINDS_AND_FORMATS)
+def test_writer_counts_its_rows_and_tells_of_its_progress(kind: Kind, form: Format) -> None:
+    alice = make_user()
+    for name in "abc":
+        sell(name, customer=alice, at=datetime(2025, 1, 1, 12, tzinfo=BERLIN))
+    Order.objects.update(created_at=AT)
+    days = {} if kind == Kind.STOCK else {"start": "2025-01-01", "end": "2025-12-31"}
+    about = {"customer": alice} if kind == Kind.STATEMENT else {}
+    told: list[int] = []
+
+    with patch.object(copying, "BLOCK", 2):
+        count, preview = services.write(report_of(kind, form, **days, **about), io.BytesIO(), told.append)
+
+    assert preview is not None
+    assert count == {Kind.SALES_BY_DAY: 365, Kind.SALES_BY_CATEGORY: 1, Kind.SALES_BY_CUSTOMER: 1}.get(kind, 3)
+    assert (told[-1], told == sorted(told)) == (count, True)
+
+
+@pytest.mark.parametrize(("kind", "form"), [(Kind.SALES, Format.XLSX), (Kind.STOCK, Format.CSV)])
+def test_writer_lets_an_interruption_pass_and_the_database_stays_usable(kind: Kind, form: Format) -> None:
+    sell()
+
+    def interrupt(rows: int) -> None:
+        raise InterruptedError
+
+    for _ in range(2):
+        with pytest.raises(InterruptedError):
+            services.write(report_of(kind, form), io.BytesIO(), interrupt)
+
+    assert Report.objects.count() == 2
+
+
+# --- With the real processes ---
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("kind", "form", "opened"),
+    [
+        (Kind.SALES_BY_CUSTOMER, Format.XLSX, lambda file: sheet_of(file)[1][0]),
+        (Kind.STATEMENT, Format.PDF, lambda file: text_of(file)),
+    ],
+)
+def test_report_is_made_by_a_worker_and_downloaded_from_the_web(
+    kind: Kind, form: Format, opened: Callable[[io.BytesIO], str], shop: Shop, login: Login
+) -> None:
+    alice, staff = make_user(name="=cmd|Alice"), make_user(is_staff=True)
+    put(place_order(alice), OrderStatus.COMPLETED)
+    about = alice.email if kind == Kind.STATEMENT else ""
+    client, today = login(staff), f"{datetime.now(BERLIN):%Y-%m-%d}"
+
+    client.post("/reports/", {"kind": kind, "format": form, "start": today, "end": today, "customer": about})
+    wait_for(lambda: Report.objects.filter(status=Status.READY).exists(), "the report")
+
+    url = f"{settings.SITE_URL}{Report.objects.get().get_absolute_url()}download/"
+    cookie = f"sessionid={client.cookies['sessionid'].value}"
+    with urlopen(Request(url, headers={"Cookie": cookie}), timeout=10) as answer:
+        assert "=cmd|Alice" in opened(io.BytesIO(answer.read()))
