@@ -70,6 +70,8 @@ def test_path_from_registration_to_report_when_all_is_well(page: Page, shop: Sho
     page.locator("main form button[type=submit]").click()
     log_in(page, "staff@example.com", "lantern-loom")
     page.goto("/reports/")
+    page.get_by_label("What").select_option("Order lines")
+    page.get_by_label("Format").select_option("CSV")
     page.locator("main form button[type=submit]").click()
     expect(page.locator("#report-live")).to_contain_text("Ready", timeout=SLOWEST)
     with page.expect_download() as download:
