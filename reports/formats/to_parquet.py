@@ -16,8 +16,8 @@ from reports.models import Report
 
 from .copying import Copy, quoted
 
-# A reader skips, and holds, a hundred thousand rows at once.
-BLOCKS_IN_GROUP = 10
+# Twenty thousand rows: a reader skips, and holds, as many at once, and so do we.
+BLOCKS_IN_GROUP = 2
 TYPES = {
     Type.TEXT: pa.string(),
     Type.TIME: pa.timestamp("us", tz=settings.TIME_ZONE),
