@@ -1,7 +1,8 @@
 """All that the shop keeps about a person, as JSON, in constant memory."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from allauth.account.models import EmailAddress
@@ -34,13 +35,27 @@ def write(person: User, target: BinaryIO, progress: Callable[[int], None]) -> in
     total = 0
     for number, (name, rows) in enumerate(sections.items()):
         target.write(f'{"," if number else "{"}\n"{name}": ['.encode())
-        for count, row in enumerate(rows):
-            target.write(b",\n" if count else b"\n")
-            target.write(json.dumps(row, cls=DjangoJSONEncoder, ensure_ascii=False).encode())
-            progress(total := total + 1)
+        with closed_at_once(rows):
+            for count, row in enumerate(rows):
+                target.write(b",\n" if count else b"\n")
+                target.write(json.dumps(row, cls=DjangoJSONEncoder, ensure_ascii=False).encode())
+                progress(total := total + 1)
         target.write(b"]")
     target.write(b"\n}\n")
     return total
+
+
+@contextmanager
+def closed_at_once(rows: Rows) -> Iterator[None]:
+    """Close the cursor of these rows at the end of the block, also where that is left by an exception.
+
+    One that is abandoned is closed whenever Python gets to it, perhaps within another transaction, which that breaks.
+    """
+    try:
+        yield
+    finally:
+        if isinstance(rows, Generator):
+            rows.close()
 
 
 def account(person: User) -> dict[str, Any]:
@@ -61,7 +76,7 @@ def orders(person: User) -> Iterator[dict[str, Any]]:
         Prefetch("payments", Payment.objects.order_by("attempt")),
         Prefetch("events", OrderEvent.objects.order_by("created_at", "pk")),
     )
-    return map(order, whole.iterator(chunk_size=CHUNK))
+    return (order(row) for row in whole.iterator(chunk_size=CHUNK))
 
 
 def order(row: Order) -> dict[str, Any]:

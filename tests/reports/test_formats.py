@@ -22,7 +22,7 @@ from pypdf import PdfReader
 from accounts.models import User
 from orders.models import Order, Product
 from orders.models import Status as OrderStatus
-from reports import heartbeat, services, tasks
+from reports import services, tasks
 from reports.formats import copying, to_pdf, to_xlsx
 from reports.models import FORMATS, Format, Kind, Report, Status
 from tests.factories import make_product, make_report, make_user, place_order, put
@@ -49,12 +49,6 @@ TEXTS = [
     "%s %(name)s {0}",
 ]
 KINDS_AND_FORMATS = [(kind, form) for kind in Kind for form in FORMATS[kind] if kind != Kind.PERSONAL_DATA]
-
-
-@pytest.fixture(autouse=True)
-def no_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No sign of life: it has a connection of its own, where the rows of a test's transaction are not to be seen."""
-    monkeypatch.setattr(heartbeat, "INTERVAL", 600.0)
 
 
 def sell(name: str = "Lamp", quantity: int = 2, at: datetime = AT, customer: User | None = None) -> Order:

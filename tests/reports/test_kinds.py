@@ -15,7 +15,7 @@ from django.utils import timezone
 from accounts.models import User
 from orders.models import Order, Product
 from orders.models import Status as OrderStatus
-from reports import erasure, heartbeat, services
+from reports import erasure, services
 from reports.kinds import PREVIEWED, Type, by_month, table_of, text_of
 from reports.models import Days, Format, Kind, Report
 from tests.factories import make_product, make_report, make_user, place_order, put
@@ -27,12 +27,6 @@ BERLIN = ZoneInfo("Europe/Berlin")
 NOON = datetime(2026, 1, 15, 12, tzinfo=BERLIN)
 NOT_THERE = "is not one of the available choices."
 MAY_BE_EMPTY = [kind for kind in Kind if kind not in (Kind.SALES_BY_DAY, Kind.PERSONAL_DATA)]
-
-
-@pytest.fixture(autouse=True)
-def no_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No sign of life: it has a connection of its own, where the rows of a test's transaction are not to be seen."""
-    monkeypatch.setattr(heartbeat, "INTERVAL", 600.0)
 
 
 def sell(at: datetime, product: Product | None = None, quantity: int = 1, customer: User | None = None) -> Order:

@@ -20,7 +20,7 @@ from accounts.models import User
 from orders.models import Card, Kind, Order, OrderEvent
 from orders.models import Status as OrderStatus
 from reports import personal, services, tasks
-from reports.models import Format, Report, Status
+from reports.models import Cancelled, Format, Report, Status
 from reports.models import Kind as ReportKind
 from tests.broker import Broker
 from tests.factories import (
@@ -93,6 +93,21 @@ def test_export_tells_notices_and_digests(customer: User) -> None:
     assert [notice["subject"] for notice in data["notices"]] == ["Your import is done"]
     assert [list(digest) for digest in data["digests"]] == [["week", "mail_sent_at"]]
     assert data["account"][0]["wants_digest"] is False
+
+
+def test_export_that_is_cut_short_leaves_no_cursor_behind(customer: User) -> None:
+    make_notification(customer)
+
+    def stop(rows: int) -> None:
+        if rows > 1:
+            raise Cancelled
+
+    with pytest.raises(Cancelled) as kept:
+        personal.write(customer, BytesIO(), stop)
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT name FROM pg_cursors")
+        assert (kept.type, cursor.fetchall()) == (Cancelled, [])
 
 
 def test_export_tells_mails_without_their_one_time_links(customer: User) -> None:
