@@ -12,7 +12,7 @@ run: install ## Run the whole shop in this terminal
 	@exec $(BIN)/python manage.py run
 
 test: install ## Run all tests, on their own PostgreSQL and Redis
-	@$(BIN)/python -m pytest -n 3
+	@$(BIN)/python -m pytest -n 3 --dist worksteal
 
 faults: install ## Break everything and prove that each order ends once: make faults SEED=7 ORDERS=10000
 	@$(BIN)/python -m pytest tests/faults -m "faults or properties" -q $(if $(SEED),--seed=$(SEED)) $(if $(ORDERS),--orders=$(ORDERS))

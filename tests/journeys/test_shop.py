@@ -56,15 +56,16 @@ def mails_to(shop: Shop, email: str) -> list[str]:
 
 
 def test_path_from_registration_to_report_when_all_is_well(page: Page, shop: Shop, tmp_path: Path) -> None:
-    sign_up(page, "alice@example.com")
+    # The mailbox remembers what other tests have sent to theirs.
+    sign_up(page, "ada@example.com")
     page.wait_for_url("**/dashboard/")
     order(page, Product.objects.on_sale().filter(stock__gt=2).order_by("pk")[0], quantity=2)
 
     # The page follows the worker by itself.
     expect(page.locator("#order-live")).to_contain_text("Completed", timeout=SLOWEST)
     placed = Order.objects.get()
-    wait_for(lambda: any(placed.reference in subject for subject in mails_to(shop, "alice@example.com")), "the mail")
-    wait_for(lambda: len(mails_to(shop, "alice@example.com")) == 3, "welcome, verification and confirmation")
+    wait_for(lambda: any(placed.reference in subject for subject in mails_to(shop, "ada@example.com")), "the mail")
+    wait_for(lambda: len(mails_to(shop, "ada@example.com")) == 3, "welcome, verification and confirmation")
 
     page.goto("/accounts/logout/")
     page.locator("main form button[type=submit]").click()
