@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from datetime import timedelta
 
-from django.core.files.storage import default_storage
+from django.core.files.storage import Storage, default_storage
 from django.utils import timezone
 
 log = logging.getLogger(__name__)
@@ -22,34 +22,39 @@ def delete_files(names: Iterable[str]) -> None:
         default_storage.delete(name)
 
 
-def remove_orphans(folder: str, ours: re.Pattern[str], named: Callable[[Collection[str]], Collection[str]]) -> int:
+def remove_orphans(
+    folder: str,
+    ours: re.Pattern[str],
+    named: Callable[[Collection[str]], Collection[str]],
+    storage: Storage = default_storage,
+) -> int:
     """Remove the folder's files that no row names; return how many.
 
     Only those whose name begins with the pattern `ours`: what was put there by hand is left alone. `named` returns
     which of some paths, all those that rows name among them.
     """
-    names = [f"{folder}/{name}" for name in files_in(folder) if ours.match(name)]
+    names = [f"{folder}/{name}" for name in files_in(folder, storage) if ours.match(name)]
     removed = 0
     for start in range(0, len(names), CHUNK):
         paths = names[start : start + CHUNK]
-        removed += sum(map(remove_if_old, set(paths).difference(named(paths))))
+        removed += sum(remove_if_old(path, storage) for path in set(paths).difference(named(paths)))
     log.info("Removed %s files of %s that no row names", removed, folder)
     return removed
 
 
-def files_in(folder: str) -> list[str]:
+def files_in(folder: str, storage: Storage = default_storage) -> list[str]:
     try:
-        return list(default_storage.listdir(folder)[1])
+        return list(storage.listdir(folder)[1])
     except FileNotFoundError:
         return []
 
 
-def remove_if_old(path: str) -> bool:
+def remove_if_old(path: str, storage: Storage) -> bool:
     try:
-        is_old = timezone.now() - default_storage.get_modified_time(path) > ORPHANED_AFTER
+        is_old = timezone.now() - storage.get_modified_time(path) > ORPHANED_AFTER
     except FileNotFoundError:
         # Another run, or whoever it belonged to, was faster.
         return False
     if is_old:
-        default_storage.delete(path)
+        storage.delete(path)
     return is_old

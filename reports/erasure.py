@@ -13,6 +13,7 @@ from accounts import emails
 from accounts import services as accounts
 from accounts.models import Erasure, User
 from myproject import mail
+from myproject.files import files_in
 from orders.models import Digest, Order, OrderEvent
 from orders.models import Status as OrderStatus
 
@@ -95,7 +96,7 @@ def remove_reports(person: User) -> None:
         report.mark_cancelled()
     ids = {str(pk) for pk in reports.values_list("pk", flat=True)}
     # The file first: a row that is left finds it again.
-    for name in _files() if ids else []:
+    for name in files_in("reports", private_files()) if ids else []:
         if PurePath(name).name[:36] in ids:
             private_files().delete(f"reports/{name}")
     reports.filter(pk__in=ids).delete()
@@ -106,10 +107,3 @@ def leave_schedules(person: User) -> None:
     """Take the person off all schedules, and out of what these have made."""
     ReportSchedule.recipients.through.objects.filter(user=person).delete()
     Report.readers.through.objects.filter(user=person).delete()
-
-
-def _files() -> list[str]:
-    try:
-        return list(private_files().listdir("reports")[1])
-    except FileNotFoundError:
-        return []

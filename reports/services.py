@@ -1,11 +1,10 @@
 """Writing reports. A file appears whole or not at all: the row names it only when it is complete."""
 
 import logging
-import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection
 from contextlib import suppress
-from datetime import timedelta
+from pathlib import PurePath
 from typing import Any, BinaryIO, cast
 
 from django.conf import settings
@@ -16,6 +15,7 @@ from django.utils import timezone
 from django.utils.http import content_disposition_header
 
 from accounts.models import User
+from myproject import files
 from myproject.errors import TemporaryError
 
 from . import formats, kinds, outcomes, personal
@@ -24,9 +24,6 @@ from .models import ASKED_FOR, MAX_ATTEMPTS, OPEN, SAME, Cancelled, Kind, Report
 
 log = logging.getLogger(__name__)
 
-# A file that no row names is perhaps still being written; not for as long as this.
-ORPHANED_AFTER = timedelta(days=1)
-UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 CHUNK = 500
 # What there may be enough of a minute later.
 SHORTAGES = (TemporaryError, MemoryError, OSError, OperationalError, InterfaceError)
@@ -150,24 +147,13 @@ def remove_old_files() -> int:
 
 def remove_orphans() -> int:
     """Remove files of reports that no row names; return how many. Files that no report wrote are left alone."""
-    removed = 0
-    for names in batched_files():
-        rows = Report.objects.filter(pk__in={name[:36] for name in names}).exclude(file="")
-        named = set(rows.values_list("file", flat=True))
-        for path in {f"reports/{name}" for name in names} - named:
-            if timezone.now() - private_files().get_modified_time(path) > ORPHANED_AFTER:
-                private_files().delete(path)
-                removed += 1
-    log.info("Removed %s files that no report names", removed)
-    return removed
+    return files.remove_orphans("reports", files.BY_UUID, named, private_files())
 
 
-def batched_files() -> Iterator[list[str]]:
-    try:
-        names = [name for name in private_files().listdir("reports")[1] if UUID.match(name)]
-    except FileNotFoundError:
-        names = []
-    yield from (names[start : start + CHUNK] for start in range(0, len(names), CHUNK))
+def named(paths: Collection[str]) -> set[str]:
+    """Return which of these files rows name; found by their keys, which the names begin with."""
+    rows = Report.objects.filter(pk__in={PurePath(path).name[:36] for path in paths}).exclude(file="")
+    return set(rows.values_list("file", flat=True))
 
 
 def write(report: Report, target: BinaryIO, progress: Progress) -> tuple[int, dict[str, Any] | None]:
