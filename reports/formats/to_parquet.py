@@ -14,10 +14,10 @@ from pyarrow import csv, parquet
 from reports.kinds import Table, Type
 from reports.models import Report
 
-from .copying import Copy, quoted
+from .copying import BLOCK, Copy, quoted
 
 # Twenty thousand rows: a reader skips, and holds, as many at once, and so do we.
-BLOCKS_IN_GROUP = 2
+BLOCKS_IN_GROUP = 20_000 // BLOCK
 TYPES = {
     Type.TEXT: pa.string(),
     Type.TIME: pa.timestamp("us", tz=settings.TIME_ZONE),
