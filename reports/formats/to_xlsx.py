@@ -23,8 +23,10 @@ OPTIONS = r"FORMAT csv, QUOTE E'\x01', DELIMITER E'\x02'"
 UNSPEAKABLE = r"E'\x01\x02\x03\x04\x05\x06\x07\x08\x0b\x0c\x0e\x0f" + "".join(rf"\x{n:x}" for n in range(16, 32))
 UNSPEAKABLE += r"\uFFFE\uFFFF'"
 ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", r"\n": "&#10;", r"\r": "&#13;"}
+# What spreadsheets take for the number of a letter (ECMA-376, ST_Xstring), unless its underscore is written as one.
+NUMBERED = "_(x[0-9A-Fa-f]{4}_)"
 # A letter to escape or to leave out, or a space at an end, which XML readers would strip.
-SPECIAL = r"[&<>\u0001-\u001f\uFFFE\uFFFF]|^\s|\s$"
+SPECIAL = rf"[&<>\u0001-\u001f\uFFFE\uFFFF]|^\s|\s$|{NUMBERED}"
 NUMBER_FORMATS = {
     Type.TEXT: "@",
     Type.TIME: "yyyy-mm-dd hh:mm:ss",
@@ -109,6 +111,7 @@ def text_expression(column: Column) -> str:
     """Say in SQL how a text becomes a cell. Few texts need care, and it takes as long as all the rest of the row."""
     style = f"CASE WHEN {is_formula(column)} THEN {QUOTED} ELSE {PLAIN[Type.TEXT]} END"
     text = f"translate({quoted(column)}, {UNSPEAKABLE}, '')"
+    text = rf"regexp_replace({text}, '{NUMBERED}', '_x005F_\1', 'g')"
     for letter, code in ESCAPES.items():
         text = f"replace({text}, E'{letter}', '{code}')"
     opening = """'" t="inlineStr"><is><t xml:space="preserve">'"""
