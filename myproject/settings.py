@@ -14,6 +14,7 @@ from django.urls import reverse_lazy
 from kombu import Queue
 
 from myproject import embedded
+from myproject.storage_url import storage
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
@@ -24,6 +25,8 @@ DEBUG = env.bool("DEBUG", default=True)
 # Everything that is not code: data of the embedded servers, reports, collected static files.
 VAR_DIR = Path(env.str("VAR_DIR", default=str(BASE_DIR / "var")))
 MEDIA_ROOT = Path(env.str("MEDIA_ROOT", default=str(VAR_DIR / "media")))
+# A bucket instead of that folder, where web and workers are several machines.
+STORAGE_URL = env.str("STORAGE_URL", default="")
 STATIC_ROOT = Path(env.str("STATIC_ROOT", default=str(VAR_DIR / "static")))
 
 # --- Addresses -----------------------------------------------------------------------------------------------
@@ -131,9 +134,9 @@ STATIC_URL = "static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 WHITENOISE_USE_FINDERS = DEBUG
 STORAGES = {
-    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "default": storage(STORAGE_URL),
     # Files that only their person may read: never at an address of the media folder.
-    "reports": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "reports": storage(STORAGE_URL),
     "staticfiles": {
         "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
         if DEBUG

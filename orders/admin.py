@@ -11,6 +11,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 
 from myproject.admin import OwesMailAdmin, ReadOnlyAdmin
+from myproject.errors import TemporaryError
 
 from . import pictures, services, tasks, thumbnails
 from .models import (
@@ -78,11 +79,15 @@ class ProductAdmin(admin.ModelAdmin):
             obj.save()
         if not Product.objects.filter(pk=obj.pk).adjust_stock(form.cleaned_data["adjust_stock"]):
             self.message_user(request, "The stock stays: what you took away was sold meanwhile.", messages.ERROR)
-        self.save_picture(obj, form.cleaned_data)
+        self.save_picture(request, obj, form.cleaned_data)
 
-    def save_picture(self, product: Product, cleaned: dict[str, Any]) -> None:
+    def save_picture(self, request: HttpRequest, product: Product, cleaned: dict[str, Any]) -> None:
         if cleaned["upload_picture"]:
-            thumbnails.upload_picture(product, cleaned["upload_picture"], cleaned["picture_kind"])
+            try:
+                thumbnails.upload_picture(product, cleaned["upload_picture"], cleaned["picture_kind"])
+            except (OSError, TemporaryError) as error:
+                self.message_user(request, f"The picture was not stored, try again later: {error}", messages.ERROR)
+                return
             tasks.make_thumbnails.delay_on_commit(product_id=product.pk)
         elif cleaned["remove_picture"]:
             thumbnails.remove_picture(product)

@@ -1,4 +1,5 @@
 import csv
+import logging
 from typing import cast
 from uuid import UUID
 
@@ -9,11 +10,14 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.models import User
+from myproject.errors import TemporaryError
 from myproject.web import staff_only
 
 from . import import_services, imports, tasks
 from .forms import ImportForm
 from .models import ProductImport
+
+log = logging.getLogger(__name__)
 
 PER_PAGE = 12
 # Rejected lines on the page; the download has more.
@@ -24,8 +28,7 @@ SHOWN = 50
 @staff_only
 def import_list(request: HttpRequest) -> HttpResponse:
     form = ImportForm(request.POST, request.FILES) if request.method == "POST" else ImportForm()
-    if form.is_valid():
-        product_import = import_services.start_import(cast(User, request.user), **form.cleaned_data)
+    if form.is_valid() and (product_import := _start(request, form)):
         tasks.import_products.apply_async_on_commit(**tasks.import_message(str(product_import.pk)))
         return redirect(product_import)
     page = Paginator(ProductImport.objects.order_by("-created_at"), PER_PAGE).get_page(request.GET.get("page"))
@@ -38,6 +41,16 @@ def import_list(request: HttpRequest) -> HttpResponse:
         "max_rows": settings.IMPORT_MAX_ROWS,
     }
     return render(request, "orders/import_list.html", context, status=422 if form.errors else 200)
+
+
+def _start(request: HttpRequest, form: ImportForm) -> ProductImport | None:
+    """Store the file; None, with the reason in the form, when the storage does not take it."""
+    try:
+        return import_services.start_import(cast(User, request.user), **form.cleaned_data)
+    except (OSError, TemporaryError) as error:
+        log.warning("An uploaded file was not stored: %s", error)
+        form.add_error("file", "The file could not be stored. Nothing of it was kept; upload it again later.")
+        return None
 
 
 @require_safe

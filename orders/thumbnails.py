@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from django.core.files.base import ContentFile, File
-from django.core.files.storage import default_storage
+from django.core.files.storage import FileSystemStorage, default_storage
 from django.db import transaction
 
 from myproject.files import BY_UUID, delete_files, remove_orphans
@@ -65,7 +65,10 @@ def publish_thumbnails(product: Product, made: Mapping[int, bytes]) -> bool:
 
 
 def publish(name: str, content: bytes) -> None:
-    # Aside first: a name that others may read is only ever given to a whole file.
+    # A name that others may read is only ever given to a whole file; on a disk that means aside first.
+    if not isinstance(default_storage, FileSystemStorage):
+        default_storage.save(name, ContentFile(content))
+        return
     path = Path(default_storage.path(name))
     aside = Path(default_storage.path(default_storage.save(f"{name}.part", ContentFile(content))))
     aside.replace(path)

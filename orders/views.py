@@ -12,6 +12,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from accounts.models import User
+from myproject.errors import TemporaryError
 from myproject.web import staff_only
 
 from . import payments, services, tasks
@@ -60,9 +61,11 @@ def picture(request: HttpRequest, slug: str) -> HttpResponse:
 def thumbnail(request: HttpRequest, digest: str, width: int) -> FileResponse:
     """A public picture; nothing else in the storage, such as a report, has a name like these."""
     name = f"thumbnails/{digest}-{width}.webp"
-    if not default_storage.exists(name):
-        raise Http404("There is no such picture.")
-    return FileResponse(default_storage.open(name), content_type="image/webp")
+    try:
+        return FileResponse(default_storage.open(name), content_type="image/webp")
+    # Also when the storage is away: unlike an answer of ours, this one is not kept for a year.
+    except (OSError, TemporaryError) as error:
+        raise Http404("There is no such picture.") from error
 
 
 @login_not_required

@@ -89,7 +89,7 @@ def write_pack(pack: Pack) -> bool:
             return fail(pack, "None of its reports could be made.")
         size = aside.tell()
         aside.seek(0)
-        name = private_files().save(f"packs/{pack.pk}.zip", File(aside))
+        name = private_files().save(f"packs/{pack.pk}-{pack.attempts}.zip", File(aside))
     published = finish(pack, name, size=size, missing_count=missing)
     if not published:
         private_files().delete(name)

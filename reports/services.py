@@ -79,6 +79,8 @@ def store(report: Report, file: File) -> str:
     except Exception as error:
         with suppress(Exception):
             private_files().delete(name)
+        if isinstance(error, TemporaryError):
+            raise
         why = getattr(error, "strerror", None) or type(error).__name__
         raise TemporaryError(f"The storage did not take the file: {why}.") from error
 
@@ -103,8 +105,9 @@ def address_elsewhere(report: Report) -> str | None:
     storage = private_files()
     if isinstance(storage, FileSystemStorage):
         return None
-    heading = content_disposition_header(True, report.filename)
-    return storage.url(str(report.file.name), parameters={"ResponseContentDisposition": heading})  # type: ignore[call-arg]
+    heading = {"ResponseContentDisposition": content_disposition_header(True, report.filename)}
+    lasts = int(settings.REPORT_LINK_LASTS.total_seconds())
+    return storage.url(str(report.file.name), parameters=heading, expire=lasts)  # type: ignore[call-arg]
 
 
 def put_off(report: Report, error: Exception, reason: str = "") -> bool:

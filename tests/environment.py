@@ -57,6 +57,7 @@ for variable in (
     *("STRIPE_API_BASE", "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET", "SANDBOX_WEBHOOK_URL"),
     *("CRM_URL", "CRM_TOKEN"),
     *("ALERT_URLS", "ALERT_COOL_DOWN_SECONDS"),
+    "STORAGE_URL",
 ):
     os.environ.pop(variable, None)
 

@@ -4,7 +4,7 @@ from typing import Self
 
 from django.conf import settings
 from django.db import models
-from django.db.models import Exists, F, OuterRef, Q
+from django.db.models import Exists, OuterRef, Q
 from django.urls import reverse
 from django.utils import timezone
 
@@ -110,8 +110,11 @@ class Pack(models.Model):
         """
         now = timezone.now()
         free = Q(status=PackStatus.COLLECTING) | Q(claimed_by=claimant) | Q(due_at__lte=now)
-        claim = {"claimed_by": claimant, "due_at": now + settings.REPORT_LIMIT, "attempts": F("attempts") + 1}
-        claimed = Pack.objects.complete().filter(free, pk=self.pk).update(status=PackStatus.BUNDLING, **claim)
+        claim = {"claimed_by": claimant, "due_at": now + settings.REPORT_LIMIT, "attempts": self.attempts + 1}
+        # No two attempts have the same number: it is in the name of the file.
+        rows = Pack.objects.complete().filter(free, pk=self.pk, attempts=self.attempts)
+        claimed = rows.update(status=PackStatus.BUNDLING, **claim)
+        self.attempts += claimed
         return self._logged(claimed, "bundling")
 
     def mark_ready(self, name: str, *, size: int, missing_count: int) -> bool:

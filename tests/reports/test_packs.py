@@ -193,7 +193,7 @@ def test_generate_pack_twice_is_once(media: None, broker: Broker) -> None:
 
     bundle(pack, times=3)
 
-    assert (pack.attempts, stored(pack)) == (1, [f"{pack.pk}.zip"])
+    assert (pack.attempts, stored(pack)) == (1, [f"{pack.pk}-1.zip"])
     assert [notice.subject for notice in Notification.objects.all()] == ["Month-end pack October 2026 is ready"]
 
 
@@ -332,7 +332,7 @@ def test_old_packs_and_files_without_a_row_are_removed_and_young_ones_stay(media
 
     old.refresh_from_db()
     assert (removed, old.status) == ([2, 0], PackStatus.EXPIRED)
-    assert sorted(private_files().listdir("packs")[1]) == sorted([f"{young.pk}.zip", "being-written.zip"])
+    assert sorted(private_files().listdir("packs")[1]) == sorted([f"{young.pk}-1.zip", "being-written.zip"])
 
 
 def test_pack_goes_with_the_account(media: None) -> None:
