@@ -19,7 +19,7 @@ def page(request: HttpRequest) -> HttpResponse:
     context = {
         "orders": Order.objects.of(request.user).order_by("-created_at", "-pk")[:5],
         "spending": figures.spending(request.user),
-        "reports": Report.objects.of(request.user).order_by("-created_at")[:5],
+        "reports": Report.objects.listed_for(request.user).order_by("-created_at")[:5],
     }
     if request.user.is_staff:
         context |= figures.of_the_shop()

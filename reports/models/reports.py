@@ -111,6 +111,10 @@ class ReportQuerySet(models.QuerySet["Report"]):
         read = Report.readers.through.objects.filter(report=OuterRef("pk"), user=person.pk)
         return self.filter(Q(requested_by=person.pk) | Exists(read))
 
+    def listed_for(self, person: Any) -> Self:
+        """What a list shows the person: those of a pack stand on its page."""
+        return self.readable_by(person).filter(pack=None)
+
     def naming(self, person: object) -> Self:
         """What the person asked for, unless it is for others as well, and what somebody asked about them."""
         # What a schedule has made for others is theirs; nobody's name is in it.

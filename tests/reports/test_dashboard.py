@@ -19,7 +19,7 @@ from myproject.models import Alert
 from orders.models import Order, Status
 from reports import daily_sales, figures
 from reports.models import DailySales, SalesCount
-from tests.factories import make_alert, make_product, place_order, put
+from tests.factories import make_alert, make_pack, make_product, make_report, make_schedule, place_order, put
 
 pytestmark = pytest.mark.django_db
 
@@ -209,6 +209,15 @@ def test_alerts_of_the_last_day_are_listed(office: Client) -> None:
     assert f'<a href="/admin/myproject/alert/{alert.pk}/change/">' in page
     assert "A &lt;b&gt;lamp&lt;/b&gt; is out" in page
     assert "An old lamp" not in page
+
+
+def test_latest_reports_are_those_of_the_list(office: Client, staff: User, context: Callable[[], Any]) -> None:
+    own, shared = make_report(staff), make_report(schedule=make_schedule(staff))
+    shared.readers.add(staff)
+    make_report()
+    make_pack(staff)
+
+    assert list(context()["reports"]) == [shared, own] == list(office.get("/reports/").context["page"])
 
 
 def test_page_says_that_nothing_has_failed(office: Client) -> None:
