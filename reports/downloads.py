@@ -1,28 +1,71 @@
 """Addresses of private files that expire, and files sent in part, so that a broken download can go on."""
 
 import re
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from django.conf import settings
+from django.contrib import messages
 from django.core import signing
-from django.http import FileResponse, HttpRequest, HttpResponse
+from django.core.files.storage import FileSystemStorage
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
-from django.utils.http import http_date
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.utils.http import content_disposition_header, http_date
+from django.views.decorators.cache import cache_control
 
-from .models import Report
+from myproject.errors import TemporaryError
 
+from .models import Pack, Report, private_files
+
+Row = Report | Pack
+MODELS = {"report": Report, "pack": Pack}
 SIGNER = signing.TimestampSigner(salt="reports.downloads")
 # One range; several at once, which nobody needs for one file, are answered with the whole of it, as RFC 9110 allows.
 RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
-def sign(report: Report) -> str:
-    return SIGNER.sign(str(report.pk))
+@cache_control(private=True, no_store=True)
+def give_out(request: HttpRequest, row: Row) -> HttpResponse:
+    """Lead to the file of a report or a pack that the person may read."""
+    if not row.is_ready:
+        raise Http404("This is not ready.")
+    try:
+        return redirect(address(row))
+    except TemporaryError as error:
+        messages.error(request, f"The file cannot be had at the moment. {error}")
+        return redirect(row)
 
 
-def verify(token: str) -> str:
-    """Return the id of the report; raises `SignatureExpired`, or `BadSignature` when the token is not ours."""
-    return SIGNER.unsign(token, max_age=settings.REPORT_LINK_LASTS)
+def address(row: Row) -> str:
+    """Return the address of the row's file, which expires: ours, or of a storage that serves its files itself.
+
+    Raises `TemporaryError` when such a storage cannot be asked.
+    """
+    storage = private_files()
+    if isinstance(storage, FileSystemStorage):
+        return reverse("reports:file", args=[sign(row)])
+    heading = {"ResponseContentDisposition": content_disposition_header(True, row.filename)}
+    lasts = int(settings.REPORT_LINK_LASTS.total_seconds())
+    return storage.url(str(row.file.name), parameters=heading, expire=lasts)  # type: ignore[call-arg]
+
+
+def sign(row: Row) -> str:
+    return SIGNER.sign(f"{row._meta.model_name}-{row.pk}")
+
+
+def find(token: str) -> Row:
+    """Return the row whose file it is; raises `BadSignature` when the token is not ours, or `SignatureExpired`.
+
+    Raises `ObjectDoesNotExist` when the row is gone.
+    """
+    name, _, pk = SIGNER.unsign(token, max_age=settings.REPORT_LINK_LASTS).partition("-")
+    return MODELS[name]._default_manager.select_related("requested_by").get(pk=pk)
+
+
+def open_file(row: Row) -> BinaryIO:
+    """Open the row's file; raises `FileNotFoundError` when it was removed."""
+    return cast(BinaryIO, private_files().open(str(row.file.name)))
 
 
 class Unsatisfiable(Exception):
@@ -45,33 +88,33 @@ class Part:
         self.file.close()
 
 
-def send(request: HttpRequest, report: Report, file: BinaryIO) -> HttpResponseBase:
+def send(request: HttpRequest, row: Row, file: BinaryIO) -> HttpResponseBase:
     """Answer with the file, or with the part that is asked for."""
-    size = report.size or 0
+    size = row.size or 0
     try:
-        part = wanted(request, report, size)
+        part = wanted(request, row, size)
     except Unsatisfiable:
         file.close()
         return HttpResponse(status=416, headers={"Content-Range": f"bytes */{size}"})
-    headers = {"Accept-Ranges": "bytes", "ETag": etag(report), "Last-Modified": modified(report)}
+    headers = {"Accept-Ranges": "bytes", "ETag": etag(row), "Last-Modified": modified(row)}
     if part is None:
-        return FileResponse(file, as_attachment=True, filename=report.filename, headers=headers)
+        return FileResponse(file, as_attachment=True, filename=row.filename, headers=headers)
     file.seek(part.start)
     headers |= {
         "Content-Length": str(len(part)),
         "Content-Range": f"bytes {part.start}-{part.stop - 1}/{size}",
     }
     body = Part(file, len(part))
-    return FileResponse(body, as_attachment=True, filename=report.filename, headers=headers, status=206)
+    return FileResponse(body, as_attachment=True, filename=row.filename, headers=headers, status=206)
 
 
-def wanted(request: HttpRequest, report: Report, size: int) -> range | None:
+def wanted(request: HttpRequest, row: Row, size: int) -> range | None:
     """Return which bytes are asked for; None for all of them. Raises `Unsatisfiable` when there are none."""
     found = RANGE.fullmatch(request.headers.get("Range", ""))
     if request.method != "GET" or not found or not any(found.groups()):
         return None
     # What was begun of another file is of no use.
-    if request.headers.get("If-Range", etag(report)) not in (etag(report), modified(report)):
+    if request.headers.get("If-Range", etag(row)) not in (etag(row), modified(row)):
         return None
     first, last = found.groups()
     if first and last and int(last) < int(first):
@@ -83,10 +126,10 @@ def wanted(request: HttpRequest, report: Report, size: int) -> range | None:
     return range(start, stop)
 
 
-def etag(report: Report) -> str:
+def etag(row: Row) -> str:
     """Name the content: no second file is ever stored under the name of the first."""
-    return f'"{report.file.name}"'
+    return f'"{row.file.name}"'
 
 
-def modified(report: Report) -> str:
-    return http_date(report.finished_at.timestamp()) if report.finished_at else ""
+def modified(row: Row) -> str:
+    return http_date(row.finished_at.timestamp()) if row.finished_at else ""

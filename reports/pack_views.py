@@ -2,16 +2,14 @@ from typing import cast
 from uuid import UUID
 
 from django.core.paginator import Paginator
-from django.http import FileResponse, Http404, HttpRequest, HttpResponse
-from django.http.response import HttpResponseBase
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.views.decorators.cache import cache_control
 from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.models import User
 from myproject.web import staff_only
 
-from . import packs, tasks
+from . import downloads, packs, tasks
 from .forms import PackForm
 from .models import Pack
 
@@ -47,16 +45,8 @@ def pack_status(request: HttpRequest, pk: UUID) -> HttpResponse:
 
 @require_safe
 @staff_only
-@cache_control(private=True, no_store=True)
-def pack_download(request: HttpRequest, pk: UUID) -> HttpResponseBase:
-    pack = _own_pack(request, pk)
-    if not pack.is_ready:
-        raise Http404("This pack is not ready.")
-    try:
-        file = pack.file.open()
-    except FileNotFoundError as error:
-        raise Http404("The file of this pack was removed.") from error
-    return FileResponse(file, as_attachment=True, filename=pack.filename)
+def pack_download(request: HttpRequest, pk: UUID) -> HttpResponse:
+    return downloads.give_out(request, _own_pack(request, pk))
 
 
 def _context(request: HttpRequest, pk: UUID) -> dict[str, object]:

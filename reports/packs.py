@@ -16,7 +16,7 @@ import io
 import logging
 import tempfile
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import date, timedelta
 from functools import partial
 from typing import IO, BinaryIO, NamedTuple
@@ -29,14 +29,13 @@ from django.utils import timezone
 
 from accounts.models import User
 from accounts.services import notify
+from myproject import files
 
 from .models import OPEN, OPEN_PACK, WITH_DATES, Format, Kind, Pack, Report, private_files
 
 log = logging.getLogger(__name__)
 
 CHUNK = 1024 * 1024
-# A file that no row names is perhaps still being written; not for as long as this.
-ORPHANED_AFTER = timedelta(days=1)
 INDEX = "index.csv"
 COLUMNS = ["file", "report", "first_day", "last_day", "rows", "bytes", "sha256", "note"]
 BROKEN = "The pack could not be bundled through a fault of ours. Ask for it again."
@@ -171,26 +170,21 @@ def tell(pack: Pack, what: str, message: str) -> None:
 
 
 def remove_old_files() -> int:
-    """Remove the files of packs that were kept long enough, and files that no pack names; return how many."""
+    """Remove the files of packs that were kept long enough; return how many."""
     old = [pack for pack in Pack.objects.to_expire().order_by("finished_at")[:500] if pack.mark_expired()]
-    names = [str(pack.file.name) for pack in old] + orphans()
-    for name in names:
-        private_files().delete(name)
-    log.info("Removed %s files of packs", len(names))
-    return len(names)
+    for pack in old:
+        private_files().delete(str(pack.file.name))
+    log.info("Removed %s files of old packs", len(old))
+    return len(old)
 
 
-def orphans() -> list[str]:
-    named = set(Pack.objects.exclude(file="").values_list("file", flat=True))
-    old = timezone.now() - ORPHANED_AFTER
-    return [path for path in files() if path not in named and private_files().get_modified_time(path) < old]
+def remove_orphans() -> int:
+    """Remove files of packs that no row names; return how many. Files that no pack wrote are left alone."""
+    return files.remove_orphans("packs", files.BY_UUID, named, private_files())
 
 
-def files() -> list[str]:
-    try:
-        return [f"packs/{name}" for name in private_files().listdir("packs")[1]]
-    except FileNotFoundError:
-        return []
+def named(paths: Collection[str]) -> set[str]:
+    return set(Pack.objects.filter(file__in=paths).values_list("file", flat=True))
 
 
 def remove_packs(person: User) -> None:
@@ -199,9 +193,9 @@ def remove_packs(person: User) -> None:
     for pack in packs.filter(status__in=OPEN_PACK):
         # Nobody can publish it from here on.
         pack.mark_failed("The account was deleted.")
-    ids = tuple(f"packs/{pk}" for pk in packs.values_list("pk", flat=True))
+    ids = tuple(str(pk) for pk in packs.values_list("pk", flat=True))
     # The file first: a row that is left finds it again.
-    for path in files() if ids else []:
-        if path.startswith(ids):
-            private_files().delete(path)
+    for name in files.files_in("packs", private_files()) if ids else []:
+        if name.startswith(ids):
+            private_files().delete(f"packs/{name}")
     packs.delete()

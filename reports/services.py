@@ -5,14 +5,12 @@ import tempfile
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import PurePath
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from django.conf import settings
 from django.core.files import File
-from django.core.files.storage import FileSystemStorage
 from django.db import InterfaceError, OperationalError, close_old_connections, connection
 from django.utils import timezone
-from django.utils.http import content_disposition_header
 
 from accounts.models import User
 from myproject import files
@@ -93,21 +91,6 @@ def remove_unpublished(report: Report) -> None:
 
 def file_name(report: Report, attempt: int) -> str:
     return f"reports/{report.pk}-{attempt}.{report.format}"
-
-
-def open_file(report: Report) -> BinaryIO:
-    """Open the report's file; raises `FileNotFoundError` when it was removed."""
-    return cast(BinaryIO, private_files().open(str(report.file.name)))
-
-
-def address_elsewhere(report: Report) -> str | None:
-    """Return the signed address, which expires, at which the storage serves the file itself; None where we do."""
-    storage = private_files()
-    if isinstance(storage, FileSystemStorage):
-        return None
-    heading = {"ResponseContentDisposition": content_disposition_header(True, report.filename)}
-    lasts = int(settings.REPORT_LINK_LASTS.total_seconds())
-    return storage.url(str(report.file.name), parameters=heading, expire=lasts)  # type: ignore[call-arg]
 
 
 def put_off(report: Report, error: Exception, reason: str = "") -> bool:

@@ -150,6 +150,7 @@ def clear_old_reports() -> None:
         services.remove_old_files()
         services.remove_orphans()
         packs.remove_old_files()
+        packs.remove_orphans()
 
 
 @shared_task(soft_time_limit=240, time_limit=300, ignore_result=True)

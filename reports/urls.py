@@ -21,5 +21,5 @@ urlpatterns = [
     path("<uuid:pk>/cancel/", views.cancel_report, name="cancel"),
     path("<uuid:pk>/again/", views.ask_again, name="again"),
     path("<uuid:pk>/download/", views.report_download, name="download"),
-    path("files/<str:token>/", views.report_file, name="file"),
+    path("files/<str:token>/", views.file, name="file"),
 ]

@@ -6,12 +6,11 @@ from django.contrib import messages
 from django.contrib.auth import logout
 from django.contrib.auth.decorators import login_not_required
 from django.core import signing
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import ObjectDoesNotExist, PermissionDenied
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
-from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.cache import cache_control
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
@@ -32,9 +31,7 @@ def report_list(request: HttpRequest) -> HttpResponse:
     form = ReportForm(request.POST or None, initial=_last_days() | {"kind": Kind.SALES_BY_DAY})
     if form.is_valid():
         return _ask(request, **form.cleaned_data)
-    # Those of a pack stand on its page.
-    reports = Report.objects.readable_by(request.user).filter(pack=None)
-    page = Paginator(reports.order_by("-created_at"), PER_PAGE)
+    page = Paginator(Report.objects.listed_for(request.user).order_by("-created_at"), PER_PAGE)
     context = {"form": form, "page": page.get_page(request.GET.get("page"))}
     return render(request, "reports/report_list.html", context)
 
@@ -88,33 +85,27 @@ def ask_again(request: HttpRequest, pk: UUID) -> HttpResponse:
 
 
 @require_safe
-@cache_control(private=True, no_store=True)
 def report_download(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """Give out the file's address, which expires: ours, or that of a storage which serves its files itself."""
-    report = _own_report(request, pk)
-    if not report.is_ready:
-        raise Http404("This report is not ready.")
-    return redirect(services.address_elsewhere(report) or reverse("reports:file", args=[downloads.sign(report)]))
+    return downloads.give_out(request, _own_report(request, pk))
 
 
 @require_safe
 @login_not_required
 @cache_control(private=True, no_store=True)
-def report_file(request: HttpRequest, token: str) -> HttpResponseBase:
+def file(request: HttpRequest, token: str) -> HttpResponseBase:
     """Serve the file to whoever was given its address, also to a program without cookies that goes on with it."""
     try:
-        pk = downloads.verify(token)
+        row = downloads.find(token)
     except signing.SignatureExpired:
         return render(request, "reports/link_expired.html", status=410)
-    except signing.BadSignature as error:
+    except (signing.BadSignature, ObjectDoesNotExist) as error:
         raise Http404("There is no such file.") from error
-    report = get_object_or_404(Report.objects.select_related("requested_by"), pk=pk)
-    if not report.is_readable:
-        raise Http404("This report is not ready.")
+    if not row.is_readable:
+        raise Http404("This is not ready.")
     try:
-        return downloads.send(request, report, services.open_file(report))
+        return downloads.send(request, row, downloads.open_file(row))
     except FileNotFoundError as error:
-        raise Http404("The file of this report was removed.") from error
+        raise Http404("The file was removed.") from error
 
 
 def _own_report(request: HttpRequest, pk: UUID) -> Report:

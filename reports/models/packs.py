@@ -103,6 +103,11 @@ class Pack(models.Model):
     def is_ready(self) -> bool:
         return self.status == PackStatus.READY
 
+    @property
+    def is_readable(self) -> bool:
+        """True while its person may still have the file."""
+        return self.is_ready and self.requested_by.is_active and self.requested_by.is_staff
+
     def mark_bundling(self, claimant: str) -> bool:
         """Claim the pack for `settings.REPORT_LIMIT`; False while a report is still made, or another task bundles it.
 

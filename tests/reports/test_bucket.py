@@ -28,7 +28,7 @@ from orders import tasks as order_tasks
 from orders import thumbnails
 from orders.models import PictureStatus, Product, ProductImport
 from orders.models import Status as OrderStatus
-from reports import erasure, services, tasks
+from reports import downloads, erasure, services, tasks
 from reports.models import PAUSES, Pack, Report, Status
 from tests.broker import Broker
 from tests.bucket import NAME, Server
@@ -123,7 +123,7 @@ def test_download_leads_to_an_address_of_the_bucket_s_own(bucket: Server, staff:
 
 def test_bucket_serves_a_part_of_a_file(bucket: Server) -> None:
     report = write(make_report())
-    address = services.address_elsewhere(report) or ""
+    address = downloads.address(report)
 
     with urlopen(Request(address, headers={"Range": "bytes=5-9"}), timeout=10) as answer:
         part = answer.read()
@@ -133,10 +133,10 @@ def test_bucket_serves_a_part_of_a_file(bucket: Server) -> None:
 
 def test_address_of_a_bucket_expires_and_cannot_be_changed_or_guessed(bucket: Server) -> None:
     report, other = write(make_report()), write(make_report())
-    address = services.address_elsewhere(report) or ""
+    address = downloads.address(report)
     lasts = int(parse_qs(urlsplit(address).query)["X-Amz-Expires"][0])
     with time_machine.travel(timezone.now() - shop_settings.REPORT_LINK_LASTS - timedelta(seconds=5)):
-        expired = services.address_elsewhere(report) or ""
+        expired = downloads.address(report)
 
     forged = [
         address.replace(str(report.pk), str(other.pk)),
@@ -157,6 +157,20 @@ def test_address_is_given_to_nobody_else(person: str | None, bucket: Server, sta
 
     assert bucket.endpoint not in answer.get("Location", "")
     assert answer.status_code == (404 if person else 302)
+
+
+def test_person_is_told_when_the_bucket_s_address_cannot_be_made(
+    bucket: Server, staff: User, login: Login, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = write(make_report(staff))
+    # Neither a key in the address nor one that boto3 finds.
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    use(f"s3+http://127.0.0.1:{bucket.port}/{NAME}/shop", settings, monkeypatch)
+
+    answer = login(staff).get(f"{report.get_absolute_url()}download/", follow=True)
+
+    assert answer.redirect_chain == [(report.get_absolute_url(), 302)]
+    assert "The file cannot be had at the moment. The storage cannot be reached" in answer.content.decode()
 
 
 # --- What else touches files ---

@@ -14,9 +14,9 @@ from django.test import Client
 from django.utils import timezone
 
 from accounts.models import User
-from reports import downloads, services
-from reports.models import Report, Status
-from tests.factories import make_export, make_report, make_user
+from reports import downloads, services, tasks
+from reports.models import Pack, Report, Status
+from tests.factories import make_export, make_pack, make_report, make_user
 from tests.shop import Shop, wait_for
 
 pytestmark = pytest.mark.django_db
@@ -40,7 +40,7 @@ def report(media: None, staff: User) -> Report:
     return make_file(staff)
 
 
-def address(report: Report) -> str:
+def address(report: downloads.Row) -> str:
     return f"/reports/files/{downloads.sign(report)}/"
 
 
@@ -83,7 +83,13 @@ def test_address_of_a_file_cannot_be_guessed_or_changed(report: Report, media: N
     other = make_file(make_user(is_staff=True))
     _, moment, signature = downloads.sign(report).split(":")
 
-    paths = [str(report.pk), f"{other.pk}:{moment}:{signature}", f"{report.pk}:{moment}:{signature[:-1]}", "::", "x"]
+    paths = [
+        str(report.pk),
+        f"report-{other.pk}:{moment}:{signature}",
+        f"report-{report.pk}:{moment}:{signature[:-1]}",
+        "::",
+        "x",
+    ]
 
     assert [Client().get(f"/reports/files/{path}/").status_code for path in paths] == [404] * 5
 
@@ -111,6 +117,51 @@ def test_file_that_was_removed_is_not_found(report: Report, media: None) -> None
     report.mark_expired()
 
     assert [lost.status_code, Client().get(path).status_code] == [404, 404]
+
+
+# --- A pack ---
+
+
+@pytest.fixture
+def pack(media: None, staff: User) -> Pack:
+    pack = make_pack(staff)
+    for member in pack.members.all():
+        services.write_report(member)
+    tasks.generate_pack.apply(kwargs={"pack_id": str(pack.pk)})
+    pack.refresh_from_db()
+    return pack
+
+
+def test_pack_is_downloaded_as_a_report_is(pack: Pack, staff: User, login: Login) -> None:
+    whole = Path(pack.file.path).read_bytes()
+
+    answer = login(staff).get(f"{pack.get_absolute_url()}download/")
+    file = Client().get(answer["Location"])
+    part = Client().get(answer["Location"], headers={"Range": "bytes=10-19", "If-Range": file["ETag"]})
+
+    assert (answer.status_code, answer["Cache-Control"]) == (302, "private, no-store")
+    assert (file.status_code, body(file), file["Content-Type"]) == (200, whole, "application/zip")
+    assert file["Content-Disposition"] == 'attachment; filename="month-end-2026-10.zip"'
+    assert (part.status_code, body(part)) == (206, whole[10:20])
+
+
+def test_address_of_a_pack_expires_and_is_nobody_else_s(pack: Pack, report: Report, staff: User) -> None:
+    path, signature = address(pack), downloads.sign(pack).partition(":")[2]
+    with time_machine.travel(timezone.now() + settings.REPORT_LINK_LASTS + timedelta(seconds=5)):
+        late = Client().get(path)
+    forged = [f"/reports/files/{name}:{signature}/" for name in (f"pack-{report.pk}", f"report-{pack.pk}", "pack-x")]
+
+    found = [Client().get(other).status_code for other in forged]
+    User.objects.filter(pk=staff.pk).update(is_staff=False)
+
+    assert (late.status_code, found, Client().get(path).status_code) == (410, [404] * 3, 404)
+
+
+def test_address_of_what_was_deleted_is_not_found(pack: Pack) -> None:
+    path = address(pack)
+    pack.delete()
+
+    assert Client().get(path).status_code == 404
 
 
 # --- Which part ---

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 from urllib.request import Request, urlopen
+from uuid import uuid4
 
 import pytest
 from django.conf import settings as shop_settings
@@ -324,15 +325,16 @@ def test_old_packs_and_files_without_a_row_are_removed_and_young_ones_stay(media
         write_members(pack)
         bundle(pack)
     Pack.objects.filter(pk=old.pk).update(finished_at=timezone.now() - timedelta(days=31))
-    for name, age in (("orphan.zip", timedelta(days=2)), ("being-written.zip", timedelta())):
+    dead, living, by_hand = f"{uuid4()}-1.zip", f"{young.pk}-2.zip", "by-hand.zip"
+    for name, age in ((dead, timedelta(days=2)), (living, timedelta()), (by_hand, timedelta(days=2))):
         path = Path(private_files().path(private_files().save(f"packs/{name}", ContentFile(b""))))
         os.utime(path, times=((timezone.now() - age).timestamp(),) * 2)
 
-    removed = [packs.remove_old_files(), packs.remove_old_files()]
+    removed = [packs.remove_old_files(), packs.remove_orphans(), packs.remove_old_files(), packs.remove_orphans()]
 
     old.refresh_from_db()
-    assert (removed, old.status) == ([2, 0], PackStatus.EXPIRED)
-    assert sorted(private_files().listdir("packs")[1]) == sorted([f"{young.pk}-1.zip", "being-written.zip"])
+    assert (removed, old.status) == ([1, 1, 0, 0], PackStatus.EXPIRED)
+    assert sorted(private_files().listdir("packs")[1]) == sorted([f"{young.pk}-1.zip", living, by_hand])
 
 
 def test_pack_goes_with_the_account(media: None) -> None:
@@ -393,7 +395,9 @@ def test_pack_is_its_owner_s_alone(path: str, person: str, status: int, login: L
     write_members(pack)
     bundle(pack)
 
-    assert login(people[person]).get(f"{pack.get_absolute_url()}{path}").status_code == status
+    answer = login(people[person]).get(f"{pack.get_absolute_url()}{path}", follow=True)
+
+    assert answer.status_code == status
 
 
 def test_list_of_reports_leaves_those_of_a_pack_to_its_page(office: Client, staff: User) -> None:
