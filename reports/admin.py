@@ -34,7 +34,8 @@ class ReportAdmin(ReadOnlyAdmin):
 
 @admin.register(ReportSchedule)
 class ReportScheduleAdmin(ReadOnlyAdmin):
-    list_display = ["name", "kind", "period", "periodic_task", "last_due_at", "made_by"]
+    list_display = ["name", "kind", "format", "period", "periodic_task", "last_due_at", "made_by"]
+    list_filter = ["kind", "format", "period"]
     list_select_related = ["periodic_task", "made_by"]
     search_fields = ["id", "name"]
     ordering = ["name"]

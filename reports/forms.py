@@ -16,6 +16,7 @@ LONGEST = timedelta(days=3660)
 REQUIRED = forms.Field.default_error_messages["required"]
 # Months that a pack can be asked for: two years.
 MONTHS = 24
+FOR_STAFF = [(format_.value, format_.label) for format_ in [*DOCUMENTS, Format.PARQUET]]
 EVERY = {"day": "Every day", "week": "Every week", "month": "Every month"}
 # As crontab counts them.
 WEEKDAYS = {"1": "Monday", "2": "Tuesday", "3": "Wednesday", "4": "Thursday", "5": "Friday", "6": "Saturday"}
@@ -61,8 +62,7 @@ class ReportForm(DaysForm):
         choices=[(kind.value, kind.label) for kind in Kind if kind != Kind.PERSONAL_DATA],
     )
     format = forms.ChoiceField(
-        choices=[(format_.value, format_.label) for format_ in [*DOCUMENTS, Format.PARQUET]],
-        help_text="Parquet is for order lines, which come in every format but PDF.",
+        choices=FOR_STAFF, help_text="Parquet is for order lines, which come in every format but PDF."
     )
     customer = forms.EmailField(
         label="Customer", required=False, help_text="The e-mail address of whom a statement is about."
@@ -88,7 +88,7 @@ class ReportForm(DaysForm):
         cleaned: dict[str, Any] = self.cleaned_data
         if "kind" not in cleaned:
             return cleaned
-        self.check_format(Kind(cleaned["kind"]), cleaned.get("format"))
+        check_format(self, Kind(cleaned["kind"]), cleaned.get("format"))
         self.check_customer(cleaned)
         if cleaned["kind"] not in WITH_DATES:
             return cleaned | {"start": None, "end": None}
@@ -97,11 +97,6 @@ class ReportForm(DaysForm):
                 self.add_error(name, REQUIRED)
         return super().clean()
 
-    def check_format(self, kind: Kind, chosen: str | None) -> None:
-        if chosen and chosen not in FORMATS[kind]:
-            possible = ", ".join(format_.label for format_ in FORMATS[kind])
-            self.add_error("format", f"{kind.label} cannot be had in this format, only in these: {possible}.")
-
     def check_customer(self, cleaned: dict[str, Any]) -> None:
         if cleaned["kind"] not in WITH_CUSTOMER:
             cleaned["customer"] = None
@@ -109,9 +104,19 @@ class ReportForm(DaysForm):
             self.add_error("customer", REQUIRED)
 
 
+def check_format(form: forms.BaseForm, kind: Kind, chosen: str | None) -> None:
+    if chosen and chosen not in FORMATS[kind]:
+        possible = ", ".join(format_.label for format_ in FORMATS[kind])
+        form.add_error("format", f"{kind.label} cannot be had in this format, only in these: {possible}.")
+
+
 class ScheduleForm(forms.ModelForm):
     """A schedule with its times; `crontab` says these as beat's row has them."""
 
+    kind = forms.ChoiceField(label="What", choices=[(kind.value, kind.label) for kind in SCHEDULED])
+    format = forms.ChoiceField(
+        choices=FOR_STAFF, help_text="Parquet is for order lines, which come in every format but PDF."
+    )
     recipients = forms.ModelMultipleChoiceField(
         queryset=User.objects.none(),
         widget=forms.CheckboxSelectMultiple,
@@ -141,16 +146,15 @@ class ScheduleForm(forms.ModelForm):
 
     class Meta:
         model = ReportSchedule
-        fields = ["name", "kind", "period"]
+        fields = ["name", "kind", "format", "period"]
         widgets = {"name": forms.TextInput(attrs={"placeholder": "Sales for the Monday meeting"})}
-        help_texts = {"period": "Whole days of the shop, seen from the day on which it runs."}
+        help_texts = {"period": "Whole days of the shop, seen from the day on which it runs. The stock is that day's."}
 
-    field_order = ["name", "kind", "period", "every", "weekday", "day", "at", "time_zone", "recipients"]
+    field_order = ["name", "kind", "format", "period", "every", "weekday", "day", "at", "time_zone", "recipients"]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         known: Any = self.fields
-        known["kind"].choices = [(kind.value, kind.label) for kind in SCHEDULED]
         known["recipients"].queryset = User.objects.filter(is_staff=True, is_active=True).order_by("name", "email")
         self.initial.setdefault("time_zone", settings.TIME_ZONE)
         if not self.instance._state.adding:
@@ -168,6 +172,8 @@ class ScheduleForm(forms.ModelForm):
         needed = {"week": "weekday", "month": "day"}.get(cleaned.get("every", ""))
         if needed and needed not in self.errors and not cleaned.get(needed):
             self.add_error(needed, f"Say on which day it runs every {cleaned['every']}.")
+        if "kind" in cleaned:
+            check_format(self, Kind(cleaned["kind"]), cleaned.get("format"))
         return cleaned
 
     def crontab(self) -> dict[str, str]:

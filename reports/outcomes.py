@@ -16,7 +16,7 @@ def finish(report: Report, name: str, *, row_count: int, size: int, preview: dic
     """Publish the file of that name and owe its notices; False when the report had ended before."""
     published = report.mark_ready(name, row_count=row_count, size=size, preview=preview)
     if published:
-        tell(report, "is ready", f"Rows: {row_count:,}.")
+        tell(report, "is ready", f"Format: {report.get_format_display()}. Rows: {row_count:,}.")
     return published
 
 

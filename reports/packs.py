@@ -49,8 +49,16 @@ class Part(NamedTuple):
     months_back: int = 0
 
 
-# What a pack consists of. The two other months are there to compare with.
-PARTS = [Part(Kind.SALES, Format.CSV, months_back) for months_back in (0, 1, 12)]
+# What a pack consists of: to read, to reckon with, and the month a year ago to compare with.
+PARTS = [
+    Part(Kind.SALES_BY_DAY, Format.PDF),
+    Part(Kind.SALES_BY_DAY, Format.PDF, months_back=12),
+    Part(Kind.SALES_BY_CATEGORY, Format.PDF),
+    Part(Kind.SALES_BY_PRODUCT, Format.XLSX),
+    Part(Kind.SALES_BY_CUSTOMER, Format.XLSX),
+    Part(Kind.SALES, Format.CSV),
+    Part(Kind.STOCK, Format.XLSX),
+]
 
 
 @transaction.atomic

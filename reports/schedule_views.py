@@ -11,7 +11,7 @@ from myproject.web import staff_only
 
 from . import schedules, tasks
 from .forms import ScheduleForm
-from .models import Report, ReportSchedule
+from .models import Format, Kind, Report, ReportSchedule
 
 # Reports that the page of a schedule lists.
 SHOWN = 20
@@ -20,7 +20,8 @@ SHOWN = 20
 @require_http_methods(["GET", "HEAD", "POST"])
 @staff_only
 def schedule_list(request: HttpRequest) -> HttpResponse:
-    form = ScheduleForm(request.POST or None, instance=ReportSchedule(made_by=cast(User, request.user)))
+    new = ReportSchedule(made_by=cast(User, request.user), kind=Kind.SALES_BY_DAY, format=Format.PDF)
+    form = ScheduleForm(request.POST or None, instance=new)
     if form.is_valid():
         return _save(request, form)
     rows = ReportSchedule.objects.select_related("periodic_task__crontab").order_by("name", "pk")

@@ -20,7 +20,7 @@ from django_celery_beat.models import CrontabSchedule, PeriodicTask
 from accounts.models import User
 from myproject.beat import following
 
-from .models import OPEN, WITH_DATES, Format, Period, Report, ReportSchedule
+from .models import OPEN, Period, Report, ReportSchedule
 
 log = logging.getLogger(__name__)
 
@@ -122,10 +122,9 @@ def plan(schedule: ReportSchedule, moment: datetime, slot: date | None) -> Repor
 
 
 def facts(schedule: ReportSchedule, moment: datetime) -> dict[str, Any]:
-    dated = schedule.kind in WITH_DATES
     # The shop's days, wherever the schedule's clock hangs: only those are sure to be over.
-    start, end = days(Period(schedule.period), timezone.localdate(moment)) if dated else (None, None)
-    what = {"kind": schedule.kind, "format": Format.CSV, "start": start, "end": end}
+    start, end = days(Period(schedule.period), timezone.localdate(moment)) if schedule.is_dated else (None, None)
+    what = {"kind": schedule.kind, "format": schedule.format, "start": start, "end": end}
     return {"requested_by": schedule.made_by, "due_at": timezone.now() + settings.REPORT_LEASE, **what}
 
 

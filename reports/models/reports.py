@@ -56,8 +56,9 @@ WITHOUT_DATES = [Kind.STOCK, Kind.PERSONAL_DATA]
 WITH_DATES = [kind for kind in Kind if kind not in WITHOUT_DATES]
 # About one customer, who may ask for their own.
 WITH_CUSTOMER = [Kind.STATEMENT]
-# What a schedule may make.
-SCHEDULED = [Kind.SALES]
+# What a schedule may make: what is about nobody in particular.
+SCHEDULED = [kind for kind in Kind if kind not in (*WITH_CUSTOMER, Kind.PERSONAL_DATA)]
+FORMAT_OF_KIND = reduce(or_, (Q(kind=kind, format__in=formats) for kind, formats in FORMATS.items()))
 OPEN = [Status.QUEUED, Status.RUNNING]
 # What makes two reports of one person the same report: while one is open, whoever asks again gets that one.
 SAME = ["kind", "format", "start", "end", "customer"]
@@ -224,10 +225,7 @@ class Report(models.Model):
                 | (~Q(kind__in=WITH_CUSTOMER) & Q(customer=None)),
                 name="report_customer_where_needed",
             ),
-            models.CheckConstraint(
-                condition=reduce(or_, (Q(kind=kind, format__in=formats) for kind, formats in FORMATS.items())),
-                name="report_format_of_kind",
-            ),
+            models.CheckConstraint(condition=FORMAT_OF_KIND, name="report_format_of_kind"),
             models.UniqueConstraint(
                 fields=["requested_by", *SAME],
                 condition=ASKED_FOR & Q(status__in=OPEN),

@@ -8,7 +8,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
 
-from .reports import Kind
+from .reports import FORMAT_OF_KIND, WITH_DATES, Format, Kind
 
 
 class Period(models.TextChoices):
@@ -30,6 +30,8 @@ class ReportSchedule(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     name = models.CharField(max_length=100)
     kind = models.CharField(max_length=20, choices=Kind.choices, default=Kind.SALES)
+    # Also a default of the database, for the old version while a new one is rolled out.
+    format = models.CharField(max_length=7, choices=Format.choices, default=Format.CSV, db_default=Format.CSV)
     period = models.CharField(max_length=10, choices=Period.choices, default=Period.LAST_WEEK)
     recipients = models.ManyToManyField(settings.AUTH_USER_MODEL, related_name="report_schedules")
     made_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
@@ -40,6 +42,7 @@ class ReportSchedule(models.Model):
     class Meta:
         constraints = [
             models.CheckConstraint(condition=Q(kind__in=Kind.values), name="reportschedule_kind_known"),
+            models.CheckConstraint(condition=FORMAT_OF_KIND, name="reportschedule_format_of_kind"),
             models.CheckConstraint(condition=Q(period__in=Period.values), name="reportschedule_period_known"),
         ]
 
@@ -48,6 +51,16 @@ class ReportSchedule(models.Model):
 
     def get_absolute_url(self) -> str:
         return reverse("reports:schedule", args=[self.pk])
+
+    @property
+    def what(self) -> str:
+        """What it makes, in which format and of which days."""
+        what, days = f"{self.get_kind_display()} as {self.get_format_display()}", self.get_period_display()
+        return f"{what}: {days}" if self.is_dated else what
+
+    @property
+    def is_dated(self) -> bool:
+        return self.kind in WITH_DATES
 
     @property
     def is_paused(self) -> bool:

@@ -29,7 +29,7 @@ from accounts.models import Notification, User
 from myproject.celery import app
 from orders.models import Status as OrderStatus
 from reports import erasure, packs, services, tasks
-from reports.models import Pack, PackStatus, Report, Status, private_files
+from reports.models import Format, Kind, Pack, PackStatus, Report, Status, private_files
 from tests.broker import Broker
 from tests.factories import make_erasure, make_pack, make_product, make_report, make_user, place_order, put
 from tests.shop import Shop, wait_for
@@ -38,11 +38,20 @@ pytest_plugins = ["tests.broker"]
 pytestmark = pytest.mark.django_db
 
 Login = Callable[[User], Client]
-FILES = [
-    "order-lines-2026-10-01-2026-10-31.csv",
-    "order-lines-2026-09-01-2026-09-30.csv",
-    "order-lines-2025-10-01-2025-10-31.csv",
+OCTOBER = "2026-10-01-2026-10-31"
+DATED = [
+    f"order-lines-{OCTOBER}.csv",
+    f"sales-by-category-{OCTOBER}.pdf",
+    f"sales-by-customer-{OCTOBER}.xlsx",
+    f"sales-by-day-{OCTOBER}.pdf",
+    "sales-by-day-2025-10-01-2025-10-31.pdf",
+    f"sales-by-product-{OCTOBER}.xlsx",
 ]
+IN_ORDER = ["kind", "-start"]
+
+
+def files(pack: Pack) -> list[str]:
+    return [*DATED, f"stock-{timezone.localdate(pack.created_at)}.xlsx"]
 
 
 @pytest.fixture
@@ -90,12 +99,17 @@ def stored(pack: Pack) -> list[str]:
 def test_pack_has_each_report_of_the_list_once() -> None:
     pack = make_pack()
 
-    days = pack.members.order_by("-start").values_list("start", "end")
+    reports = pack.members.order_by(*IN_ORDER).values_list("kind", "format", "start", "end")
 
-    assert list(days) == [
-        (date(2026, 10, 1), date(2026, 10, 31)),
-        (date(2026, 9, 1), date(2026, 9, 30)),
-        (date(2025, 10, 1), date(2025, 10, 31)),
+    october = (date(2026, 10, 1), date(2026, 10, 31))
+    assert list(reports) == [
+        (Kind.SALES, Format.CSV, *october),
+        (Kind.SALES_BY_CATEGORY, Format.PDF, *october),
+        (Kind.SALES_BY_CUSTOMER, Format.XLSX, *october),
+        (Kind.SALES_BY_DAY, Format.PDF, *october),
+        (Kind.SALES_BY_DAY, Format.PDF, date(2025, 10, 1), date(2025, 10, 31)),
+        (Kind.SALES_BY_PRODUCT, Format.XLSX, *october),
+        (Kind.STOCK, Format.XLSX, None, None),
     ]
 
 
@@ -122,11 +136,11 @@ def test_zip_has_each_file_once_and_an_index_that_is_right(media: None) -> None:
 
     with zipfile.ZipFile(pack.file.path) as archive:
         assert archive.testzip() is None
-        assert archive.namelist() == [*FILES, "index.csv"]
-        contents = {name: archive.read(name) for name in FILES}
+        assert archive.namelist() == [*files(pack), "index.csv"]
+        contents = {name: archive.read(name) for name in files(pack)}
     assert [(row["file"], row["rows"], row["bytes"], row["sha256"], row["note"]) for row in index_of(pack)] == [
         (name, rows, str(len(contents[name])), hashlib.sha256(contents[name]).hexdigest(), "")
-        for name, rows in zip(FILES, ["2", "1", "0"], strict=True)
+        for name, rows in zip(files(pack), ["2", "1", "3", "31", "31", "3", "3"], strict=True)
     ]
     assert (index_of(pack)[0]["first_day"], index_of(pack)[0]["last_day"]) == ("2026-10-01", "2026-10-31")
     assert (pack.status, pack.missing_count, pack.size) == (PackStatus.READY, 0, Path(pack.file.path).stat().st_size)
@@ -134,7 +148,7 @@ def test_zip_has_each_file_once_and_an_index_that_is_right(media: None) -> None:
 
 def test_pack_is_ready_without_a_report_that_failed_and_says_so(media: None, broker: Broker) -> None:
     pack = make_pack()
-    first, *others = pack.members.order_by("-start")
+    first, *others = pack.members.order_by(*IN_ORDER)
     first.mark_failed("The disk is full.")
     for report in others:
         services.write_report(report)
@@ -144,7 +158,7 @@ def test_pack_is_ready_without_a_report_that_failed_and_says_so(media: None, bro
     assert (pack.status, pack.missing_count) == (PackStatus.READY, 1)
     assert [(row["file"], row["note"]) for row in index_of(pack)] == [
         ("", "The disk is full."),
-        *((name, "") for name in FILES[1:]),
+        *((name, "") for name in files(pack)[1:]),
     ]
     assert "1 of its reports could not be made" in Notification.objects.get().message
 
@@ -152,11 +166,11 @@ def test_pack_is_ready_without_a_report_that_failed_and_says_so(media: None, bro
 def test_pack_is_ready_without_a_report_whose_file_is_gone(media: None) -> None:
     pack = make_pack()
     write_members(pack)
-    Path(pack.members.order_by("start")[0].file.path).unlink()
+    Path(pack.members.order_by(*IN_ORDER)[0].file.path).unlink()
 
     bundle(pack)
 
-    assert (pack.missing_count, index_of(pack)[2]["note"]) == (1, "Its file was removed.")
+    assert (pack.missing_count, index_of(pack)[0]["note"]) == (1, "Its file was removed.")
 
 
 def test_pack_has_failed_when_none_of_its_reports_could_be_made(media: None, broker: Broker) -> None:
@@ -235,7 +249,7 @@ def test_second_writer_of_a_pack_removes_its_own_file(media: None) -> None:
 
 def test_last_report_s_end_nudges_the_pack_and_so_does_a_failure(media: None, broker: Broker) -> None:
     pack = make_pack()
-    first, second, _ = pack.members.all()
+    first, second = pack.members.order_by("created_at", "pk")[:2]
 
     tasks.generate_report.apply(kwargs={"report_id": str(first.pk)})
     # It fails: there is no day after its last one.
@@ -290,7 +304,7 @@ def test_same_pack_asked_for_twice_is_the_same_until_it_has_ended(staff: User) -
     again = make_pack(staff)
 
     assert (first == same, len({first, other, again})) == (True, 3)
-    assert set(Counter(Report.objects.values_list("pack", flat=True)).values()) == {3}
+    assert set(Counter(Report.objects.values_list("pack", flat=True)).values()) == {7}
 
 
 @pytest.mark.parametrize(
@@ -313,7 +327,7 @@ def test_database_refuses_a_report_twice_in_a_pack() -> None:
     member = make_pack().members.all()[0]
 
     with pytest.raises(IntegrityError, match="report_once_in_pack"), transaction.atomic():
-        make_report(pack=member.pack, start=member.start, end=member.end)
+        make_report(pack=member.pack, kind=member.kind, format=member.format, start=member.start, end=member.end)
 
 
 # --- The end of the files ---
@@ -356,7 +370,7 @@ def test_pack_form_makes_the_rows_and_leads_to_the_page(office: Client, staff: U
 
     pack = Pack.objects.get()
     assert (answer.status_code, answer["Location"]) == (302, pack.get_absolute_url())
-    assert (pack.requested_by, pack.month, pack.members.count()) == (staff, date(2026, 10, 1), 3)
+    assert (pack.requested_by, pack.month, pack.members.count()) == (staff, date(2026, 10, 1), 7)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -383,7 +397,7 @@ def test_pack_page_follows_along_until_it_has_ended(office: Client, staff: User)
 
     after = office.get(f"{pack.get_absolute_url()}status/").content.decode()
 
-    assert ("hx-get" in before, "0 of its 3 reports" in before, "hx-get" in after) == (True, True, False)
+    assert ("hx-get" in before, "0 of its 7 reports" in before, "hx-get" in after) == (True, True, False)
     assert "Download the pack" in after
 
 
@@ -404,7 +418,7 @@ def test_list_of_reports_leaves_those_of_a_pack_to_its_page(office: Client, staf
     own, pack = make_report(staff), make_pack(staff)
 
     assert list(office.get("/reports/").context["page"]) == [own]
-    assert list(office.get(pack.get_absolute_url()).context["members"]) == list(pack.members.order_by("-start"))
+    assert list(office.get(pack.get_absolute_url()).context["members"]) == list(pack.members.order_by(*IN_ORDER))
 
 
 def test_pack_is_not_downloaded_before_it_is_ready(office: Client, staff: User) -> None:
@@ -444,11 +458,11 @@ def ready(pack: Pack) -> bool:
 def promise_holds(pack: Pack) -> None:
     """One ZIP, each file once and as its report's, one notice."""
     pack.refresh_from_db()
-    reports = list(pack.members.order_by("-start"))
+    reports = list(pack.members.order_by(*IN_ORDER))
     with zipfile.ZipFile(pack.file.path) as archive:
-        assert archive.namelist() == [*FILES, "index.csv"]
-        assert [archive.read(name) for name in FILES] == [report.file.open().read() for report in reports]
-    assert [report.status for report in reports] == [Status.READY] * 3
+        assert archive.namelist() == [*files(pack), "index.csv"]
+        assert [archive.read(name) for name in files(pack)] == [report.file.open().read() for report in reports]
+    assert [report.status for report in reports] == [Status.READY] * 7
     assert (pack.missing_count, stored(pack)) == (0, [Path(pack.file.path).name])
     assert Notification.objects.count() == 1
 
@@ -469,7 +483,7 @@ def test_pack_is_made_once_although_messages_are_doubled_and_a_child_is_killed(s
     shop.settle()
 
     assert killed
-    assert sum(Report.objects.values_list("attempts", flat=True)) >= 4
+    assert sum(Report.objects.values_list("attempts", flat=True)) >= 8
     promise_holds(pack)
     mails = shop.sandbox("/mail.json?to=pack-killed@example.com")
     assert [mail["subject"] for mail in mails] == ["Month-end pack October 2026 is ready"]
@@ -479,7 +493,7 @@ def test_pack_is_made_once_although_messages_are_doubled_and_a_child_is_killed(s
 def test_pack_is_made_once_although_the_child_that_bundles_it_is_killed(shop: Shop) -> None:
     pack = make_pack()
     write_members(pack)
-    path = Path(pack.members.order_by("start")[0].file.path)
+    path = Path(pack.members.order_by(*IN_ORDER)[0].file.path)
     content = path.read_bytes()
     path.unlink()
     # To open it is to wait, in the middle of the ZIP.
@@ -523,5 +537,5 @@ def test_pack_is_asked_for_and_downloaded_through_the_web(shop: Shop, login: Log
     with urlopen(Request(url, headers={"Cookie": cookie}), timeout=10) as answer:
         data = io.BytesIO(answer.read())
 
-    assert zipfile.ZipFile(data).namelist() == [*FILES, "index.csv"]
+    assert zipfile.ZipFile(data).namelist() == [*files(Pack.objects.get()), "index.csv"]
     assert answer.headers["Content-Disposition"] == 'attachment; filename="month-end-2026-10.zip"'

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from io import StringIO
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -20,8 +21,8 @@ from django_celery_beat.models import CrontabSchedule, PeriodicTask, PeriodicTas
 from accounts.models import Notification, User
 from myproject.beat import Scheduler
 from myproject.celery import app
-from reports import erasure, schedules, tasks
-from reports.models import Period, Report, ReportSchedule, Status
+from reports import erasure, schedules, services, tasks
+from reports.models import Format, Kind, Period, Report, ReportSchedule, Status
 from tests.broker import Broker
 from tests.factories import make_erasure, make_report, make_schedule, make_user
 from tests.shop import Shop, wait_for
@@ -36,6 +37,11 @@ MONDAY = datetime(2026, 11, 23, 8, tzinfo=BERLIN)
 WEEK = timedelta(weeks=1)
 # Beat takes no notice of a crontab whose hour is far from now.
 THIS_HOUR = {"hour": str(timezone.localtime(timezone=BERLIN).hour), "day_of_week": "*"}
+
+
+@pytest.fixture
+def media(settings: Any, tmp_path: Path) -> None:
+    settings.MEDIA_ROOT = tmp_path
 
 
 @pytest.fixture
@@ -54,8 +60,13 @@ def plan(schedule: ReportSchedule, moment: datetime) -> Report | None:
 
 
 def posted(person: User, **fields: Any) -> dict[str, Any]:
-    chosen = {"name": "Monday sales", "kind": "sales", "period": "last_week", "every": "week", "weekday": "1"}
-    return chosen | {"day": "", "at": "08:00", "time_zone": "Europe/Berlin", "recipients": [person.pk]} | fields
+    chosen = {"name": "Monday sales", "kind": "sales", "format": "csv", "period": "last_week", "every": "week"}
+    return (
+        chosen
+        | {"weekday": "1"}
+        | {"day": "", "at": "08:00", "time_zone": "Europe/Berlin", "recipients": [person.pk]}
+        | fields
+    )
 
 
 # --- When ---
@@ -406,6 +417,10 @@ def test_form_says_the_times_as_crontab_does_and_shows_them_again(
         ({"every": "hour"}, "every", "Select a valid choice."),
         ({"at": "25:00"}, "at", "Enter a time, such as 08:00."),
         ({"kind": "personal_data"}, "kind", "Select a valid choice."),
+        ({"kind": "statement"}, "kind", "Select a valid choice."),
+        ({"format": "docx"}, "format", "Select a valid choice."),
+        ({"format": ""}, "format", "This field is required."),
+        ({"format": "pdf"}, "format", "Order lines cannot be had in this format, only in these: CSV, Excel (XLSX), P"),
         ({"period": "for ever"}, "period", "Select a valid choice."),
         ({"name": ""}, "name", "This field is required."),
         ({"name": "x" * 101}, "name", "Ensure this value has at most 100 characters"),
@@ -419,6 +434,48 @@ def test_form_explains_what_is_wrong_and_makes_nothing(
     assert (answer.status_code, ReportSchedule.objects.count(), PeriodicTask.objects.count()) == (422, 0, 0)
     assert list(answer.context["form"].errors) == [field]
     assert message in str(answer.context["form"].errors)
+
+
+@pytest.mark.parametrize(
+    ("kind", "format_", "what", "title"),
+    [
+        ("sales_by_day", "pdf", "Sales by day as PDF: Last week, Monday to Sunday", "Sales by day 2026-"),
+        ("sales_by_customer", "xlsx", "Sales by customer as Excel (XLSX): Last week, Monday to Sunday", "Sales by c"),
+        ("sales", "parquet", "Order lines as Parquet: Last week, Monday to Sunday", "Order lines 2026-"),
+        ("stock", "xlsx", "Stock as Excel (XLSX)", "Stock"),
+    ],
+)
+def test_schedule_makes_what_was_chosen(
+    kind: str, format_: str, what: str, title: str, office: Client, staff: User, media: None
+) -> None:
+    office.post("/reports/schedules/", posted(staff, kind=kind, format=format_))
+    schedule = ReportSchedule.objects.get()
+
+    office.post(f"{schedule.get_absolute_url()}run/")
+    report = Report.objects.get()
+    services.write_report(report)
+
+    report.refresh_from_db()
+    page = office.get(schedule.get_absolute_url()).content.decode()
+    assert (report.kind, report.format, report.is_ready) == (kind, format_, True)
+    assert (schedule.what, f"<dd>{what}</dd>" in page) == (what, True)
+    assert report.title.startswith(title)
+    assert str(report.file.name).endswith(f".{format_}")
+
+
+def test_notice_of_a_scheduled_report_names_kind_and_format(staff: User, media: None) -> None:
+    report = schedules.run_now(make_schedule(staff, kind=Kind.STOCK, format=Format.XLSX))
+    assert report is not None
+
+    services.write_report(report)
+
+    notice = Notification.objects.get()
+    assert (notice.subject, notice.message) == ("Stock is ready", "Format: Excel (XLSX). Rows: 0.")
+
+
+def test_database_refuses_a_schedule_in_a_format_that_its_kind_does_not_have() -> None:
+    with pytest.raises(IntegrityError, match="reportschedule_format_of_kind"), transaction.atomic():
+        make_schedule(kind=Kind.STOCK, format=Format.PARQUET)
 
 
 def test_customer_is_no_recipient(office: Client, customer: User) -> None:
