@@ -81,9 +81,10 @@ def our_errors(name: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        code = error.response["Error"]["Code"]
+        code, words = error.response["Error"]["Code"], error.response["Error"].get("Message")
         if code in ("404", "NoSuchKey"):
             raise FileNotFoundError(f"There is no file {name}.") from error
-        raise TemporaryError(f"The storage answers {code}.") from error
+        # An answer without a body has no other code than HTTP's.
+        raise TemporaryError(f"The storage answers {words if code.isdecimal() and words else code}.") from error
     except (BotoCoreError, Boto3Error, RetriesExceededError) as error:
         raise TemporaryError(f"The storage cannot be reached ({type(error).__name__}).") from error

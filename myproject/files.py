@@ -3,10 +3,14 @@
 import logging
 import re
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from datetime import timedelta
 
+from django.core.files import File
 from django.core.files.storage import Storage, default_storage
 from django.utils import timezone
+
+from .errors import TemporaryError
 
 log = logging.getLogger(__name__)
 
@@ -15,6 +19,20 @@ ORPHANED_AFTER = timedelta(days=1)
 # Files that one query asks about.
 CHUNK = 500
 BY_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def save_whole(name: str, file: File, storage: Storage) -> str:
+    """Save the file, of which nothing stays when the storage refuses: then raises `TemporaryError`."""
+    try:
+        return storage.save(name, file)
+    # Each storage has errors of its own.
+    except Exception as error:
+        with suppress(Exception):
+            storage.delete(name)
+        if isinstance(error, TemporaryError):
+            raise
+        why = getattr(error, "strerror", None) or type(error).__name__
+        raise TemporaryError(f"The storage did not take the file: {why}.") from error
 
 
 def delete_files(names: Iterable[str]) -> None:

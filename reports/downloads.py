@@ -60,7 +60,8 @@ def find(token: str) -> Row:
     Raises `ObjectDoesNotExist` when the row is gone.
     """
     name, _, pk = SIGNER.unsign(token, max_age=settings.REPORT_LINK_LASTS).partition("-")
-    return MODELS[name]._default_manager.select_related("requested_by").get(pk=pk)
+    rows = MODELS[name]._default_manager.select_related("requested_by")
+    return cast(Row, rows.get(pk=pk))
 
 
 def open_file(row: Row) -> BinaryIO:

@@ -30,6 +30,7 @@ from django.utils import timezone
 from accounts.models import User
 from accounts.services import notify
 from myproject import files
+from myproject.errors import TemporaryError
 
 from .models import OPEN, OPEN_PACK, WITH_DATES, Format, Kind, Pack, Report, private_files
 
@@ -88,15 +89,21 @@ def open_members(pack: Pack) -> list[UUID]:
 
 
 def write_pack(pack: Pack) -> bool:
-    """Bundle what is ready and publish it; False when another worker was faster."""
+    """Bundle what is ready and publish it; False when another worker was faster.
+
+    Raises `TemporaryError` when there is no room for the file.
+    """
     members = list(pack.members.order_by("kind", "-start"))
-    with tempfile.TemporaryFile() as aside:
-        missing = write_zip(members, aside)
-        if missing == len(members):
-            return fail(pack, "None of its reports could be made.")
-        size = aside.tell()
-        aside.seek(0)
-        name = private_files().save(f"packs/{pack.pk}-{pack.attempts}.zip", File(aside))
+    try:
+        with tempfile.TemporaryFile() as aside:
+            missing = write_zip(members, aside)
+            if missing == len(members):
+                return fail(pack, "None of its reports could be made.")
+            size = aside.tell()
+            aside.seek(0)
+            name = files.save_whole(f"packs/{pack.pk}-{pack.attempts}.zip", File(aside), private_files())
+    except OSError as error:
+        raise TemporaryError(f"The pack could not be written: {error.strerror or type(error).__name__}.") from error
     published = finish(pack, name, size=size, missing_count=missing)
     if not published:
         private_files().delete(name)

@@ -3,7 +3,6 @@
 import logging
 import tempfile
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from pathlib import PurePath
 from typing import Any, BinaryIO
 
@@ -58,7 +57,7 @@ def write_report(report: Report) -> bool:
             row_count, preview = write(report, aside, heartbeat.progress)
             size = aside.tell()
             aside.seek(0)
-            name = store(report, File(aside))
+            name = files.save_whole(file_name(report, report.attempts), File(aside), private_files())
     except Cancelled:
         log.info("Report %s is no longer wanted from this worker", report.pk)
         return False
@@ -66,21 +65,6 @@ def write_report(report: Report) -> bool:
     if not published:
         private_files().delete(name)
     return published
-
-
-def store(report: Report, file: File) -> str:
-    """Store the file under a name that only this attempt uses; raises `TemporaryError` when the storage refuses."""
-    name = file_name(report, report.attempts)
-    try:
-        return private_files().save(name, file)
-    # Each storage has errors of its own.
-    except Exception as error:
-        with suppress(Exception):
-            private_files().delete(name)
-        if isinstance(error, TemporaryError):
-            raise
-        why = getattr(error, "strerror", None) or type(error).__name__
-        raise TemporaryError(f"The storage did not take the file: {why}.") from error
 
 
 def remove_unpublished(report: Report) -> None:

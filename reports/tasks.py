@@ -11,7 +11,7 @@ from kombu.exceptions import KombuError
 from accounts.models import Erasure
 from accounts.tasks import send_notification_email, sync_user_to_crm
 from myproject.celery import Task
-from myproject.errors import PermanentError
+from myproject.errors import PermanentError, TemporaryError
 from myproject.tasks import CLEAR_LIMITS, going_on_next_night
 
 from . import daily_sales, erasure, outcomes, packs, schedules, services
@@ -114,7 +114,8 @@ class PackTask(Task):
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         super().on_failure(exc, task_id, args, kwargs, einfo)
-        if packs.fail(Pack(pk=kwargs["pack_id"])):
+        reason = f"{exc} Ask for it again later." if isinstance(exc, TemporaryError) else packs.BROKEN
+        if packs.fail(Pack(pk=kwargs["pack_id"]), reason):
             nudge_after_pack(kwargs["pack_id"])
 
 

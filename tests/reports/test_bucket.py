@@ -22,6 +22,7 @@ from django.utils import timezone
 from PIL import Image
 
 from accounts.models import User
+from myproject import files
 from myproject.errors import TemporaryError
 from myproject.storage_url import storage
 from orders import tasks as order_tasks
@@ -297,6 +298,22 @@ def test_report_is_tried_again_and_then_fails_when_the_storage_refuses(
     assert found[-1] == (Status.FAILED, f"{refusing} It was tried 4 times.", "")
 
 
+def test_pack_ends_with_the_reason_when_the_storage_refuses(
+    bucket: Server, broker: Broker, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack = make_pack()
+    for report in pack.members.all():
+        services.write_report(report)
+    written = bucket.names()
+    use(bucket.url.replace("half", "other"), settings, monkeypatch)
+
+    tasks.generate_pack.apply(kwargs={"pack_id": str(pack.pk)})
+
+    pack.refresh_from_db()
+    assert (pack.status, pack.error) == ("failed", "The storage answers Forbidden. Ask for it again later.")
+    assert bucket.names() == written
+
+
 def test_half_of_a_long_file_is_given_up_when_its_rest_cannot_be_read(bucket: Server) -> None:
     class Breaking(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
@@ -305,9 +322,8 @@ def test_half_of_a_long_file_is_given_up_when_its_rest_cannot_be_read(bucket: Se
                 raise OSError(5, "Input/output error")
             return super().read(size)
 
-    report = make_report(attempts=1)
     with pytest.raises(TemporaryError, match="Input/output error"):
-        services.store(report, File(Breaking(bytes(20_000_000))))
+        files.save_whole("reports/long.csv", File(Breaking(bytes(20_000_000))), storages["reports"])
 
     assert (bucket.names(), bucket.uploads()) == ([], [])
 

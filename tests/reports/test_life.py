@@ -1,6 +1,5 @@
 """From *queued* to its end: whose turn it is, signs of life, cancelling, trying again."""
 
-import resource
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from reports.models import MAX_ATTEMPTS, PAUSES, Format, Kind, Report, SalesCoun
 from reports.services import Progress
 from tests.broker import Broker
 from tests.factories import make_export, make_report, make_user
+from tests.reports.conftest import largest_file
 from tests.shop import Shop, wait_for
 
 pytest_plugins = ["tests.broker"]
@@ -357,17 +357,6 @@ def test_write_report_removes_what_a_dead_attempt_has_stored(media: Path) -> Non
 
 
 # --- Lack of something, and errors for good ---
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Have the system refuse to write a longer file, as it does when the disk is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def make_long_export() -> Report:

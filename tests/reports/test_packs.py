@@ -27,11 +27,13 @@ from django_celery_beat.models import PeriodicTask
 
 from accounts.models import Notification, User
 from myproject.celery import app
+from myproject.files import files_in
 from orders.models import Status as OrderStatus
 from reports import erasure, packs, services, tasks
 from reports.models import Format, Kind, Pack, PackStatus, Report, Status, private_files
 from tests.broker import Broker
 from tests.factories import make_erasure, make_pack, make_product, make_report, make_user, place_order, put
+from tests.reports.conftest import largest_file
 from tests.shop import Shop, wait_for
 
 pytest_plugins = ["tests.broker"]
@@ -90,7 +92,7 @@ def index_of(pack: Pack) -> list[dict[str, str]]:
 
 def stored(pack: Pack) -> list[str]:
     """Name all files of the pack, also those that its row does not name."""
-    return [name for name in private_files().listdir("packs")[1] if name.startswith(str(pack.pk))]
+    return [name for name in files_in("packs", private_files()) if name.startswith(str(pack.pk))]
 
 
 # --- What is in it ---
@@ -182,6 +184,18 @@ def test_pack_has_failed_when_none_of_its_reports_could_be_made(media: None, bro
 
     assert (pack.status, pack.error, pack.file.name) == (PackStatus.FAILED, "None of its reports could be made.", "")
     assert Notification.objects.get().subject == "Month-end pack October 2026 could not be made"
+
+
+def test_pack_ends_with_the_reason_when_the_disk_has_no_room_for_it(media: None, broker: Broker) -> None:
+    pack = make_pack()
+    write_members(pack)
+
+    with largest_file(20_000):
+        bundle(pack)
+
+    assert (pack.status, stored(pack)) == (PackStatus.FAILED, [])
+    assert pack.error == "The pack could not be written: File too large. Ask for it again later."
+    assert Notification.objects.get().message == pack.error
 
 
 def test_zip_is_written_in_constant_memory(media: None) -> None:
