@@ -42,8 +42,9 @@ def run(options: argparse.Namespace) -> None:
             report.show(scenario(options.orders))
     if options.only in ("", scenarios.one_click.__name__):
         report.show(scenarios.one_click())
-    if options.only in ("", exports.exports.__name__):
-        report.show(exports.exports(options.rows))
+    for measure in (exports.exports, exports.progress):
+        if options.only in ("", measure.__name__):
+            report.show(measure(options.rows))
     # Last: it replaces the orders of the others.
     if options.only in ("", dashboard.dashboard.__name__):
         report.show(dashboard.dashboard(options.rows))

@@ -34,6 +34,8 @@ SELECT orders_order.id, orders_product.id, orders_product.name, 12.50, 1 + order
 FROM orders_order JOIN orders_product ON (orders_product.id + orders_order.id) %% 33 = 0
 WHERE orders_product.id <= %(products)s AND extract(year FROM completed_at) = %(year)s
 """
+# Rounds: what is looked for is less than what a run differs from the next.
+WATCHED = 11
 OURS = ("csv", "xlsx", "parquet")
 FAST = ("psql", *OURS)
 SLOW = ("XlsxWriter", "rustpy-xlsxwriter")
@@ -61,6 +63,22 @@ def exports(rows: int) -> list[Row]:
         for n, side in enumerate(OURS)
     ]
     return speed(speeds, rows) + memory
+
+
+def progress(rows: int) -> list[Row]:
+    """Measure what the signs of life cost a report of so many order lines as CSV, the format that is done soonest."""
+    report = sell(2021, rows)
+    backlog.tidy()
+
+    def measure(side: str) -> float:
+        return rows / run(side, report)[0]
+
+    speeds = in_turn({side: partial(measure, side) for side in ("csv", "watched")}, WATCHED)
+    without = speeds["csv"]
+    return [
+        Row(f"{rows:,} order lines as CSV", "without a sign of life", without, without, unit="rows/s"),
+        Row("", "with one each second", speeds["watched"], without, least=0.98, unit="rows/s"),
+    ]
 
 
 def speed(speeds: dict[str, float], rows: int) -> list[Row]:
