@@ -304,7 +304,7 @@ def test_pack_has_failed_when_its_task_failed_for_good(media: None, broker: Brok
     pack = make_pack()
     write_members(pack)
 
-    with patch.object(private_files(), "save", side_effect=ValueError):
+    with patch.object(packs, "write_zip", side_effect=ValueError):
         bundle(pack)
 
     assert (pack.status, pack.error, Notification.objects.count()) == (PackStatus.FAILED, packs.BROKEN, 1)
