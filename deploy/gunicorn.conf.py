@@ -4,7 +4,11 @@ import os
 os.environ["DATABASE_POOL"] = "true"
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "myproject.settings")
 
+from logging.config import dictConfig
+
 from django.conf import settings
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
 
 bind = os.environ.get("WEB_BIND", f"127.0.0.1:{settings.PORT}")
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
@@ -21,3 +25,14 @@ worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
 control_socket_disable = True
 # In development the code is read again when it changes.
 reload = settings.DEBUG
+
+
+class DjangoLogger(Logger):
+    """Writes through Django's LOGGING, as everything else does; of requests Django's side writes its own line."""
+
+    def setup(self, cfg: Config) -> None:
+        super().setup(cfg)
+        dictConfig(settings.LOGGING)
+
+
+logger_class = DjangoLogger

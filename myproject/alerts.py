@@ -1,20 +1,17 @@
 """How the shop calls a person: once for each cause, and again only after a pause."""
 
 import logging
-import re
 from typing import Any
 
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery import signals
 from django.db import Error, close_old_connections, connection, connections, transaction
 
+from .logs import scrub
 from .models import Alert
 from .tasks import send_alert
 
 log = logging.getLogger(__name__)
-
-# What must not reach a chat: addresses of people, and passwords within addresses of servers.
-PRIVATE = re.compile(r"(?<=://)[^\s/@]+(?=@)|[\w.+-]+@[\w-]+\.[\w.-]+")
 
 
 def alert(subject: str, message: str, cause: str = "") -> None:
@@ -23,7 +20,8 @@ def alert(subject: str, message: str, cause: str = "") -> None:
     The same `cause`, by default the subject, is told once and then only counted until the cool-down has passed. This
     neither raises nor waits for a chat: what cannot be written down is in the log all the same.
     """
-    message = PRIVATE.sub("…", message)
+    # Whatever must not reach the log must not reach a chat.
+    message = scrub(message)
     log.error("%s: %s", subject, message)
     try:
         with transaction.atomic():

@@ -1,4 +1,7 @@
+import logging
+
 from django.apps import AppConfig
+from django.conf import settings
 
 
 class ProjectConfig(AppConfig):
@@ -7,3 +10,11 @@ class ProjectConfig(AppConfig):
     def ready(self) -> None:
         # Importing the module registers its checks.
         from . import checks  # noqa: F401
+
+        # Where machines read the log, a warning of Python's is a line like any other.
+        logging.captureWarnings(settings.LOG_FORMAT == "json")
+        if settings.SENTRY_DSN:
+            # Here, since it costs time and memory, and most have none.
+            from . import sentry
+
+            sentry.start(settings.SENTRY_DSN)

@@ -4,6 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
+from contextvars import copy_context
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from celery.schedules import crontab
 from django.db import InterfaceError, OperationalError, close_old_connections, transaction
 from kombu.exceptions import OperationalError as BrokerError
 
+from . import log_context
 from .errors import TemporaryError
 
 log = logging.getLogger(__name__)
@@ -41,10 +43,13 @@ class Task(DjangoTask):
     def apply_async_on_commit(self, *args: Any, **kwargs: Any) -> None:
         """Like `apply_async`, when the transaction is committed; returns no task id."""
 
+        # The ids of now: by the time of the commit, the code may be at another order.
+        context = copy_context()
+
         # A named function: `robust` cannot log a functools.partial on Django 5.2.
         def publish() -> None:
             try:
-                self.apply_async(*args, **kwargs)
+                context.run(self.apply_async, *args, **kwargs)
             except (BrokerError, OSError) as error:
                 log.warning("%s was not queued, the sweep will do it: %s", self.name, error)
 
@@ -55,12 +60,19 @@ class Task(DjangoTask):
         asked = min(getattr(exc, "retry_after", None) or 0, self.retry_backoff_max)
         return super().retry(*args, exc=exc, countdown=max(countdown or 0, asked) or countdown, **options)
 
+    def signature_from_request(self, request: Any = None, *args: Any, **options: Any) -> Any:
+        """Like Celery's own; the message of another try carries the ids of the first one's."""
+        request = request or self.request
+        headers = {**(request.headers or {}), log_context.HEADER: log_context.carried(request)}
+        return super().signature_from_request(request, *args, **{"headers": headers} | options)
+
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         # Here, since the app is made before Django knows its models.
         from .alerts import alert_of_failure
 
-        log.error("%s gave up, %s, task %s: %r", self.name, kwargs or args, task_id, exc)
-        alert_of_failure(self.name, exc, task_id)
+        with log_context.about(self.request, task_id, self.name):
+            log.error("%s gave up, %s, task %s: %r", self.name, kwargs or args, task_id, exc)
+            alert_of_failure(self.name, exc, task_id)
 
 
 def worker_name() -> str:
@@ -136,6 +148,11 @@ def be_patient_with_the_broker(conf: Any, **kwargs: Any) -> None:
     """A customer waits for the web's publish, nobody waits for a worker's: let it outlast a slow broker."""
     conf.broker_transport_options = conf.broker_transport_options | {"socket_timeout": 10, "socket_connect_timeout": 5}
     conf.task_publish_retry_policy = {"max_retries": 5, "interval_start": 0, "interval_step": 0.5, "interval_max": 2}
+
+
+@signals.setup_logging.connect
+def leave_logging_to_django(**kwargs: Any) -> None:
+    """Be there: without a receiver Celery replaces the handlers of Django's LOGGING by its own."""
 
 
 @signals.before_task_publish.connect

@@ -83,6 +83,11 @@ class OwesMail(models.Model):
     def mail_failed(self) -> bool:
         return bool(self.mail_error) and self.mail_due_at is None
 
+    @property
+    def log_keys(self) -> dict[str, str]:
+        """What a line of the log about the mail says beside its text."""
+        return {}
+
     def release_mail(self, reason: str = "") -> None:
         """Give the mail back at once after an attempt that may be repeated, unless it is no longer owed."""
         self._unsent().filter(mail_due_at__isnull=False).update(mail_due_at=timezone.now(), mail_error=reason[:300])
@@ -147,16 +152,17 @@ def _attempt(row: OwesMail, message: Message, connection: BaseEmailBackend, task
         send(message(row), connection)
     except TemporaryError as error:
         row.release_mail(str(error))
+        log.warning("Mail of %s %s waits: %s", row._meta.model_name, row.pk, error, extra=row.log_keys)
         if isinstance(error, Disconnected):
             raise
         return error
     # Django refuses an address or a header that cannot be written by a ValueError.
     except (PermanentError, ValueError) as error:
         row.mark_mail_failed(str(error))
-        log.error("Mail of %s %s failed for good: %s", row._meta.model_name, row.pk, error)
+        log.error("Mail of %s %s failed for good: %s", row._meta.model_name, row.pk, error, extra=row.log_keys)
         return False
     row.mark_mail_sent(task_id)
-    log.info("Mail of %s %s sent", row._meta.model_name, row.pk)
+    log.info("Mail of %s %s sent", row._meta.model_name, row.pk, extra=row.log_keys)
     return True
 
 

@@ -3,6 +3,7 @@
 On a laptop nothing needs to be set. `.env.example` lists every variable; a `.env` beside `manage.py` is read too.
 """
 
+import logging
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.urls import reverse_lazy
 from kombu import Queue
 
-from myproject import embedded
+from myproject import embedded, logs
 from myproject.storage_url import storage
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -97,6 +98,8 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    # After it: a static file needs no line.
+    "myproject.log_context.Requests",
     "csp.middleware.CSPMiddleware",
     # Before whatever reads the body: the check of the CSRF token does.
     "myproject.web.refuse_huge_requests",
@@ -144,20 +147,23 @@ STORAGES = {
     },
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
-    # At INFO it writes two lines for each charge, and none of them says for which order.
-    # The other two name addresses of chats, which hold tokens; what they have to say is in our own lines.
-    "loggers": {
-        "stripe": {"level": "WARNING"},
-        "apprise": {"level": "CRITICAL"},
-        "urllib3": {"level": "INFO"},
-    },
-}
+
+# --- Logs ----------------------------------------------------------------------------------------------------
+
+# One JSON object a line for machines, or lines for people.
+LOG_FORMAT = env.str("LOG_FORMAT", default="console" if DEBUG else "json")
+if LOG_FORMAT not in logs.FORMATS:
+    raise ImproperlyConfigured(f"LOG_FORMAT is {' or '.join(logs.FORMATS)}, not {LOG_FORMAT!r}.")
+LOGGING = logs.settings(LOG_FORMAT, env.str("LOG_LEVEL", default="INFO"))
+DJANGO_STRUCTLOG_TRUST_UPSTREAM_REQUEST_ID = True
+# Neither address nor account of a visitor; to ask for the latter would cost a query.
+DJANGO_STRUCTLOG_IP_LOGGING_ENABLED = False
+DJANGO_STRUCTLOG_USER_ID_FIELD = None
+# A request is one line, at its end; what went wrong for a visitor is no warning for us.
+DJANGO_STRUCTLOG_STATUS_START_LOG_LEVEL = logging.DEBUG
+DJANGO_STRUCTLOG_STATUS_4XX_LOG_LEVEL = logging.INFO
+# Where errors are sent, with the ids of request and task; empty: nowhere, and nothing of Sentry is loaded.
+SENTRY_DSN = env.str("SENTRY_DSN", default="")
 
 # --- Database ------------------------------------------------------------------------------------------------
 

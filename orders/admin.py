@@ -9,6 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils.html import format_html
+from structlog.contextvars import bound_contextvars
 
 from myproject.admin import OwesMailAdmin, ReadOnlyAdmin
 from myproject.errors import TemporaryError
@@ -158,15 +159,17 @@ class OrderAdmin(OwesMailAdmin, ReadOnlyAdmin):
     actions = ["nudge", "replay", "replay_payment", "refund", "unflag", *OwesMailAdmin.actions]
 
     def queue_mail(self, row: Order) -> None:
-        tasks.send_order_confirmation.delay_on_commit(order_id=row.pk)
+        with bound_contextvars(**row.log_keys):
+            tasks.send_order_confirmation.delay_on_commit(order_id=row.pk)
 
     @admin.action(description="Queue again")
     def nudge(self, request: HttpRequest, orders: QuerySet[Order]) -> None:
-        ids = list(orders.values_list("pk", flat=True))
-        OrderEvent.objects.record(ids, Kind.NUDGED, detail=f"by {request.user}")
-        for pk in ids:
-            tasks.process_order.delay_on_commit(order_id=pk)
-        self.message_user(request, f"{len(ids)} queued again.")
+        chosen = list(orders.only("pk", "reference"))
+        OrderEvent.objects.record([order.pk for order in chosen], Kind.NUDGED, detail=f"by {request.user}")
+        for order in chosen:
+            with bound_contextvars(order=order.reference):
+                tasks.process_order.delay_on_commit(order_id=order.pk)
+        self.message_user(request, f"{len(chosen)} queued again.")
 
     @admin.action(description="Start rejected orders again")
     def replay(self, request: HttpRequest, orders: QuerySet[Order]) -> None:
@@ -200,7 +203,8 @@ class OrderAdmin(OwesMailAdmin, ReadOnlyAdmin):
         """Change each order for itself, and queue the task of those that changed; return how many did."""
         changed = [order for order in orders.order_by("pk") if change(order, str(request.user))]
         for order in changed:
-            task.delay_on_commit(order_id=order.pk)
+            with bound_contextvars(order=order.reference):
+                task.delay_on_commit(order_id=order.pk)
         return len(changed)
 
     def _confirm(self, request: HttpRequest, orders: QuerySet[Order], action: str, title: str) -> HttpResponse:

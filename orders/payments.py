@@ -4,13 +4,16 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context, copy_context
 from decimal import Decimal
 from functools import cache
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import stripe
 from django.conf import settings
 from django.db import models
+from structlog.contextvars import bound_contextvars
 
 from myproject.errors import PermanentError, TemporaryError
 
@@ -67,7 +70,9 @@ def charge_all(payments: Sequence[Payment]) -> list[Outcome]:
     """Charge the payments side by side; return for each its provider id, or the error that it ended with."""
     if len(payments) == 1:
         return [_outcome(payments[0])]
-    return list(_threads().map(_outcome, payments))
+    # Each thread logs as this one does: a context of its own for each, since one is entered once at a time.
+    contexts = [copy_context() for _ in payments]
+    return list(_threads().map(Context.run, contexts, repeat(_outcome), payments))
 
 
 def charge(payment: Payment) -> str:
@@ -197,10 +202,13 @@ def outcome_of(notice: Notice, payment: Payment) -> Outcome:
 
 
 def _outcome(payment: Payment) -> Outcome:
-    try:
-        return charge(payment)
-    except (TemporaryError, PermanentError) as error:
-        return error
+    # What the client's own lines, of a connection that is tried again, are about.
+    with bound_contextvars(order=payment.order.reference):
+        try:
+            return charge(payment)
+        except (TemporaryError, PermanentError) as error:
+            log.info("Attempt %s to pay: %s", payment.attempt, error)
+            return error
 
 
 @cache

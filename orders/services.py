@@ -9,6 +9,7 @@ from typing import NamedTuple
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
+from structlog.contextvars import bind_contextvars
 
 from accounts.models import User
 from myproject.errors import PermanentError, TemporaryError
@@ -55,6 +56,7 @@ def place_order(customer: User, quantities: Mapping[Product, int], card: str, to
         if placed := Order.objects.filter(customer=customer, token=token).first():
             return placed
         raise
+    log.info("Order %s is placed", order, extra={"order": order.reference})
     return order
 
 
@@ -267,8 +269,10 @@ def refund(order_id: int, task_id: str) -> bool:
     wanted.update(refund_due_at=first_look())
     payment = wanted.select_related("order").first()
     if payment is None:
-        log.info("Order %s: no refund is wanted", order_id)
+        log.info("Order %s: no refund is wanted", Order.objects.filter(pk=order_id).first() or order_id)
         return False
+    # Until its task ends, which may be by another try.
+    bind_contextvars(order=payment.order.reference)
     try:
         refund_id = payments.refund(payment)
     except TemporaryError as error:
@@ -321,6 +325,7 @@ def record(notice: payments.Notice) -> list[int]:
     if payment is None:
         log.warning("Webhook %s is about a payment of somebody else: %s", notice.event_id, notice.provider_id)
         return []
+    bind_contextvars(order=payment.order.reference)
     lock([payment.order_id])
     payment.refresh_from_db(fields=["status", "provider_id"])
     if notice.news == payments.News.CHARGED:

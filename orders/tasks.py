@@ -8,8 +8,10 @@ from typing import Any
 from celery import shared_task
 from django.conf import settings
 from django.db import DatabaseError
+from django.db.models import QuerySet
 from django.utils import timezone
 from kombu.exceptions import KombuError
+from structlog.contextvars import bound_contextvars
 
 from accounts.tasks import send_notification_email
 from myproject import mail
@@ -136,15 +138,20 @@ def check_pending_pictures() -> None:
 def check_pending_orders() -> None:
     """Queue again what was left behind, and hand to a person what is too old. Safe to repeat: so is each of them."""
     services.give_up_old_orders()
-    for pk in Order.objects.left_behind().young().order_by("due_at").values_list("pk", flat=True)[:500]:
-        process_order.delay(order_id=pk)
-    for pk in Payment.objects.refund_overdue().order_by("refund_due_at").values_list("order", flat=True)[:500]:
-        refund_order.delay(order_id=pk)
-    for pk in Order.objects.mail_due().order_by("mail_due_at").values_list("pk", flat=True)[:500]:
-        send_order_confirmation.delay(order_id=pk)
+    nudge(process_order, Order.objects.left_behind().young().order_by("due_at").values_list("pk", "reference"))
+    refunds = Payment.objects.refund_overdue().order_by("refund_due_at")
+    nudge(refund_order, refunds.values_list("order", "order__reference"))
+    nudge(send_order_confirmation, Order.objects.mail_due().order_by("mail_due_at").values_list("pk", "reference"))
     InventorySync.objects.give_up()
     for pk in InventorySync.objects.left_behind().values_list("pk", flat=True):
         sync_inventory.delay(sync_id=pk)
+
+
+def nudge(task: Task, orders: QuerySet[Any, tuple[int, str]]) -> None:
+    """Queue the task for the first of these orders, given by id and reference."""
+    for pk, reference in orders[:500]:
+        with bound_contextvars(order=reference):
+            task.delay(order_id=pk)
 
 
 class SyncTask(Task):

@@ -10,6 +10,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import cache_control
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from structlog.contextvars import bind_contextvars
 
 from accounts.models import User
 from myproject.errors import TemporaryError
@@ -112,6 +113,7 @@ def checkout(request: HttpRequest) -> HttpResponse:
     if not form.is_valid():
         return render(request, "orders/checkout.html", {"form": form, "basket": contents})
     order = services.place_order(cast(User, request.user), contents.as_quantities(), **form.cleaned_data)
+    bind_contextvars(order=order.reference)
     tasks.process_order.delay_on_commit(order_id=order.pk)
     contents.clear()
     return redirect(order)

@@ -116,6 +116,8 @@ class OrderQuerySet(MailQuerySet):
                 some = ", ".join(list(flagged.values())[:20])
                 message = f"{len(flagged)} ({some}): {reason}"
                 transaction.on_commit(lambda: alert("Orders that need a person", message), robust=True)
+        for reference in flagged.values():
+            log.warning("Order %s needs a person: %s", reference, reason, extra={"order": reference})
         return list(flagged.values())
 
     def mail_failed(self) -> Self:
@@ -162,7 +164,7 @@ class OrderQuerySet(MailQuerySet):
             moved = dict(movable.update_returning("id", "reference", status=to, reason=reason[:200], **fields))
             OrderEvent.objects.record(moved, Kind(to.value), detail=reason, task_id=task_id)
         for reference in moved.values():
-            log.info("Order %s is %s %s", reference, to.value, reason)
+            log.info("Order %s is %s %s", reference, to.value, reason, extra={"order": reference})
         return list(moved)
 
     def update_returning(self, *columns: str, **fields: object) -> list[tuple[Any, ...]]:
@@ -257,6 +259,10 @@ class Order(OwesMail):
         return bool(
             self._self().filter(status=after).move(Status.PENDING, due_at=first_look(), opened_at=timezone.now())
         )
+
+    @property
+    def log_keys(self) -> dict[str, str]:
+        return {"order": self.reference}
 
     def mark_mail_sent(self, task_id: str = "") -> bool:
         with transaction.atomic():

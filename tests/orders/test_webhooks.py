@@ -316,7 +316,7 @@ def test_webhook_of_an_unknown_kind_is_ignored_and_logged_once(caplog: pytest.Lo
     answer = send(event("customer.created", {"id": "cus_1"}))
 
     assert answer.status_code == 200
-    assert [line.getMessage() for line in caplog.records] == [
+    assert [line.getMessage() for line in caplog.records if line.name.startswith("orders")] == [
         "Webhook evt_1 says nothing to us: customer.created",
     ]
 

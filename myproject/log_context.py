@@ -1,0 +1,132 @@
+"""The ids that each line of the log carries: of the request, of the task, and of the task that queued it.
+
+They live in context variables, which structlog adds to every line of the thread, and travel in the headers of
+messages. What a header says is checked: whoever writes to the broker does not write our log.
+"""
+
+import re
+import time
+import uuid
+from contextlib import AbstractContextManager
+from typing import Any
+
+import structlog
+from celery import signals
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from django_structlog.celery.receivers import CeleryReceiver
+from django_structlog.middlewares.request import RequestMiddleware
+from structlog.contextvars import bind_contextvars, bound_contextvars, clear_contextvars, get_contextvars
+
+logger = structlog.get_logger(__name__)
+
+HEADER = "__django_structlog__"
+CARRIED = ("request_id", "parent_task_id", "order")
+# Short, and nothing that could be a name, an address or a second line.
+ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{7,63}")
+REFERENCE = re.compile(r"[0-9A-Z]{4}-[0-9A-Z]{4}")
+
+
+def path_of(request: HttpRequest) -> str:
+    """Return the pattern of the address, without the words and signatures that stand in it; its path if none fits."""
+    return f"/{request.resolver_match.route}" if request.resolver_match else request.path
+
+
+class Requests(RequestMiddleware):
+    """Middleware: one line for each request, and its id on every other line that it leads to, and in the answer."""
+
+    def prepare(self, request: HttpRequest) -> None:
+        clear_contextvars()
+        told = request.META.get("HTTP_X_REQUEST_ID", "")
+        request.META["HTTP_X_REQUEST_ID"] = told if ID.fullmatch(told) else str(uuid.uuid4())
+        request.META["shop.started"] = time.perf_counter()
+        super().prepare(request)
+
+    def process_view(self, request: HttpRequest, view: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        if REFERENCE.fullmatch(str(kwargs.get("reference", ""))):
+            bind_contextvars(order=kwargs["reference"])
+
+    def handle_response(self, request: HttpRequest, response: HttpResponseBase) -> None:
+        response["X-Request-ID"] = request.META["HTTP_X_REQUEST_ID"]
+        bind_contextvars(duration_ms=round((time.perf_counter() - request.META["shop.started"]) * 1000))
+        super().handle_response(request, response)  # type: ignore[arg-type]
+
+    @staticmethod
+    def format_request(request: HttpRequest) -> str:
+        return f"{request.method} {path_of(request)}"
+
+    def _process_exception(self, request: HttpRequest, exception: Exception) -> None:
+        """Leave the traceback to Django, whose line has it already."""
+
+
+class Receiver(CeleryReceiver):
+    """What becomes of each task, in lines that carry its ids; and the ids of whoever queues one, in its message."""
+
+    def receiver_before_task_publish(self, sender: Any = None, headers: Any = None, *args: Any, **kwargs: Any) -> None:
+        # What is tried again has its ids already.
+        headers.setdefault(HEADER, to_carry())
+
+    def receiver_task_prerun(self, task_id: str, task: Any, *args: Any, **kwargs: Any) -> None:
+        # A task that is applied in place belongs to its caller's request.
+        if task.request.is_eager:
+            return
+        task.request._django_structlog_started_at = time.monotonic_ns()
+        clear_contextvars()
+        # The order on this line alone: the task may take others along.
+        with about(task.request, task_id, task.name):
+            logger.info("task_started")
+        ids = {name: value for name, value in carried(task.request).items() if name != "order"}
+        bind_contextvars(task_id=task_id, task=task.name, **ids)
+
+    def receiver_task_retry(self, request: Any = None, reason: Any = None, einfo: Any = None, **kwargs: Any) -> None:
+        with about(request, request.id, request.task):
+            super().receiver_task_retry(request, reason)
+
+    def receiver_task_failure(
+        self,
+        task_id: Any = None,
+        exception: Any = None,
+        traceback: Any = None,
+        einfo: Any = None,
+        sender: Any = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        with about(sender.request, task_id, sender.name):
+            super().receiver_task_failure(task_id, exception, sender=sender)
+
+    def receiver_task_revoked(
+        self, request: Any, terminated: Any = None, signum: Any = None, expired: Any = None, **kwargs: Any
+    ) -> None:
+        with about(request, request.id, request.task):
+            logger.warning("task_revoked", expired=expired)
+
+
+def to_carry() -> dict[str, str]:
+    """Return what a message that is queued now takes along."""
+    ids = get_contextvars()
+    ids["parent_task_id"] = ids.get("task_id")
+    return {name: ids[name] for name in CARRIED if ids.get(name)}
+
+
+def carried(request: Any) -> dict[str, str]:
+    """Return what a task's message brought along, as far as it is well-formed: others write to the broker as well."""
+    told = getattr(request, HEADER, None)
+    if not isinstance(told, dict):
+        return {}
+    return {name: told[name] for name in CARRIED if isinstance(told.get(name), str) and ID.fullmatch(told[name])}
+
+
+def about(request: Any, task_id: str, task: str) -> AbstractContextManager[None]:
+    """Have the lines within say which task they are about; the worker's main process works on none."""
+    return bound_contextvars(task_id=task_id, task=task, **carried(request))
+
+
+def forget(task: Any, **kwargs: Any) -> None:
+    if not task.request.is_eager:
+        clear_contextvars()
+
+
+receiver = Receiver()
+receiver.connect_worker_signals()
+signals.task_postrun.connect(forget)

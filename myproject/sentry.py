@@ -1,0 +1,68 @@
+"""Errors to Sentry: one event for each task that gives up, each view that fails, each logged exception.
+
+Loaded only where `SENTRY_DSN` is set. Sentry learns what the log says, and no more: `scrub` and the ids are the same.
+"""
+
+from typing import Any
+
+import sentry_sdk
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
+from celery import signals
+from sentry_sdk.integrations.celery import CeleryIntegration
+from sentry_sdk.integrations.django import DjangoIntegration
+from sentry_sdk.integrations.logging import ignore_logger
+from structlog.contextvars import get_contextvars
+
+from .log_context import about
+from .logs import scrub
+
+# Their errors are events already, or the fault of a visitor.
+IGNORED = ("django_structlog.*", "django.request", "django.security.*", "celery.*", "gunicorn.*")
+TAGS = ("request_id", "task_id", "task", "parent_task_id", "order")
+
+
+def start(dsn: str) -> None:
+    """Send what fails from here on. Release and environment are the SDK's own SENTRY_RELEASE and SENTRY_ENVIRONMENT."""
+    for name in IGNORED:
+        ignore_logger(name)
+    sentry_sdk.init(
+        dsn=dsn,
+        # No header of Sentry's travels with the messages.
+        integrations=[CeleryIntegration(propagate_traces=False), DjangoIntegration()],
+        auto_enabling_integrations=False,
+        send_default_pii=False,
+        max_request_body_size="never",
+        # Variables hold addresses and names, and so may the steps that led there.
+        include_local_variables=False,
+        max_breadcrumbs=0,
+        before_send=prepare,
+    )
+    signals.task_failure.connect(send_lost_task)
+
+
+def prepare(event: Any, hint: dict[str, Any]) -> Any:
+    """Return the event as it may leave the house; None for a line without an exception, which is the log's."""
+    if not hint.get("exc_info"):
+        return None
+    ids = get_contextvars()
+    event["tags"] = {**event.get("tags", {}), **{name: ids[name] for name in TAGS if name in ids}}
+    # Its address, headers and cookies say who it was; the view is the event's transaction.
+    event["request"] = {"method": event.get("request", {}).get("method", "")}
+    for private in ("user", "breadcrumbs"):
+        event.pop(private, None)
+    return scrubbed(event)
+
+
+def scrubbed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: scrubbed(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [scrubbed(item) for item in value]
+    return scrub(value) if isinstance(value, str) else value
+
+
+def send_lost_task(sender: Any, task_id: str, exception: BaseException, **kwargs: Any) -> None:
+    """Send what only the worker's main process knows of: the process that ran the task is dead."""
+    if isinstance(exception, TimeLimitExceeded | WorkerLostError):
+        with about(sender.request, task_id, sender.name):
+            sentry_sdk.capture_exception(exception)
