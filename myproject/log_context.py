@@ -22,6 +22,8 @@ logger = structlog.get_logger(__name__)
 
 HEADER = "__django_structlog__"
 CARRIED = ("request_id", "parent_task_id", "order")
+# In a request's META, as the server's own things are.
+STARTED, IDS = "shop.started", "shop.ids"
 # Short, and nothing that could be a name, an address or a second line.
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{7,63}")
 REFERENCE = re.compile(r"[0-9A-Z]{4}-[0-9A-Z]{4}")
@@ -39,8 +41,8 @@ class Requests(RequestMiddleware):
         clear_contextvars()
         told = request.META.get("HTTP_X_REQUEST_ID", "")
         request.META["HTTP_X_REQUEST_ID"] = told if ID.fullmatch(told) else str(uuid.uuid4())
-        request.META["shop.started"] = time.perf_counter()
         super().prepare(request)
+        request.META[STARTED] = time.perf_counter()
 
     def process_view(self, request: HttpRequest, view: Any, args: Any, kwargs: dict[str, Any]) -> None:
         if REFERENCE.fullmatch(str(kwargs.get("reference", ""))):
@@ -48,7 +50,8 @@ class Requests(RequestMiddleware):
 
     def handle_response(self, request: HttpRequest, response: HttpResponseBase) -> None:
         response["X-Request-ID"] = request.META["HTTP_X_REQUEST_ID"]
-        bind_contextvars(duration_ms=round((time.perf_counter() - request.META["shop.started"]) * 1000))
+        request.META[IDS] = get_contextvars()
+        bind_contextvars(duration_ms=round((time.perf_counter() - request.META[STARTED]) * 1000))
         super().handle_response(request, response)  # type: ignore[arg-type]
 
     @staticmethod

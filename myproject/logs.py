@@ -13,7 +13,7 @@ import structlog
 from django.http import HttpRequest
 from structlog.stdlib import ProcessorFormatter
 
-from .log_context import path_of
+from .log_context import IDS, path_of
 
 FORMATS: tuple[str, ...] = ("json", "console")
 
@@ -35,7 +35,7 @@ PRIVATE = re.compile(
             r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}\.[\w.-]{1,255}",  # an e-mail address
             r"(?<=[\w/])\?[^\s\"'<>]+",  # what follows the path of an address
             r"(?<![\w.-])[\w.-]+:(?:\w{4,8}:)?[\w-]{43}(?![\w-])",  # a signed link
-            r"\b[0-9a-z]{1,13}-[0-9a-z]{6}-[0-9a-f]{32}\b",  # the link of a password reset
+            r"\b(?:[0-9a-z]{1,13}-)?[0-9a-z]{6}-[0-9a-f]{32}\b",  # the link of a password reset
             r"\b(?:pm|tok|sk|rk|whsec)_\w{4,}",  # cards and keys of the payment provider
             r"(?<=\bip=)[^\s,;]+",  # gunicorn's, of a request that it cannot read
             r"(?<=DETAIL:)[^\n]+",  # the database's, with the whole row
@@ -58,10 +58,11 @@ def scrub_all(logger: Any, name: str, event: MutableMapping[str, Any]) -> Mutabl
 
 
 def name_the_view(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Django names the path of a request that failed, which may be a signed link: name its pattern instead."""
+    """Django says which request was refused when its ids are gone, by a path that may be a signed link."""
     request = getattr(event.get("_record"), "request", None)
     if isinstance(request, HttpRequest):
         event["event"] = str(event["event"]).replace(request.path, path_of(request))
+        event |= request.META.get(IDS, {})
     return event
 
 

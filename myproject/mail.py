@@ -20,6 +20,7 @@ from django.template.loader import render_to_string
 from django.utils import timezone
 
 from .errors import PermanentError, TemporaryError
+from .logs import scrub
 
 log = logging.getLogger(__name__)
 
@@ -159,7 +160,10 @@ def _attempt(row: OwesMail, message: Message, connection: BaseEmailBackend, task
     # Django refuses an address or a header that cannot be written by a ValueError.
     except (PermanentError, ValueError) as error:
         row.mark_mail_failed(str(error))
-        log.error("Mail of %s %s failed for good: %s", row._meta.model_name, row.pk, error, extra=row.log_keys)
+        # The row has the reason, which may quote a name.
+        log.error(
+            "Mail of %s %s failed for good: %s", row._meta.model_name, row.pk, type(error).__name__, extra=row.log_keys
+        )
         return False
     row.mark_mail_sent(task_id)
     log.info("Mail of %s %s sent", row._meta.model_name, row.pk, extra=row.log_keys)
@@ -222,7 +226,8 @@ def send(message: EmailMultiAlternatives, connection: BaseEmailBackend) -> None:
 
 
 def _error(code: int, reason: bytes | str) -> TemporaryError | PermanentError:
-    text = reason.decode(errors="replace") if isinstance(reason, bytes) else reason
+    # It may quote the address, and goes on to logs and results.
+    text = scrub(reason.decode(errors="replace") if isinstance(reason, bytes) else reason)
     if code == HANGS_UP:
         return Disconnected(f"{code} {text}")
     return (PermanentError if code >= 500 else TemporaryError)(f"{code} {text}")

@@ -68,7 +68,8 @@ def _send_one(row: OwesMail, message: Message, connection: BaseEmailBackend) -> 
     # A ValueError is an address, or a header, that no mail can have.
     except (PermanentError, ValueError) as error:
         row.mark_mail_failed(str(error))
-        log.error("Mail of %s %s failed for good: %s", row._meta.model_name, row.pk, error)
+        # The row has the reason, which may quote a name.
+        log.error("Mail of %s %s failed for good: %s", row._meta.model_name, row.pk, type(error).__name__)
         return False
     return True
 

@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.request import Request, urlopen
@@ -22,6 +23,7 @@ from myproject.celery import app
 
 T = TypeVar("T")
 SECONDS = 60
+OURS = ("web", "worker", "beat", "flower")
 
 
 def wait_for(condition: Callable[[], T], what: str, seconds: float = SECONDS) -> T:
@@ -41,6 +43,8 @@ class Shop:
         self.commands = parse_procfile((settings.BASE_DIR / "Procfile").read_text()).processes
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.log = settings.VAR_DIR / "processes.log"
+        # What a test sets besides, for the processes that start from then on.
+        self.variables: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         for name in self.commands:
@@ -75,7 +79,29 @@ class Shop:
             "SANDBOX_DATA": str(settings.VAR_DIR / "sandbox"),
             "SANDBOX_WEBHOOK_URL": f"http://127.0.0.1:{settings.PORT}/webhooks/payments/",
             "DJANGO_ALLOW_ASYNC_UNSAFE": "",
+            **self.variables,
         }
+
+    @contextmanager
+    def started_anew(self, log: Path, **variables: str) -> Iterator[None]:
+        """Run our own processes, not the sandbox, with these variables and into that log; afterwards as before."""
+        before = self.log
+        try:
+            self.log, self.variables = log, variables
+            self.stop(*OURS)
+            self.heal()
+            yield
+        finally:
+            self.log, self.variables = before, {}
+            self.stop(*OURS)
+            self.heal()
+
+    def stop(self, *names: str) -> None:
+        running = [self.running[name] for name in names if name in self.running]
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait(SECONDS)
 
     def last_words(self) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-60:])
