@@ -34,9 +34,7 @@ WRONG, STRANGER = "thimble-wrong-guess", "nobody.known@example.org"
 ADDRESS, DATABASE_PASSWORD = "203.0.113.77", "thicket-of-the-database"
 REQUEST_ID = "11112222-click-of-the-journey"
 # Of the shop itself; not of anybody's request or task.
-OF_THE_PROCESS = re.compile(
-    r"celery\.(?!app\.trace)|gunicorn|kombu|flower|tornado|asyncio|django_celery_beat|py\.warnings"
-)
+OF_THE_PROCESS = re.compile(r"celery\.|gunicorn|kombu|flower|py\.warnings")
 
 
 class Tap(threading.Thread):
