@@ -13,7 +13,7 @@ from gunicorn.glogging import Logger
 bind = os.environ.get("WEB_BIND", f"127.0.0.1:{settings.PORT}")
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
 # Threads, so that the polling pages and a slow broker do not stop the others.
-worker_class = "gthread"
+worker_class = "myproject.server.Worker"
 threads = 4
 # Each worker has a socket of its own: with one for all, kept-alive connections can end up with one worker.
 reuse_port = True

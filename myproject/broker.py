@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,6 +19,8 @@ from .celery import app
 QUICKLY = {"max_retries": 0, "socket_timeout": 1, "socket_connect_timeout": 1}
 # A worker that is alive answers within milliseconds; the asking always takes this long, as nobody knows how many are.
 PING_SECONDS = 0.7
+# Of the messages that workers hold, as many are read as this: there may be very many that wait for a later attempt.
+SAMPLE = 1000
 
 
 class Away(Exception):
@@ -57,6 +60,39 @@ def waiting(connection: Connection) -> list[Waiting]:
     per_queue = 2 * len(channel.priority_steps)
     parts = [answers[start : start + per_queue] for start in range(0, len(answers), per_queue)]
     return [Waiting(name, sum(part[::2]), oldest(part[1::2])) for name, part in zip(names, parts, strict=True)]
+
+
+def running(connection: Connection) -> dict[str, int]:
+    """Return how many messages of each queue workers hold: those that run, and those that wait for a later attempt.
+
+    Beyond `SAMPLE` it is an estimate.
+    """
+    channel: Any = connection.default_channel
+    held = channel.client.hlen(channel.unacked_key)
+    sample: list[bytes] = []
+    for _, message in channel.client.hscan_iter(channel.unacked_key, count=SAMPLE // 4):
+        sample.append(message)
+        if len(sample) >= SAMPLE:
+            break
+    found = Counter(map(queue_of, sample))
+    return {queue.name: round(found[queue.name] * held / max(len(sample), 1)) for queue in settings.CELERY_TASK_QUEUES}
+
+
+def queue_of(message: bytes) -> str:
+    """Return the queue that a held message came from; empty when it does not say."""
+    try:
+        return str(json.loads(message)[2])
+    except (ValueError, TypeError, LookupError):
+        return ""
+
+
+def latency() -> float:
+    """Return how many seconds it takes to connect to the broker and to be answered; raises `Away`."""
+    start = time.monotonic()
+    with connected() as connection:
+        # Opening it says PING on Redis.
+        connection.default_channel  # noqa: B018
+    return time.monotonic() - start
 
 
 def oldest(messages: list[bytes | None]) -> timedelta | None:

@@ -96,6 +96,8 @@ INSTALLED_APPS = [
     "django_htmx",
 ]
 MIDDLEWARE = [
+    # First: a load balancer has no session, no host name and no HTTPS.
+    "myproject.health.probes",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     # After it: a static file needs no line.

@@ -153,9 +153,9 @@ def worker_answers() -> bool:
         return False
 
 
-def answers(url: str) -> bool:
+def answers(url: str, seconds: float = 5) -> bool:
     try:
-        with urlopen(url, timeout=5):
+        with urlopen(url, timeout=seconds):
             return True
     except OSError:
         return False

@@ -13,7 +13,7 @@ from django.test import Client
 from accounts.models import User
 from myproject import broker as panel
 from myproject.celery import app
-from myproject.tasks import add
+from myproject.tasks import add, wait
 from tests.broker import QUEUES, Broker
 from tests.shop import Shop, wait_for
 
@@ -84,6 +84,42 @@ def test_messages_of_all_priorities_count(broker: Broker) -> None:
         add.apply_async((1, 2), priority=priority)
 
     assert waiting()["default"].messages == 3
+
+
+def hold(redis: Any, queue: str, number: int) -> None:
+    """Note a message as a worker does that has taken it and not yet acknowledged it."""
+    redis.hset("unacked", f"tag-{queue}-{number}", json.dumps([{"body": "x"}, "", queue]))
+
+
+def running() -> dict[str, int]:
+    with panel.connected() as connection:
+        return {name: number for name, number in panel.running(connection).items() if number}
+
+
+def test_held_messages_count_for_their_queue(broker: Broker, redis: Any) -> None:
+    for queue, number in (("orders", 0), ("orders", 1), ("reports", 0), ("gone", 0)):
+        hold(redis, queue, number)
+    for number, message in enumerate([b"", b"{", b"[]", b"1"]):
+        redis.hset("unacked", f"bad-{number}", message)
+
+    assert running() == {"orders": 2, "reports": 1}
+
+
+def test_very_many_held_messages_are_estimated(broker: Broker, redis: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(panel, "SAMPLE", 400)
+    for number in range(2000):
+        hold(redis, "mail" if number % 4 else "orders", number)
+
+    found = running()
+
+    assert abs(sum(found.values()) - 2000) < 3
+    assert 1200 < found["mail"] < 1800
+
+
+def test_a_task_that_runs_is_held(shop: Shop) -> None:
+    wait.delay(seconds=5)
+
+    wait_for(lambda: running().get("default"), "the worker to hold it")
 
 
 @pytest.mark.parametrize("message", [b"", b"{", b"[]", b"1", b'{"headers": null}', b'{"headers": {"sent_at": "x"}}'])
