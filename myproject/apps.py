@@ -8,8 +8,8 @@ class ProjectConfig(AppConfig):
     name = "myproject"
 
     def ready(self) -> None:
-        # Importing the module registers its checks.
-        from . import checks  # noqa: F401
+        # Importing the modules registers the checks, and the heartbeat of workers and what they answer.
+        from . import checks, control, heartbeats  # noqa: F401
 
         # Where machines read the log, a warning of Python's is a line like any other.
         logging.captureWarnings(settings.LOG_FORMAT == "json")

@@ -2,12 +2,15 @@
 
 import logging
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from celery.schedules import BaseSchedule
 from django.db import connection
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
 from django_celery_beat.schedulers import DatabaseScheduler, ModelEntry
+
+from .heartbeats import Heartbeat
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +30,18 @@ class Scheduler(DatabaseScheduler):
     sync_every = 10
     is_closing = False
 
+    def __init__(self, *args: Any, lazy: bool = False, **kwargs: Any) -> None:
+        self.heartbeat = Heartbeat("beat")
+        if not lazy:
+            # Before the schedules are read, for which it may have to wait.
+            self.heartbeat.start()
+        super().__init__(*args, lazy=lazy, **kwargs)
+
+    def tick(self, *args: Any, **kwargs: Any) -> float:
+        self.heartbeat.tick()
+        seconds: float = super().tick(*args, **kwargs)
+        return seconds
+
     def close(self) -> None:
         """Write down the last runs and let go of broker and database, when beat has left what it was doing.
 
@@ -36,6 +51,7 @@ class Scheduler(DatabaseScheduler):
         if self.is_closing:
             connection.close()
             super().close()
+            self.heartbeat.stop()
         self.is_closing = True
 
     def all_as_schedule(self) -> dict[str, OurEntry]:

@@ -30,6 +30,10 @@ MEDIA_ROOT = Path(env.str("MEDIA_ROOT", default=str(VAR_DIR / "media")))
 STORAGE_URL = env.str("STORAGE_URL", default="")
 STATIC_ROOT = Path(env.str("STATIC_ROOT", default=str(VAR_DIR / "static")))
 
+# Where a worker and beat show that they live, for `deploy/alive.py`: a folder of each one's own; empty writes nothing.
+HEARTBEAT_DIR = env.str("HEARTBEAT_DIR", default="")
+HEARTBEAT_SECONDS = env.float("HEARTBEAT_SECONDS", default=5)
+
 # --- Addresses -----------------------------------------------------------------------------------------------
 
 # Moves all four ports at once, for a second checkout on one machine.
@@ -304,6 +308,15 @@ CELERY_TASK_ROUTES = {
     # Pictures are heavy and can wait: neither in front of an order, nor behind a long report.
     "orders.tasks.make_*": {"queue": "default"},
     "orders.tasks.*": {"queue": "orders"},
+}
+# How long nothing may come through a queue until somebody is told: longer than what may rightly stand before it.
+# Reports take ten minutes each, a mailing its time.
+CANARY_LATE_AFTER = {
+    "default": timedelta(minutes=5),
+    "orders": timedelta(minutes=3),
+    "mail": timedelta(minutes=5),
+    "bulk": timedelta(minutes=20),
+    "reports": timedelta(minutes=40),
 }
 # A mistyped queue is an error, not a new queue that no worker reads.
 CELERY_TASK_CREATE_MISSING_QUEUES = False
