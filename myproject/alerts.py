@@ -14,11 +14,12 @@ from .tasks import send_alert
 log = logging.getLogger(__name__)
 
 
-def alert(subject: str, message: str, cause: str = "") -> None:
+def alert(subject: str, message: str, cause: str = "", queue: str | None = None) -> None:
     """Tell whoever looks after the shop; call it after the commit.
 
     The same `cause`, by default the subject, is told once and then only counted until the cool-down has passed. This
-    neither raises nor waits for a chat: what cannot be written down is in the log all the same.
+    neither raises nor waits for a chat: what cannot be written down is in the log all the same. `queue` is the one
+    that the message takes instead of its own.
     """
     # Whatever must not reach the log must not reach a chat.
     message = scrub(message)
@@ -30,7 +31,7 @@ def alert(subject: str, message: str, cause: str = "") -> None:
         log.error("Nobody will be told, the database does not take the alert: %s", type(error).__name__)
         return
     if row.is_due:
-        send_alert.delay_on_commit(alert_id=row.pk)
+        send_alert.apply_async_on_commit(kwargs={"alert_id": row.pk}, queue=queue)
 
 
 def alert_of_failure(task: str, error: BaseException, task_id: str) -> None:

@@ -35,6 +35,15 @@ class Waiting(NamedTuple):
     age: timedelta | None
 
 
+class Worker(NamedTuple):
+    """A worker that answers; `running` names the tasks that it has at work."""
+
+    name: str
+    queues: list[str]
+    running: list[str]
+    here_for: timedelta
+
+
 @contextmanager
 def connected() -> Iterator[Connection]:
     """Connect to the broker; raises `Away` when it does not answer, now or later in the block."""
@@ -109,7 +118,13 @@ def sent_at(message: bytes) -> float | None:
         return None
 
 
-def workers(connection: Connection) -> list[str]:
-    """Return the names of the workers that answer."""
-    answers: list[dict[str, Any]] = app.control.ping(timeout=PING_SECONDS, connection=connection) or []
-    return sorted(name for answer in answers for name in answer)
+def workers(connection: Connection) -> list[Worker]:
+    """Return the workers that answer; one of another release may not say more than its name."""
+    answers: list[dict[str, Any]] = (
+        app.control.broadcast("work", reply=True, timeout=PING_SECONDS, connection=connection) or []
+    )
+    found = [(name, said if isinstance(said, dict) else {}) for answer in answers for name, said in answer.items()]
+    return sorted(
+        Worker(name, said.get("queues", []), said.get("running", []), timedelta(seconds=round(said.get("seconds", 0))))
+        for name, said in found
+    )

@@ -99,13 +99,14 @@ class Schedule(NamedTuple):
     """One periodic task as `sync_schedules` writes it to the database.
 
     `expires` seconds after it was queued a run is dropped, so that a worker which was away does not catch up on
-    every run it missed.
+    every run it missed. `queue` None is the one of the task's routes.
     """
 
     task: str
     when: crontab | timedelta
     expires: int
     kwargs: Mapping[str, Any] = {}
+    queue: str | None = None
 
 
 # What runs often, day and night, is an interval: it takes no notice of daylight saving, which would skip an
@@ -136,6 +137,12 @@ SCHEDULES = {
     "Check unfinished packs": Schedule("reports.tasks.check_unfinished_packs", timedelta(minutes=1), 50),
     "Clear old reports": Schedule("reports.tasks.clear_old_reports", crontab(hour="3", minute="30"), 3600),
     "Heartbeat": Schedule("myproject.tasks.heartbeat", timedelta(minutes=1), 50),
+    # Sent by beat itself, so that one queue that stands still hides no other. They expire late: a queue that is an hour
+    # behind should say so.
+    **{
+        f"Canary of {queue}": Schedule("myproject.tasks.canary", timedelta(minutes=1), 3600, {"queue": queue}, queue)
+        for queue in ("default", "orders", "mail", "bulk", "reports")
+    },
     "Check unsent alerts": Schedule("myproject.tasks.check_unsent_alerts", timedelta(minutes=1), 50),
     "Clear task results": Schedule("myproject.tasks.clear_task_results", crontab(hour="3", minute="10"), 3600),
     "Clear sessions": Schedule("myproject.tasks.clear_sessions", crontab(hour="3", minute="20"), 3600),

@@ -58,7 +58,7 @@ def stop_worker_with_errors(**kwargs: Any) -> None:
 def this_setup() -> Setup:
     # Not by `import_default_modules`, which would run the checks again.
     app.autodiscover_tasks(force=True)
-    declared = [Entry(f"The schedule {name!r}", schedule.task) for name, schedule in SCHEDULES.items()]
+    declared = [Entry(f"The schedule {name!r}", each.task, each.queue or "") for name, each in SCHEDULES.items()]
     return Setup(
         conf=app.conf,
         tasks=app.tasks,

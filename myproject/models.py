@@ -1,4 +1,4 @@
-"""What belongs to no app: what the shop has to tell whoever looks after it."""
+"""What belongs to no app: what the shop has to tell whoever looks after it, and how it knows that its queues move."""
 
 from datetime import datetime, timedelta
 from typing import Self
@@ -11,6 +11,8 @@ from django.utils import timezone
 
 # How long one task may try, retries included, before the sweep believes it dead.
 LEASE = timedelta(minutes=10)
+# Canaries are sent each minute; when none was sent for this long, beat was away.
+CANARY_PAUSE = timedelta(minutes=3)
 # One statement, so that a hundred tasks which fail at once are one row, and none of them waits for another's answer.
 RECORD = """
 INSERT INTO myproject_alert AS known
@@ -39,6 +41,10 @@ class AlertQuerySet(models.QuerySet["Alert"]):
         values = {"cause": cause[:200], "subject": subject[:200], "message": message, "now": now}
         values |= {"due_at": now if settings.ALERT_URLS else None, "cool_down": settings.ALERT_COOL_DOWN}
         return self.raw(RECORD, values)[0]
+
+    def open(self) -> Self:
+        """Alerts of which somebody is still to be told, or whose cause has struck within a day."""
+        return self.filter(Q(due_at__isnull=False) | Q(last_at__gte=timezone.now() - timedelta(days=1)))
 
     def give_up_silent(self) -> None:
         """End those that some address has heard of, so that one that is silent does not hold up the others."""
@@ -119,3 +125,57 @@ class Alert(models.Model):
 
     def _self(self) -> AlertQuerySet:
         return Alert.objects.filter(pk=self.pk)
+
+
+class CanaryQuerySet(models.QuerySet["Canary"]):
+    def record(self, queue: str, sent_at: datetime) -> bool:
+        """Note that a canary came through its queue; False for one that is no newer than the last."""
+        now = timezone.now()
+        rows = [self.model(queue=known.name, watched_since=now) for known in settings.CELERY_TASK_QUEUES]
+        self.bulk_create(rows, ignore_conflicts=True)
+        before = self.get(queue=queue).sent_at
+        ran = {"sent_at": sent_at, "ran_at": now, "watched_since": sent_at, "told_at": None}
+        is_newest = self.filter(Q(sent_at=None) | Q(sent_at__lt=sent_at), queue=queue).update(**ran)
+        # Nobody sent any for a while: then none could come through the other queues either.
+        if before and sent_at - before > CANARY_PAUSE:
+            self.update(watched_since=now)
+        return bool(is_newest)
+
+    def overdue(self) -> list["Canary"]:
+        return [row for row in self.order_by("queue") if row.is_overdue]
+
+
+class Canary(models.Model):
+    """The newest of the small messages through one queue that has run; one of each queue is sent each minute."""
+
+    queue = models.CharField(max_length=50, primary_key=True)
+    sent_at = models.DateTimeField(null=True, blank=True)
+    ran_at = models.DateTimeField(null=True, blank=True)
+    watched_since = models.DateTimeField(help_text="One that was sent after this should have run.")
+    told_at = models.DateTimeField(null=True, blank=True, help_text="When it was found to be overdue.")
+
+    objects = CanaryQuerySet.as_manager()
+
+    class Meta:
+        verbose_name_plural = "canaries"
+
+    def __str__(self) -> str:
+        return self.queue
+
+    @property
+    def in_queue(self) -> timedelta | None:
+        """How long the newest one waited for a worker; None when none has run yet."""
+        return max(self.ran_at - self.sent_at, timedelta(0)) if self.ran_at and self.sent_at else None
+
+    @property
+    def is_overdue(self) -> bool:
+        late_after = settings.CANARY_LATE_AFTER.get(self.queue)
+        return late_after is not None and timezone.now() - self.watched_since > late_after
+
+    def mark_told(self) -> bool:
+        """Note that somebody is to be told that it is overdue; False when that was noted lately."""
+        now = timezone.now()
+        untold = Q(told_at=None) | Q(told_at__lt=now - settings.ALERT_COOL_DOWN)
+        return bool(
+            Canary.objects.filter(untold, queue=self.queue, watched_since=self.watched_since).update(told_at=now)
+        )

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from celery import shared_task
@@ -73,6 +73,15 @@ def fail_twice(self: Task) -> str:
 def heartbeat() -> str:
     """Show in the list of results that beat, broker and worker are alive. Safe to repeat: it changes nothing."""
     return timezone.now().isoformat(timespec="seconds")
+
+
+@shared_task(bind=True, soft_time_limit=20, time_limit=30, ignore_result=True)
+def canary(self: Task, *, queue: str) -> None:
+    """Come through a queue, to show how long that takes. Safe to repeat: only a newer one is noted."""
+    # Here, since alerts are told by a task of this module.
+    from . import canaries
+
+    canaries.arrive(queue, datetime.fromtimestamp((self.request.headers or {}).get("sent_at", time.time()), UTC))
 
 
 class AlertTask(Task):

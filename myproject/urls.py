@@ -1,14 +1,14 @@
 from django.contrib import admin
 from django.urls import include, path
 
-from myproject import flower, try_it
+from myproject import flower, status, try_it
 from reports import dashboard
 from reports import views as reports
 
 urlpatterns = [
     path("", include("orders.urls")),
     path("dashboard/", dashboard.page, name="dashboard"),
-    path("dashboard/queues/", dashboard.queues, name="queues"),
+    path("dashboard/queues/", status.page, name="queues"),
     path("accounts/", include("allauth.account.urls")),
     path("people/", include("accounts.urls")),
     path("people/data/", reports.personal_data, name="personal-data"),

@@ -54,6 +54,7 @@ def test_app_finds_the_tasks_of_each_installed_app() -> None:
         "accounts.tasks.sync_user_to_crm",
         "myproject.celery.debug_task",
         "myproject.tasks.add",
+        "myproject.tasks.canary",
         "myproject.tasks.check_unsent_alerts",
         "myproject.tasks.clear_old_alerts",
         "myproject.tasks.clear_sessions",

@@ -139,6 +139,10 @@ PROOFS = {
         "test_alerts::test_send_alert_twice_is_once",
         "test_alerts::test_worker_tells_the_chat_of_a_task_that_gives_up_once",
     ),
+    "myproject.tasks.canary": (
+        "test_canaries::test_canary_twice_is_once",
+        "test_canaries::test_worker_runs_a_canary_of_each_queue_and_tells_of_the_queue_that_it_does_not_read",
+    ),
     "myproject.tasks.check_unsent_alerts": (
         "test_alerts::test_check_unsent_alerts_queues_what_is_due",
         "test_alerts::test_worker_tells_what_nobody_was_told_of_because_its_message_was_lost",

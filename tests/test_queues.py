@@ -12,6 +12,7 @@ from django.test import Client
 
 from accounts.models import User
 from myproject import broker as panel
+from myproject import health
 from myproject.celery import app
 from myproject.tasks import add, wait
 from tests.broker import QUEUES, Broker
@@ -21,7 +22,13 @@ pytest_plugins = ["tests.broker"]
 pytestmark = pytest.mark.django_db
 
 NOWHERE = "redis://127.0.0.1:1/0"
-HTMX = {"HX-Request": "true"}
+HTMX = {"HX-Request": "true", "HX-Target": "queues-live"}
+
+
+@pytest.fixture(autouse=True)
+def afresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget whether the broker answered a moment ago."""
+    monkeypatch.setattr(health, "readiness", health.Readiness())
 
 
 @pytest.fixture

@@ -75,6 +75,7 @@ def test_sync_twice_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
         Schedule("orders.tasks.check_pending_orders", crontab(minute="5"), 25),
         Schedule("myproject.tasks.heartbeat", timedelta(seconds=30), 25),
         Schedule("orders.tasks.check_pending_orders", timedelta(seconds=30), 25, {"limit": 5}),
+        Schedule("orders.tasks.check_pending_orders", timedelta(seconds=30), 25, {}, "mail"),
     ],
 )
 def test_sync_updates_what_nobody_edited(
@@ -88,6 +89,7 @@ def test_sync_updates_what_nobody_edited(
     assert (first, second) == ([f"update {NAME}"], [])
     assert (row().task, row().expire_seconds) == (schedule.task, schedule.expires)
     assert json.loads(row().kwargs) == schedule.kwargs
+    assert row().queue == schedule.queue
     assert (row().interval is None) == isinstance(schedule.when, crontab)
 
 

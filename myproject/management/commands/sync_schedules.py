@@ -53,6 +53,7 @@ def sync(name: str, schedule: Schedule) -> str:
 
 def write(row: PeriodicTask, schedule: Schedule) -> None:
     row.task, row.kwargs, row.expire_seconds = schedule.task, json.dumps(dict(schedule.kwargs)), schedule.expires
+    row.queue = schedule.queue
     row.enabled = True
     row.interval = row.crontab = None
     if isinstance(schedule.when, crontab):

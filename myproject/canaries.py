@@ -1,0 +1,24 @@
+"""Whether messages come through each queue: any queue that moves watches all the others."""
+
+from datetime import datetime
+
+from django.utils.timesince import timesince
+
+from .alerts import alert
+from .models import Canary
+
+
+def arrive(queue: str, sent_at: datetime) -> None:
+    """Note that a canary came through the queue, and alert of those through which none does."""
+    if not Canary.objects.record(queue, sent_at):
+        return
+    for late in Canary.objects.overdue():
+        if late.mark_told():
+            alert(
+                f"Queue {late.queue} stands still",
+                f"Nothing that was sent in the last {timesince(late.watched_since)} has come through: does a worker "
+                "read it, and what is it busy with? The page Queues and workers shows both.",
+                cause=f"canary {late.queue}",
+                # Not the mail queue, which may be the one that stands still.
+                queue=queue,
+            )

@@ -1,0 +1,75 @@
+"""The page that tells staff how the shop's processes are."""
+
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from django.db.models import Max, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils import timezone
+from django.views.decorators.http import require_safe
+from django_celery_beat.models import PeriodicTask
+
+from . import broker, health
+from .admin import OVERDUE
+from .models import Alert, Canary
+from .web import staff_only
+
+ALERTS = 6
+
+
+class Queue(NamedTuple):
+    """One queue: what waits, how many messages workers hold, and the newest message that came through."""
+
+    waiting: broker.Waiting
+    running: int
+    canary: Canary | None
+
+
+@require_safe
+@staff_only
+def page(request: HttpRequest) -> HttpResponse:
+    """Answer the panel of the dashboard, too: asking the workers takes time, so it comes by a request of its own."""
+    if request.headers.get("HX-Target") == "queues-live":
+        return render(request, "status/_queues.html", queues())
+    template = "status/_status.html" if request.headers.get("HX-Request") else "status/status.html"
+    return render(request, template, queues() | parts())
+
+
+def queues() -> dict[str, Any]:
+    # Whoever found the broker away a moment ago need not wait for it again.
+    if health.readiness.ask()["broker"] is None:
+        return {"is_away": True}
+    try:
+        with broker.connected() as connection:
+            return {"queues": rows(connection), "workers": broker.workers(connection)}
+    except broker.Away:
+        return {"is_away": True}
+
+
+def rows(connection: Any) -> list[Queue]:
+    running, canaries = broker.running(connection), Canary.objects.in_bulk()
+    return [
+        Queue(waiting, running[waiting.queue], canaries.get(waiting.queue)) for waiting in broker.waiting(connection)
+    ]
+
+
+def parts() -> dict[str, Any]:
+    frequent = PeriodicTask.objects.filter(enabled=True, interval__isnull=False)
+    ticked_at = frequent.aggregate(at=Max("last_run_at"))["at"]
+    return {
+        "latencies": {part: seconds and seconds * 1000 for part, seconds in health.readiness.ask().items()},
+        "beat_at": ticked_at,
+        "beat_is_late": is_late(ticked_at),
+        "sweeps": sweeps(frequent),
+        "alerts": Alert.objects.open().order_by("-last_at")[:ALERTS],
+    }
+
+
+def is_late(ticked_at: datetime | None) -> bool:
+    return ticked_at is None or timezone.now() - ticked_at > OVERDUE
+
+
+def sweeps(frequent: QuerySet[PeriodicTask]) -> QuerySet[PeriodicTask]:
+    """Return what runs often; the canaries stand with their queues."""
+    return frequent.exclude(task="myproject.tasks.canary").select_related("interval").order_by("name")

@@ -1,0 +1,135 @@
+"""The page that tells staff how the shop's processes are."""
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+import psutil
+import pytest
+from django.test import Client
+from django.utils import timezone
+from django_celery_beat.models import IntervalSchedule, PeriodicTask
+from pytest_django import DjangoAssertNumQueries
+
+from accounts.models import User
+from myproject import embedded, health
+from myproject.models import Canary
+from myproject.tasks import wait
+from tests.broker import QUEUES, Broker
+from tests.factories import make_alert
+from tests.shop import Shop, wait_for
+
+pytest_plugins = ["tests.broker"]
+pytestmark = pytest.mark.django_db
+NOWHERE = "redis://127.0.0.1:1/0"
+PAGE = "/dashboard/queues/"
+
+
+@pytest.fixture(autouse=True)
+def afresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "readiness", health.Readiness())
+
+
+@pytest.fixture
+def office(login: Callable[[User], Client], staff: User) -> Client:
+    return login(staff)
+
+
+@pytest.fixture
+def frozen_redis(servers: tuple[embedded.Postgres, embedded.Redis]) -> Iterator[None]:
+    assert servers[1].process
+    process = psutil.Process(servers[1].process.pid)
+    process.suspend()
+    yield
+    process.resume()
+
+
+def make_sweep(number: int = 0, minutes: float = 1) -> PeriodicTask:
+    interval, _ = IntervalSchedule.objects.get_or_create(every=60, period=IntervalSchedule.SECONDS)
+    ran = timezone.now() - timedelta(minutes=minutes)
+    return PeriodicTask.objects.create(
+        name=f"Sweep {number}", task="myproject.tasks.heartbeat", interval=interval, last_run_at=ran
+    )
+
+
+def shown(office: Client) -> str:
+    return office.get(PAGE).content.decode()
+
+
+def test_page_is_two_links_at_most_from_the_dashboard(office: Client, broker: Broker) -> None:
+    assert f'href="{PAGE}">Status</a>' in office.get("/dashboard/").content.decode()
+
+
+def test_page_says_that_the_broker_is_away_and_shows_the_rest(office: Client, broker: Broker) -> None:
+    make_sweep()
+    make_alert()
+    broker.use(NOWHERE)
+
+    page = shown(office)
+
+    assert "The broker does not answer" in page
+    assert "Sweep 0" in page
+    assert "A lamp is out" in page
+
+
+def test_page_waits_little_for_a_broker_that_is_frozen(office: Client, broker: Broker, frozen_redis: None) -> None:
+    start = time.monotonic()
+
+    page = shown(office)
+
+    assert "The broker does not answer" in page
+    assert time.monotonic() - start < 2 * health.WITHIN
+
+
+@pytest.mark.parametrize(("minutes", "said"), [(1, ">seen a"), (5, "last seen 5"), (None, "never seen")])
+def test_page_says_when_beat_was_seen(minutes: float | None, said: str, office: Client, broker: Broker) -> None:
+    if minutes:
+        make_sweep(minutes=minutes)
+
+    assert said in shown(office)
+
+
+def test_page_says_how_long_each_queue_takes_and_which_stands_still(office: Client, broker: Broker) -> None:
+    now = timezone.now()
+    Canary.objects.create(
+        queue="orders", sent_at=now - timedelta(seconds=9.5), ran_at=now - timedelta(seconds=7), watched_since=now
+    )
+    Canary.objects.create(queue="mail", watched_since=now - timedelta(minutes=6))
+
+    page = shown(office)
+
+    assert "2.5 s" in page
+    assert page.count("stands still") == 1
+
+
+def test_page_asks_as_often_for_three_rows_as_for_one(
+    office: Client, broker: Broker, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    make_sweep()
+    with django_assert_max_num_queries(20) as one:
+        shown(office)
+    for number in (1, 2):
+        make_sweep(number)
+        make_alert(cause=f"Lamp {number}")
+
+    with django_assert_max_num_queries(len(one)):
+        shown(office)
+
+
+def test_page_updates_itself_by_its_part_alone(office: Client, broker: Broker) -> None:
+    part = office.get(PAGE, headers={"HX-Request": "true", "HX-Target": "status-live"}).content.decode()
+
+    assert "<html" not in part
+    assert 'id="status-live"' in part
+
+
+def test_page_names_the_worker_with_its_queues_and_what_it_runs(shop: Shop, office: Client) -> None:
+    wait.delay(seconds=10)
+
+    def is_shown() -> bool:
+        page = shown(office)
+        return "1 alive" in page and ", ".join(sorted(QUEUES)) in page and "myproject.tasks.wait" in page
+
+    wait_for(is_shown, "the worker at work")
+    wait_for(lambda: ">seen " in shown(office), "beat to be seen")
+    wait_for(lambda: shown(office).count(" s</td>") >= len(QUEUES), "each queue's canary")
