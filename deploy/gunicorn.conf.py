@@ -10,6 +10,8 @@ from django.conf import settings
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
+from myproject import metrics
+
 bind = os.environ.get("WEB_BIND", f"127.0.0.1:{settings.PORT}")
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
 # Threads, so that the polling pages and a slow broker do not stop the others.
@@ -36,3 +38,17 @@ class DjangoLogger(Logger):
 
 
 logger_class = DjangoLogger
+
+
+def on_starting(server):
+    if settings.METRICS_TOKEN:
+        metrics.family.begin()
+
+
+def pre_fork(server, worker):
+    # A worker that takes the place of another goes on with its counts.
+    worker.place = metrics.family.free_place({other.place for other in server.WORKERS.values()})
+
+
+def post_fork(server, worker):
+    metrics.family.place = worker.place

@@ -8,11 +8,13 @@ class ProjectConfig(AppConfig):
     name = "myproject"
 
     def ready(self) -> None:
-        # Importing the modules registers the checks, and the heartbeat of workers and what they answer.
-        from . import checks, control, heartbeats  # noqa: F401
+        # Importing the modules registers the checks, the heartbeat of workers, what they answer, and what is measured.
+        from . import checks, control, gauges, heartbeats, metrics  # noqa: F401
 
         # Where machines read the log, a warning of Python's is a line like any other.
         logging.captureWarnings(settings.LOG_FORMAT == "json")
+        if settings.METRICS_TOKEN:
+            metrics.count_tasks()
         if settings.SENTRY_DSN:
             # Here, since it costs time and memory, and most have none.
             from . import sentry

@@ -102,6 +102,8 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     # First: a load balancer has no session, no host name and no HTTPS.
     "myproject.health.probes",
+    # Measures all that follows; what reads metrics knows neither host name nor HTTPS.
+    "myproject.metrics.measure",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     # After it: a static file needs no line.
@@ -170,6 +172,14 @@ DJANGO_STRUCTLOG_STATUS_START_LOG_LEVEL = logging.DEBUG
 DJANGO_STRUCTLOG_STATUS_4XX_LOG_LEVEL = logging.INFO
 # Where errors are sent, with the ids of request and task; empty: nowhere, and nothing of Sentry is loaded.
 SENTRY_DSN = env.str("SENTRY_DSN", default="")
+
+# --- Metrics -------------------------------------------------------------------------------------------------
+
+# What Prometheus shows to read `/metrics`; empty: nothing is counted, and nobody may read.
+METRICS_TOKEN = env.str("METRICS_TOKEN", default="")
+# Where a worker and beat serve theirs, each of them on a port of its own; 0: nowhere.
+METRICS_PORT = env.int("METRICS_PORT", default=0)
+METRICS_BIND = env.str("METRICS_BIND", default="127.0.0.1")
 
 # --- Database ------------------------------------------------------------------------------------------------
 

@@ -17,11 +17,11 @@ from myproject import embedded
 HOME = Path(tempfile.mkdtemp(prefix="shop-test-"))
 # Also where no test runs: with `-n` the first process only hands them out.
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
-PORTS = (8000, 5555, 8001, 1025)
+PORTS = (8000, 5555, 8001, 1025, 9101, 9102)
 
 
 def free_offset() -> int:
-    """Return a PORT_OFFSET whose four ports are all free, seldom the same for two runs that start together."""
+    """Return a PORT_OFFSET whose ports are all free, seldom the same for two runs that start together."""
     offsets = random.sample(range(10_000, 50_000, 10), 1000)
     return next(offset for offset in offsets if all(is_free(port + offset) for port in PORTS))
 
@@ -48,6 +48,7 @@ os.environ.update(
     IMPORT_LEASE_SECONDS="5",
     STRIPE_TIMEOUT_SECONDS="3",
     SANDBOX_SLOW_SECONDS="2",
+    METRICS_TOKEN="only-for-the-tests",
     # Playwright keeps an event loop in the thread of the test, which Django would take for an async view.
     DJANGO_ALLOW_ASYNC_UNSAFE="true",
 )
@@ -57,6 +58,7 @@ for variable in (
     *("STRIPE_API_BASE", "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET", "SANDBOX_WEBHOOK_URL"),
     *("CRM_URL", "CRM_TOKEN"),
     *("HEARTBEAT_DIR", "HEARTBEAT_SECONDS"),
+    *("METRICS_PORT", "METRICS_BIND"),
     *("ALERT_URLS", "ALERT_COOL_DOWN_SECONDS"),
     "STORAGE_URL",
 ):

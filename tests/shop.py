@@ -24,6 +24,7 @@ from myproject.celery import app
 T = TypeVar("T")
 SECONDS = 60
 OURS = ("web", "worker", "beat", "flower")
+METRICS_PORTS = {"worker": 9101 + settings.PORT_OFFSET, "beat": 9102 + settings.PORT_OFFSET}
 
 
 def wait_for(condition: Callable[[], T], what: str, seconds: float = SECONDS) -> T:
@@ -64,7 +65,7 @@ class Shop:
             self.running[name] = subprocess.Popen(
                 self.commands[name].split(),
                 cwd=settings.BASE_DIR,
-                env=self.environment(),
+                env=self.environment() | {"METRICS_PORT": str(METRICS_PORTS.get(name, 0))},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

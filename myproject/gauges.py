@@ -1,0 +1,195 @@
+"""What is asked when Prometheus reads: rows and queues, which know it better than any process that counts.
+
+Each part of the shop is asked in a thread of its own, at most every few seconds. A part that is away costs the reading
+two seconds, and is a metric itself: `shop_up`. An app adds its questions by `@database.question`, in its `metrics.py`.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, wait
+from datetime import datetime
+from threading import Lock, Thread
+from typing import NamedTuple
+
+from django.apps import apps
+from django.db import Error, connection, transaction
+from django.db.models import Count, Max, Min
+from django.utils import timezone
+from django_celery_beat.models import PeriodicTask
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from . import broker, metrics
+from .mail import OwesMail
+from .models import Alert
+
+log = logging.getLogger(__name__)
+
+# Seconds for which an answer is good enough, and that a reader waits for one.
+FRESH = 5
+PATIENCE = 2
+# A question that takes longer is given up: it may never be the reason why the database is slow.
+LIMIT = "SET LOCAL statement_timeout = '1500ms'"
+
+Question = Callable[[], Iterable[Metric]]
+
+
+class Answer(NamedTuple):
+    metrics: list[Metric]
+    is_up: bool
+
+
+NOTHING = Answer([], is_up=False)
+
+
+class Part:
+    """A part of the shop that can be away, and what it is asked."""
+
+    def __init__(self, name: str, ask: Callable[[Question], list[Metric]], errors: tuple[type[Exception], ...]) -> None:
+        self.name = name
+        self.ask = ask
+        self.errors = errors
+        self.questions: list[Question] = []
+        self.lock = Lock()
+        self.answer: Future[Answer] | None = None
+        self.asked_at = 0.0
+
+    def question(self, question: Question) -> Question:
+        """Decorate what answers with metrics."""
+        self.questions.append(question)
+        return question
+
+    def latest(self) -> Future[Answer]:
+        """Return the answer, or its promise: never two questions at once, however long the part does not answer."""
+        with self.lock:
+            if self.answer is None or (self.answer.done() and time.monotonic() - self.asked_at > FRESH):
+                self.answer = self.begin()
+            return self.answer
+
+    def begin(self) -> Future[Answer]:
+        # Not a pool of threads: the process would wait at its end for one that hangs.
+        self.asked_at, answer = time.monotonic(), Future[Answer]()
+        Thread(target=lambda: answer.set_result(self.answers()), name=f"ask {self.name}", daemon=True).start()
+        return answer
+
+    def answers(self) -> Answer:
+        found: list[Metric] = []
+        is_up = True
+        for question in self.questions:
+            try:
+                found += self.ask(question)
+            except self.errors as error:
+                is_up = False
+                log.warning("%s did not answer %s: %s", self.name, question.__name__, error)
+            except Exception:
+                is_up = False
+                log.exception("%s could not be asked for %s", self.name, question.__name__)
+        return Answer(found, is_up)
+
+
+def ask_database(question: Question) -> list[Metric]:
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(LIMIT)
+            return list(question())
+    finally:
+        # This thread ends, and nobody else would give its connection back.
+        connection.close()
+
+
+def ask_broker(question: Question) -> list[Metric]:
+    return list(question())
+
+
+database = Part("database", ask_database, (Error,))
+the_broker = Part("broker", ask_broker, (broker.Away,))
+
+
+class Asked(Collector):
+    """Puts the parts' answers beside what was counted."""
+
+    def collect(self) -> Iterator[Metric]:
+        # All are asked before the first is waited for.
+        latest = {part.name: part.latest() for part in (database, the_broker)}
+        wait(latest.values(), PATIENCE)
+        answers = {name: answer.result() if answer.done() else NOTHING for name, answer in latest.items()}
+        for answer in answers.values():
+            yield from answer.metrics
+        is_up = {name: float(answer.is_up) for name, answer in answers.items()}
+        yield gauges("shop_up", "1 when the part answered all it was asked, in time.", "part", is_up)
+
+
+metrics.ASKED.register(Asked())
+
+
+def gauge(name: str, words: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, words, value=value)
+
+
+def gauges(name: str, words: str, label: str, found: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(name, words, labels=[label])
+    for value, number in found.items():
+        family.add_metric([value], number)
+    return family
+
+
+def age(moment: datetime | None) -> float:
+    """Return the seconds since then; 0 for None, and for what is yet to come."""
+    return max(0.0, (timezone.now() - moment).total_seconds()) if moment else 0.0
+
+
+# --- What belongs to no app ---
+
+
+@database.question
+def latency() -> Iterator[Metric]:
+    start = time.perf_counter()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    yield gauge("shop_database_seconds", "How long the database took for a round trip.", time.perf_counter() - start)
+
+
+@database.question
+def beat() -> Iterator[Metric]:
+    last = PeriodicTask.objects.filter(enabled=True).aggregate(last=Max("last_run_at"))["last"]
+    words = "When beat last queued something, as it wrote down itself; 0: never."
+    yield gauge("shop_beat_timestamp_seconds", words, last.timestamp() if last else 0)
+
+
+@database.question
+def alerts() -> Iterator[Metric]:
+    untold = Alert.objects.filter(due_at__isnull=False).aggregate(count=Count("pk"), since=Min("due_at"))
+    yield gauge("shop_alerts_untold", "Alerts that somebody is still to be told of.", untold["count"])
+    yield gauge("shop_alerts_overdue_seconds", "For how long the oldest of them has been due.", age(untold["since"]))
+
+
+@database.question
+def mails() -> Iterator[Metric]:
+    count, overdue = {}, {}
+    for model in apps.get_models():
+        if issubclass(model, OwesMail):
+            owed = model._default_manager.filter(mail_sent_at=None, mail_due_at__isnull=False)
+            found = owed.aggregate(count=Count("pk"), since=Min("mail_due_at"))
+            name = str(model._meta.model_name)
+            count[name], overdue[name] = found["count"], age(found["since"])
+    yield gauges("shop_mails_owed", "Mails that are owed, by the row that owes them.", "kind", count)
+    yield gauges("shop_mails_overdue_seconds", "For how long the oldest of them has been due.", "kind", overdue)
+
+
+@the_broker.question
+def queues() -> Iterator[Metric]:
+    with broker.connected() as link:
+        seconds, waiting, running = broker.latency(link), broker.waiting(link), broker.running(link)
+    yield gauge("shop_broker_seconds", "How long the broker took for a round trip.", seconds)
+    lengths = {queue.queue: queue.messages for queue in waiting}
+    ages = {queue.queue: queue.age.total_seconds() if queue.age else 0 for queue in waiting}
+    yield gauges("shop_queue_waiting", "Messages that no worker has taken.", "queue", lengths)
+    yield gauges("shop_queue_running", "Messages that a worker has taken and not ended.", "queue", running)
+    yield gauges("shop_queue_oldest_seconds", "For how long the oldest has waited; 0: none waits.", "queue", ages)
+
+
+@the_broker.question
+def workers() -> Iterator[Metric]:
+    with broker.connected() as link:
+        yield gauge("shop_workers", "Workers that answer.", len(broker.workers(link)))

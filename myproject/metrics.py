@@ -1,0 +1,296 @@
+"""What is counted while it happens, and where Prometheus reads it.
+
+The processes of one gunicorn or one worker are a family: each counts into files of its own in the family's folder, and
+whichever is asked adds them up. A file belongs to a place in the family, not to a process: who takes the place of
+a process that died goes on with its counts, so that nothing is lost and no files pile up. There are no gauges among
+them, so a process that dies leaves none behind; what stands in rows and queues is asked instead (`gauges.py`).
+"""
+
+import atexit
+import fcntl
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from functools import cache
+from hmac import compare_digest
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import TCPServer
+from threading import Thread
+from typing import Any
+
+from billiard import current_process
+from celery import signals
+from celery.exceptions import Reject
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest, values
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from .celery import Task, app
+from .web import View
+
+log = logging.getLogger(__name__)
+
+PATH = "/metrics"
+FOLDER = "shop-metrics-"
+# Seconds until a folder that no process holds is taken for left behind: a family that begins has not locked it yet.
+FOLDER_IS_NEW = 60
+# Seconds that a client of a worker's or beat's own server may take.
+PATIENCE = 5
+METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+RUN_TIMES = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
+QUEUE_TIMES = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 30, 60, 300, 900, 3600)
+REQUEST_TIMES = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+COUNTED = CollectorRegistry()
+# What `gauges.py` asks for; only the web asks, since one answer is enough.
+ASKED = CollectorRegistry()
+TASKS = Counter("shop_tasks", "Attempts of tasks that ended, by outcome.", ["task", "outcome"], registry=COUNTED)
+RETRIES = Counter(
+    "shop_task_retries", "Retries, by the error that made for them.", ["task", "reason"], registry=COUNTED
+)
+RUN_TIME = Histogram(
+    "shop_task_seconds", "How long tasks that succeeded ran.", ["task"], buckets=RUN_TIMES, registry=COUNTED
+)
+QUEUE_TIME = Histogram(
+    "shop_task_queue_seconds", "From sending a task to its start.", ["queue"], buckets=QUEUE_TIMES, registry=COUNTED
+)
+MESSAGES = Counter("shop_messages", "Messages sent to the broker.", ["queue"], registry=COUNTED)
+REQUESTS = Counter("shop_requests", "Requests that were answered.", ["view", "method", "status"], registry=COUNTED)
+REQUEST_TIME = Histogram(
+    "shop_request_seconds", "How long an answer took.", ["view"], buckets=REQUEST_TIMES, registry=COUNTED
+)
+
+
+class Family:
+    """The processes that count together; `place` is this one's, which no other living one has."""
+
+    place = "main"
+    lock: int
+
+    def begin(self) -> None:
+        """Make the folder, before there is any other process of the family."""
+        clear_folders()
+        folder = tempfile.mkdtemp(prefix=FOLDER)
+        # Each process of the family inherits the lock: it is free when the last one is gone.
+        self.lock = os.open(folder, os.O_RDONLY)
+        fcntl.flock(self.lock, fcntl.LOCK_EX)
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        values.ValueClass = values.MultiProcessValue(lambda: self.place)
+        atexit.register(self.end, folder, os.getpid())
+
+    def end(self, folder: str, founder: int) -> None:
+        if os.getpid() == founder:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def free_place(self, taken: Collection[str]) -> str:
+        return next(place for number in range(len(taken) + 1) if (place := f"web{number}") not in taken)
+
+
+family = Family()
+
+
+def clear_folders() -> None:
+    """Remove the folders of families that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}*"):
+        with suppress(OSError):
+            if time.time() - folder.stat().st_mtime > FOLDER_IS_NEW and is_left_behind(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_left_behind(folder: Path) -> bool:
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(lock)
+    return True
+
+
+# --- Tasks ---
+
+
+def count_tasks() -> None:
+    """Have this process count what tasks do here and what it sends."""
+    handlers: dict[Any, Callable[..., None]] = {
+        signals.task_prerun: note_time_in_queue,
+        signals.task_success: count_success,
+        signals.task_failure: count_failure,
+        signals.task_retry: count_retry,
+        signals.task_revoked: count_revoked,
+        signals.task_rejected: count_rejected,
+        signals.after_task_publish: count_message,
+    }
+    for signal, handler in handlers.items():
+        signal.connect(handler, weak=False)
+
+
+def note_time_in_queue(task: Task, **kwargs: Any) -> None:
+    """Note how long the message waited; not of one that was to wait, nor of one that was sent by other code."""
+    sent_at = getattr(task.request, "sent_at", None)
+    if isinstance(sent_at, float) and not task.request.eta:
+        queue = (task.request.delivery_info or {}).get("routing_key")
+        QUEUE_TIME.labels(known_queue(queue)).observe(max(0, time.time() - sent_at))
+
+
+def count_success(sender: Task, runtime: float, **kwargs: Any) -> None:
+    TASKS.labels(sender.name, "succeeded").inc()
+    RUN_TIME.labels(sender.name).observe(runtime)
+
+
+def count_failure(sender: Task, exception: BaseException, **kwargs: Any) -> None:
+    TASKS.labels(sender.name, "rejected" if isinstance(exception, Reject) else "failed").inc()
+
+
+def count_retry(sender: Task, reason: Any, **kwargs: Any) -> None:
+    """The reason is the class of the error, never its words."""
+    TASKS.labels(sender.name, "retried").inc()
+    RETRIES.labels(sender.name, type(getattr(reason, "exc", None) or reason).__name__).inc()
+
+
+def count_revoked(sender: Task, expired: bool = False, **kwargs: Any) -> None:
+    TASKS.labels(sender.name, "expired" if expired else "revoked").inc()
+
+
+def count_rejected(message: Any, **kwargs: Any) -> None:
+    """Count a message that no task takes: it may say any name."""
+    name = message.headers.get("task")
+    TASKS.labels(name if name in app.tasks else "unknown", "rejected").inc()
+
+
+def count_message(routing_key: str = "", **kwargs: Any) -> None:
+    MESSAGES.labels(known_queue(routing_key)).inc()
+
+
+def known_queue(name: str | None) -> str:
+    return name if name in queue_names() else "other"
+
+
+@cache
+def queue_names() -> frozenset[str]:
+    return frozenset(queue.name for queue in settings.CELERY_TASK_QUEUES)
+
+
+# --- The web ---
+
+
+def measure(get_response: View) -> View:
+    """Middleware: answer `/metrics`, and count all other requests.
+
+    It stands first, for its own sake, too: Prometheus knows neither the shop's host name, nor HTTPS, nor a login.
+    """
+
+    def measured(request: HttpRequest) -> HttpResponseBase:
+        if request.path == PATH:
+            return metrics_page(request)
+        if not settings.METRICS_TOKEN:
+            return get_response(request)
+        start = time.perf_counter()
+        response = get_response(request)
+        # A disk that is full costs a count, not a page.
+        with suppress(OSError):
+            count_request(request, response, time.perf_counter() - start)
+        return response
+
+    return measured
+
+
+def count_request(request: HttpRequest, response: HttpResponseBase, seconds: float) -> None:
+    """Count by names of views and known methods: paths and methods are whatever a visitor types."""
+    view = request.resolver_match.view_name if request.resolver_match else "none"
+    method = request.method if request.method in METHODS else "other"
+    REQUESTS.labels(view, method, f"{response.status_code // 100}xx").inc()
+    REQUEST_TIME.labels(view).observe(seconds)
+
+
+def metrics_page(request: HttpRequest) -> HttpResponse:
+    status = refusal(request.headers.get("Authorization", ""))
+    if status:
+        return HttpResponse(status.phrase, status=status, content_type="text/plain", headers=challenge(status))
+    return HttpResponse(counts() + generate_latest(ASKED), content_type=CONTENT_TYPE_LATEST)
+
+
+def refusal(authorization: str) -> HTTPStatus | None:
+    """Return why this client may not read, None when it may."""
+    if not settings.METRICS_TOKEN:
+        return HTTPStatus.NOT_FOUND
+    expected = f"Bearer {settings.METRICS_TOKEN}"
+    return None if compare_digest(authorization.encode(), expected.encode()) else HTTPStatus.UNAUTHORIZED
+
+
+def challenge(status: HTTPStatus) -> dict[str, str]:
+    return {"WWW-Authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else {}
+
+
+def counts() -> bytes:
+    """Return what the whole family has counted; what this process has, where there is none."""
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return generate_latest(COUNTED)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)
+    return generate_latest(registry)
+
+
+# --- Workers and beat: a server of their own ---
+
+
+class Handler(BaseHTTPRequestHandler):
+    timeout = PATIENCE
+
+    def do_GET(self) -> None:
+        status = refusal(self.headers.get("Authorization", "")) if self.path == PATH else HTTPStatus.NOT_FOUND
+        body = status.phrase.encode() if status else counts()
+        self.send_response(status or HTTPStatus.OK)
+        headers = {"Content-Type": "text/plain" if status else CONTENT_TYPE_LATEST, "Content-Length": str(len(body))}
+        for name, value in (headers | (challenge(status) if status else {})).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: Any) -> None: ...
+
+
+class Server(TCPServer):
+    allow_reuse_address = True
+
+    def handle_error(self, *args: Any) -> None:
+        log.info("A client of the metrics went away")
+
+
+class OwnServer:
+    """The server of a worker or of beat, in a thread of its main process."""
+
+    server: Server | None = None
+
+    def start(self, **kwargs: Any) -> None:
+        """Serve, if anybody may read; a port that is taken costs the metrics, not the work."""
+        if not (settings.METRICS_PORT and settings.METRICS_TOKEN):
+            return
+        family.begin()
+        try:
+            self.server = Server((settings.METRICS_BIND, settings.METRICS_PORT), Handler)
+        except OSError as error:
+            log.error("No metrics: %s:%s cannot be had: %s", settings.METRICS_BIND, settings.METRICS_PORT, error)
+            return
+        Thread(target=self.server.serve_forever, name="metrics", daemon=True).start()
+
+    def leave(self, **kwargs: Any) -> None:
+        """In a child: take a place, and let go of the port, which could outlive the main process otherwise."""
+        family.place = f"child{current_process().index}"
+        if self.server:
+            self.server.server_close()
+
+
+own_server = OwnServer()
+signals.worker_init.connect(own_server.start)
+signals.beat_init.connect(own_server.start)
+signals.worker_process_init.connect(own_server.leave)

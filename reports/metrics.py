@@ -1,0 +1,20 @@
+"""Reports as Prometheus sees them: asked of the rows, by the index of open ones."""
+
+from collections.abc import Iterator
+
+from django.db.models import Count, Min
+from prometheus_client.core import Metric
+
+from myproject.gauges import age, database, gauge, gauges
+
+from .models import Report
+from .models.reports import OPEN
+
+
+@database.question
+def open_reports() -> Iterator[Metric]:
+    rows = Report.objects.filter(status__in=OPEN)
+    found = dict(rows.order_by("status").values_list("status").annotate(Count("pk")))
+    yield gauges("shop_reports_open", "Reports on their way.", "status", {s.value: found.get(s, 0) for s in OPEN})
+    oldest = rows.aggregate(since=Min("created_at"))["since"]
+    yield gauge("shop_reports_oldest_seconds", "For how long the oldest of them has been asked for.", age(oldest))
