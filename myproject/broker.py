@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from itertools import islice
 from typing import Any, NamedTuple
 
 from django.conf import settings
@@ -55,14 +54,6 @@ def connected() -> Iterator[Connection]:
         raise Away(str(error)) from error
     finally:
         connection.release()
-
-
-def latency(connection: Connection) -> float:
-    """Return how many seconds a round trip takes."""
-    channel: Any = connection.default_channel
-    start = time.perf_counter()
-    channel.client.ping()
-    return time.perf_counter() - start
 
 
 def waiting(connection: Connection) -> list[Waiting]:

@@ -180,8 +180,8 @@ def mails() -> Iterator[Metric]:
 @the_broker.question
 def queues() -> Iterator[Metric]:
     with broker.connected() as link:
-        seconds, waiting, running = broker.latency(link), broker.waiting(link), broker.running(link)
-    yield gauge("shop_broker_seconds", "How long the broker took for a round trip.", seconds)
+        waiting, running = broker.waiting(link), broker.running(link)
+    yield gauge("shop_broker_seconds", "How long the broker took to be reached and to answer.", broker.latency())
     lengths = {queue.queue: queue.messages for queue in waiting}
     ages = {queue.queue: queue.age.total_seconds() if queue.age else 0 for queue in waiting}
     yield gauges("shop_queue_waiting", "Messages that no worker has taken.", "queue", lengths)
