@@ -327,6 +327,5 @@ def test_no_question_reads_a_whole_table_that_grows() -> None:
 
     # Schedules are few. An index of all keys is the whole table, too.
     guilty = [plan for plan in plans if re.search("Seq Scan|_pkey", plan) and "periodictask" not in plan]
-    print("PLANS", *plans, sep="\n\n")
     assert len(plans) > 10
     assert guilty == []
