@@ -70,8 +70,13 @@ class Part:
     def begin(self) -> Future[Answer]:
         # Not a pool of threads: the process would wait at its end for one that hangs.
         self.asked_at, answer = time.monotonic(), Future[Answer]()
-        Thread(target=lambda: answer.set_result(self.answers()), name=f"ask {self.name}", daemon=True).start()
+        Thread(target=self.keep, args=[answer], name=f"ask {self.name}", daemon=True).start()
         return answer
+
+    def keep(self, promise: Future[Answer]) -> None:
+        """Keep the promise, in a thread that ends with it: nobody else would give its connection back."""
+        promise.set_result(self.answers())
+        connection.close()
 
     def answers(self) -> Answer:
         found: list[Metric] = []
@@ -89,13 +94,9 @@ class Part:
 
 
 def ask_database(question: Question) -> list[Metric]:
-    try:
-        with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute(LIMIT)
-            return list(question())
-    finally:
-        # This thread ends, and nobody else would give its connection back.
-        connection.close()
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(LIMIT)
+        return list(question())
 
 
 def ask_broker(question: Question) -> list[Metric]:

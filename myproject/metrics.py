@@ -73,22 +73,25 @@ class Family:
     """The processes that count together; `place` is this one's, which no other living one has."""
 
     place = "main"
+    # Empty where there is no family: a single process counts in its memory.
+    folder = ""
     lock: int
 
     def begin(self) -> None:
         """Make the folder, before there is any other process of the family."""
         clear_folders()
-        folder = tempfile.mkdtemp(prefix=FOLDER)
+        self.folder = tempfile.mkdtemp(prefix=FOLDER)
         # Each process of the family inherits the lock: it is free when the last one is gone.
-        self.lock = os.open(folder, os.O_RDONLY)
+        self.lock = os.open(self.folder, os.O_RDONLY)
         fcntl.flock(self.lock, fcntl.LOCK_EX)
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        # Where the client library writes; nobody has to set it.
+        os.environ.update(PROMETHEUS_MULTIPROC_DIR=self.folder)
         values.ValueClass = values.MultiProcessValue(lambda: self.place)
-        atexit.register(self.end, folder, os.getpid())
+        atexit.register(self.end, os.getpid())
 
-    def end(self, folder: str, founder: int) -> None:
+    def end(self, founder: int) -> None:
         if os.getpid() == founder:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def free_place(self, taken: Collection[str]) -> str:
         return next(place for number in range(len(taken) + 1) if (place := f"web{number}") not in taken)
@@ -233,10 +236,10 @@ def challenge(status: HTTPStatus) -> dict[str, str]:
 
 def counts() -> bytes:
     """Return what the whole family has counted; what this process has, where there is none."""
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+    if not family.folder:
         return generate_latest(COUNTED)
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)
+    MultiProcessCollector(registry, family.folder)
     return generate_latest(registry)
 
 
