@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 
 from . import broker, metrics
 from .mail import OwesMail
-from .models import Alert
+from .models import Alert, Canary
 
 log = logging.getLogger(__name__)
 
@@ -163,6 +163,16 @@ def alerts() -> Iterator[Metric]:
     untold = Alert.objects.filter(due_at__isnull=False).aggregate(count=Count("pk"), since=Min("due_at"))
     yield gauge("shop_alerts_untold", "Alerts that somebody is still to be told of.", untold["count"])
     yield gauge("shop_alerts_overdue_seconds", "For how long the oldest of them has been due.", age(untold["since"]))
+
+
+@database.question
+def canaries() -> Iterator[Metric]:
+    """What is overdue the row itself says, so that Prometheus and the shop's own alert mean the same."""
+    rows = list(Canary.objects.order_by("queue"))
+    waited = {row.queue: row.in_queue.total_seconds() for row in rows if row.in_queue is not None}
+    overdue = {row.queue: float(row.is_overdue) for row in rows}
+    yield gauges("shop_canary_seconds", "How long the newest canary that ran waited for a worker.", "queue", waited)
+    yield gauges("shop_canary_overdue", "1 when none has come through for too long.", "queue", overdue)
 
 
 @database.question

@@ -6,7 +6,8 @@ from typing import Any
 
 from gunicorn.workers.gthread import _DEFER, ThreadWorker
 
-PROBES = (b"GET /healthz/", b"HEAD /healthz/")
+# Metrics, too: they say what is frozen.
+PROBES = (b"GET /healthz/", b"HEAD /healthz/", b"GET /metrics")
 # How gunicorn says that a connection has sent nothing yet, so that its own loop watches it.
 SILENT: Future[object] = Future()
 SILENT.set_result(_DEFER)
