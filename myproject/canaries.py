@@ -17,7 +17,7 @@ def arrive(queue: str, sent_at: datetime) -> None:
             alert(
                 f"Queue {late.queue} stands still",
                 f"Nothing that was sent in the last {timesince(late.watched_since)} has come through: does a worker "
-                "read it, and what is it busy with? The page Queues and workers shows both.",
+                "read it, and what is it busy with? The page Status shows both.",
                 cause=f"canary {late.queue}",
                 # Not the mail queue, which may be the one that stands still.
                 queue=queue,

@@ -149,7 +149,7 @@ def test_panel_is_a_page_of_its_own_without_javascript(broker: Broker, office: C
     answer = office.get("/dashboard/queues/").content.decode()
 
     assert "<html" in answer
-    assert all(f'<th scope="row">{queue}</th>' in answer for queue in QUEUES)
+    assert all(f'<th scope="row" data-label="Queue">{queue}</th>' in answer for queue in QUEUES)
 
 
 @pytest.mark.parametrize("is_frozen", [False, True])
