@@ -1,15 +1,9 @@
-"""Dockerfile and docker-compose.yml, proved as far as that goes without an engine: parsed, and their commands run."""
+"""Dockerfile and compose files, proved as far as that goes without an engine: parsed, and their commands run."""
 
 import json
-import os
 import re
-import shlex
-import socket
 import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import reduce
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -17,57 +11,54 @@ from urllib.request import Request, urlopen
 
 import pytest
 import yaml
-from django.conf import settings
 from honcho.environ import parse_procfile
 
-from myproject import embedded
+from tests.containers import IMAGE, PROGRAMS, ROOT, Machine, argument, can_be_read_only, demo, instructions, production
+from tests.families import longest_limits, seconds
 from tests.shop import wait_for
 from tests.test_env_example import variables_read
 
-ROOT = settings.BASE_DIR
 PROCFILE = parse_procfile((ROOT / "Procfile").read_text()).processes
-
-
-def compose_file() -> dict[str, Any]:
-    """Return docker-compose.yml with its defaults filled in, as Compose reads it where no variable is set."""
-    text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", (ROOT / "docker-compose.yml").read_text())
-    content: dict[str, Any] = yaml.safe_load(text.replace("$$", "$"))
-    return content
-
-
-def instructions() -> list[tuple[str, str]]:
-    """Return the Dockerfile's instructions with their arguments, in order."""
-    text = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE).replace("\\\n", " ")
-    return [(word, rest) for word, rest in (line.split(maxsplit=1) for line in text.splitlines() if line)]
-
-
-def argument(instruction: str) -> str:
-    """Return what the last such instruction of the Dockerfile says."""
-    return [rest for word, rest in instructions() if word == instruction][-1]
-
-
-COMPOSE = compose_file()
-SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+BASE, DEMO = production({}), demo()
+SERVICES: dict[str, dict[str, Any]] = BASE["services"]
 OURS = [name for name, service in SERVICES.items() if service["image"] == SERVICES["web"]["image"]]
-IMAGE = dict(pair.split("=", 1) for pair in shlex.split(argument("ENV")) if not pair.startswith("PATH="))
+WORKERS = [name for name in OURS if name.startswith("worker-")]
+# The code that reads them comes with the probes and the metrics.
+OF_OTHERS = {"HEARTBEAT_DIR", "METRICS_PORT", "METRICS_BIND"}
 
-
-def seconds(duration: str) -> int:
-    number, unit = re.fullmatch(r"(\d+)([sm])", duration).groups()  # type: ignore[union-attr]
-    return int(number) * {"s": 1, "m": 60}[unit]
+needs_probes = pytest.mark.skipif(
+    not (ROOT / "deploy" / "alive.py").exists(), reason="the health checks ask the probes, which are not there"
+)
 
 
 # --- What the files say --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", [BASE, DEMO], ids=["production", "demo"])
+def test_compose_follows_the_compose_specification(content: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "docker-compose.yml"
+    file.write_text(yaml.safe_dump(content))
+
+    checked = subprocess.run(
+        [PROGRAMS / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", file],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert checked.returncode == 0, checked.stdout
 
 
 def test_compose_runs_each_process_of_the_procfile_and_one_job() -> None:
     commands = {name: SERVICES[name]["command"] for name in OURS}
 
     job = commands.pop("migrate")
+    workers = {name: commands.pop(name) for name in WORKERS}
 
-    assert commands == PROCFILE
+    assert commands | {"worker": PROCFILE["worker"]} == PROCFILE
+    assert all(command.startswith("celery -A myproject worker --loglevel INFO ") for command in workers.values())
     assert job[:2] == ["sh", "-c"]
-    assert re.findall(r"manage\.py (\w+)", job[2]) == ["migrate", "sync_schedules", "seed_demo"]
+    assert re.findall(r"manage\.py (\w+)", job[2]) == ["migrate", "sync_schedules"]
 
 
 def test_compose_builds_one_image_in_one_place() -> None:
@@ -80,7 +71,7 @@ def test_compose_builds_one_image_in_one_place() -> None:
 
 
 def test_compose_publishes_what_people_look_at_and_to_this_machine_only() -> None:
-    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    published = {name: service["ports"] for name, service in DEMO["services"].items() if "ports" in service}
 
     assert published == {
         "web": ["127.0.0.1:8000:8000"],
@@ -90,16 +81,8 @@ def test_compose_publishes_what_people_look_at_and_to_this_machine_only() -> Non
     assert not any("network_mode" in service for service in SERVICES.values())
 
 
-def test_compose_keeps_the_queue_in_redis() -> None:
-    command = SERVICES["redis"]["command"]
-
-    assert "--appendonly yes" in command
-    assert "--maxmemory-policy noeviction" in command
-    assert SERVICES["redis"]["volumes"] == ["redis:/data"]
-
-
 def test_compose_starts_the_shop_after_the_migrations() -> None:
-    waiting = {name: SERVICES[name]["depends_on"] for name in OURS if name not in ("migrate", "sandbox")}
+    waiting = {name: SERVICES[name]["depends_on"] for name in OURS if name != "migrate"}
 
     assert {name: needs["migrate"]["condition"] for name, needs in waiting.items()} == dict.fromkeys(
         waiting, "service_completed_successfully"
@@ -108,22 +91,28 @@ def test_compose_starts_the_shop_after_the_migrations() -> None:
     assert SERVICES["migrate"]["restart"] == "no"
 
 
-def test_compose_checks_the_health_of_whatever_is_waited_for() -> None:
-    checked = {name for name, service in SERVICES.items() if "healthcheck" in service}
+def test_compose_checks_the_health_of_every_service() -> None:
+    unchecked = [name for name, service in SERVICES.items() if "healthcheck" not in service]
 
-    awaited = {
-        name
-        for service in SERVICES.values()
-        for name, needs in service.get("depends_on", {}).items()
-        if needs["condition"] == "service_healthy"
-    }
-
-    assert awaited <= checked
-    assert checked == {"postgres", "redis", "web", "worker", "sandbox"}
+    assert unchecked == ["migrate"]
+    image = re.search(r"\[.*\]", argument("HEALTHCHECK"))
+    assert image is not None
+    assert ["CMD", *json.loads(image[0])] == SERVICES["web"]["healthcheck"]["test"]
 
 
 def test_compose_runs_one_beat() -> None:
     assert not {"deploy", "scale"} & SERVICES["beat"].keys()
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_compose_lets_no_container_do_more_than_it_must(name: str) -> None:
+    service = SERVICES[name]
+
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert re.fullmatch(r"\d+[gm]", service["mem_limit"])
+    assert "cap_add" not in service or name == "postgres"
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES.keys() - {"migrate"}))
@@ -132,21 +121,46 @@ def test_compose_restarts_services_and_rotates_their_logs(name: str) -> None:
     assert SERVICES[name]["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
 
 
-def test_compose_shares_the_reports_between_web_and_worker() -> None:
+def test_compose_shares_the_reports_between_web_and_workers() -> None:
     folder = SERVICES["web"]["environment"]["MEDIA_ROOT"]
 
     users = {name for name, service in SERVICES.items() if f"media:{folder}" in service.get("volumes", [])}
 
-    assert users == {"web", "worker"}
+    assert users == {"web", *WORKERS}
     mounted = {volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])}
-    assert mounted == COMPOSE["volumes"].keys()
+    assert mounted == BASE["volumes"].keys()
 
 
 def test_compose_sets_only_variables_that_the_code_reads() -> None:
-    used = {name for service in OURS for name in SERVICES[service]["environment"]}
+    used = {name for service in OURS for name in DEMO["services"][service]["environment"]}
 
-    assert used - variables_read() == set()
+    assert used - variables_read() - OF_OTHERS == set()
     assert IMAGE.keys() - variables_read() == {"PYTHONUNBUFFERED"}
+
+
+def test_compose_overrules_what_a_laptops_dotenv_says_of_places() -> None:
+    assert IMAGE.keys() - {"PYTHONUNBUFFERED"} <= SERVICES["web"]["environment"].keys()
+    assert SERVICES["web"]["env_file"] == [{"path": ".env", "required": False}]
+    assert "env_file" not in SERVICES["sandbox"]
+
+
+def test_compose_has_no_public_secret_outside_of_the_demo() -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+
+    assert "SECRET_KEY" not in text
+    assert re.findall(r"PASSWORD:-([^}]+)}", text) == []
+    assert "seed_demo" not in text
+    assert SERVICES["sandbox"]["profiles"] == ["demo"]
+
+
+def test_demo_needs_no_profile_and_seeds_the_shop() -> None:
+    services = DEMO["services"]
+
+    assert not any("profiles" in service for service in services.values())
+    assert re.findall(r"manage\.py (\w+)", services["migrate"]["command"][2])[-1] == "seed_demo"
+    assert {services[name]["environment"].get("SANDBOX_URL") for name in OURS if name != "sandbox"} == {
+        "http://localhost:8001"
+    }
 
 
 def test_compose_lets_the_web_finish_its_requests() -> None:
@@ -154,6 +168,21 @@ def test_compose_lets_the_web_finish_its_requests() -> None:
 
     assert graceful is not None
     assert seconds(SERVICES["web"]["stop_grace_period"]) > int(graceful[1])
+
+
+def test_limits_are_missing_for_short_tasks_only() -> None:
+    _, without = longest_limits()
+
+    # Samples and sweeps.
+    assert {name.split(".")[-1].split("_")[0] for name in without} <= {
+        *("add", "multiply", "debug", "heartbeat", "check", "canary"),
+    }
+
+
+def test_dockerfile_has_nothing_that_a_linter_complains_about() -> None:
+    checked = subprocess.run([PROGRAMS / "hadolint", ROOT / "Dockerfile"], capture_output=True, text=True, check=False)
+
+    assert checked.stdout == ""
 
 
 def test_dockerfile_runs_the_web_as_somebody_else_than_root() -> None:
@@ -173,73 +202,20 @@ def test_dockerignore_keeps_secrets_and_data_out_of_the_image() -> None:
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
 
     assert {".env", ".git", ".venv", "var"} <= set(ignored)
+    # What the commands and the health checks name stays in.
+    assert not {"deploy", "deploy/gunicorn.conf.py", "deploy/alive.py"} & set(ignored)
 
 
-# --- What its commands do ------------------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+# --- What the demo's commands do -----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, servers: tuple[embedded.Postgres, embedded.Redis]) -> Path:
-    """Make the database, the static files and the first rows, by the commands of the files themselves."""
-    folder = tmp_path_factory.mktemp("compose")
-    servers[0].create_database("compose")
-    collect = next(rest for word, rest in instructions() if word == "RUN" and "collectstatic" in rest)
-    outcome(["sh", "-c", collect], environment("migrate", folder))
-    outcome(SERVICES["migrate"]["command"], environment("migrate", folder))
-    return folder
-
-
-def environment(service: str, home: Path) -> dict[str, str]:
-    """Return the variables of a container, with the tests' servers and folders in place of the other containers."""
-    return {
-        **(IMAGE | SERVICES[service]["environment"]),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "HOSTNAME": socket.gethostname(),
-        "DATABASE_URL": embedded.database_url(settings.VAR_DIR, "compose"),
-        # Another database of Redis, so that the shop of the other tests does not take these messages.
-        "CELERY_BROKER_URL": f"{settings.CELERY_BROKER_URL}?virtual_host=1",
-        "VAR_DIR": str(home),
-        "MEDIA_ROOT": str(home / "media"),
-        "STATIC_ROOT": str(home / "static"),
-        "WEB_BIND": f"127.0.0.1:{free_port()}",
-        "SANDBOX_PORT": str(free_port()),
-        "SMTP_PORT": str(free_port()),
-    }
-
-
-def outcome(command: list[str], env: dict[str, str]) -> str:
-    """Run the command and return what it says; fail if it fails."""
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=100, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-@contextmanager
-def running(service: str, env: dict[str, str], home: Path) -> Iterator[None]:
-    with (home / f"{service}.log").open("ab") as log:
-        process = subprocess.Popen(
-            shlex.split(SERVICES[service]["command"]), cwd=ROOT, env=env, stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
-def is_healthy(service: str, env: dict[str, str]) -> bool:
-    """Run the health check of the service, at the port that the service has here."""
-    kind, *words = SERVICES[service]["healthcheck"]["test"]
-    ports = {"127.0.0.1:8000": env["WEB_BIND"], "127.0.0.1:8001": f"127.0.0.1:{env['SANDBOX_PORT']}"}
-    words = [reduce(lambda text, pair: text.replace(*pair), ports.items(), word) for word in words]
-    command = words if kind == "CMD" else ["sh", "-c", *words]
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, timeout=100, check=False).returncode == 0
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """Run the demo's servers; the commands of the files themselves make database, static files and first rows."""
+    here = Machine(tmp_path_factory.mktemp("compose"), DEMO)
+    with here.prepared():
+        wait_for(lambda: here.is_healthy("redis"), "Redis with its password")
+        yield here
 
 
 def get(address: str, path: str, **headers: str) -> tuple[int, str, dict[str, str]]:
@@ -248,70 +224,46 @@ def get(address: str, path: str, **headers: str) -> tuple[int, str, dict[str, st
             return answer.status, answer.read().decode(), dict(answer.headers)
     except HTTPError as error:
         return error.code, "", dict(error.headers)
+    except OSError:
+        return 0, "", {}
 
 
-def test_web_of_compose_serves_the_seeded_shop_and_hashed_static_files(home: Path) -> None:
-    env = environment("web", home)
-    address = env["WEB_BIND"]
+def test_web_of_the_demo_serves_the_seeded_shop_and_hashed_static_files(machine: Machine) -> None:
+    address = machine.address("web", 8000)
 
-    with running("web", env, home):
-        wait_for(lambda: is_healthy("web", env), "the web of docker-compose.yml")
+    with machine.running("web"):
+        wait_for(lambda: get(address, "/accounts/login/")[0] == 200, "the web of the demo")
         login, catalogue = get(address, "/accounts/login/"), get(address, "/")
         style = re.search(r'href="(/static/shop\.[0-9a-f]{12}\.css)"', login[1])
         static = get(address, style[1] if style else "/")
         stranger = get(address, "/accounts/login/", Host="elsewhere.example.com")
 
-    assert (login[0], catalogue[0], static[0], stranger[0]) == (200, 200, 200, 400)
+    assert (catalogue[0], static[0], stranger[0]) == (200, 200, 400)
     assert "immutable" in static[2]["Cache-Control"]
     assert "/products/" in catalogue[1]
-    assert not is_healthy("web", env)
 
 
-def test_web_of_compose_is_healthy_as_changed_for_production(home: Path) -> None:
-    env = environment("web", home) | {"BEHIND_PROXY": "true", "ALLOWED_HOSTS": "shop.example.com,127.0.0.1"}
-    del env["HTTPS"]
-
-    warnings = outcome(["python", "manage.py", "check", "--deploy", "--fail-level", "WARNING"], env)
-    with running("web", env, home):
-        wait_for(lambda: is_healthy("web", env), "the web of docker-compose.yml")
-
-    assert "no issues" in warnings
+@needs_probes
+@pytest.mark.parametrize("name", ["web", "worker-orders", "beat"])
+def test_service_of_the_demo_is_healthy_while_it_runs(machine: Machine, name: str) -> None:
+    with machine.running(name):
+        wait_for(lambda: machine.is_healthy(name), f"a healthy {name}")
 
 
-def test_worker_of_compose_is_healthy_while_it_runs(home: Path) -> None:
-    env = environment("worker", home)
+@pytest.mark.parametrize("name", ["flower", "sandbox"])
+def test_page_beside_the_shop_is_healthy_while_it_runs(machine: Machine, name: str) -> None:
+    with machine.running(name):
+        wait_for(lambda: machine.is_healthy(name), f"a healthy {name}")
 
-    with running("worker", env, home):
-        wait_for(lambda: is_healthy("worker", env), "the worker of docker-compose.yml")
-
-    assert not is_healthy("worker", env)
-
-
-def test_worker_of_compose_may_finish_the_longest_task_that_has_a_limit(home: Path) -> None:
-    script = """if True:
-        import json
-        from myproject.celery import app
-        app.loader.import_default_modules()
-        ours = {name: task for name, task in app.tasks.items() if not name.startswith("celery.")}
-        own = {name: task.time_limit for name, task in ours.items() if task.time_limit != app.conf.task_time_limit}
-        print(json.dumps([own, sorted(ours.keys() - own.keys())]))
-    """
-
-    limits, without = json.loads(outcome(["python", "-c", script], environment("worker", home)))
-
-    assert limits["reports.tasks.generate_report"] == max(limits.values())
-    assert max(limits.values()) < seconds(SERVICES["worker"]["stop_grace_period"])
-    # What sets no limit is short: samples and sweeps.
-    assert {name.split(".")[-1].split("_")[0] for name in without} == {
-        *("add", "multiply", "debug", "heartbeat", "check"),
-    }
-
-
-def test_sandbox_of_compose_is_healthy_and_keeps_its_data_where_it_is_told(home: Path) -> None:
-    env = environment("sandbox", home) | {"SANDBOX_HOST": "127.0.0.1", "SANDBOX_DATA": str(home / "sandbox")}
-
-    with running("sandbox", env, home):
-        wait_for(lambda: is_healthy("sandbox", env), "the sandbox of docker-compose.yml")
-
+    assert not machine.is_healthy(name)
     assert SERVICES["sandbox"]["environment"]["SANDBOX_HOST"] == "0.0.0.0"
-    assert any((home / "sandbox").iterdir())
+
+
+@pytest.mark.skipif(not can_be_read_only(), reason="needs the right to mount, to take away that to write")
+def test_containers_can_write_to_their_own_folders_only(machine: Machine) -> None:
+    elsewhere, own = machine.home / "elsewhere", machine.tmp("beat") / "own"
+
+    machine.outcome("beat", "sh", "-c", f"echo > {own}; echo > {elsewhere} || true")
+
+    assert own.exists()
+    assert not elsewhere.exists()

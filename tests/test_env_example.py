@@ -27,8 +27,9 @@ def variables_read() -> set[str]:
 
 
 def variables_of_compose() -> set[str]:
-    """Return the names of the variables that docker-compose.yml itself asks for."""
-    return set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text()))
+    """Return the names of the variables that the compose files, or Compose itself, ask for."""
+    files = "".join(path.read_text() for path in ROOT.glob("docker-compose*.yml"))
+    return {"COMPOSE_FILE", *re.findall(r"(?<!\$)\$\{(\w+)", files)}
 
 
 def example() -> dict[str, str]:
