@@ -1,0 +1,209 @@
+"""The manifests as kustomize builds them, against the published schemas and against what the shop needs."""
+
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.containers import ROOT
+
+FOLDER = ROOT / "deploy" / "kubernetes"
+KUSTOMIZE = ["kustomize", "build"] if shutil.which("kustomize") else ["kubectl", "kustomize"]
+# The oldest that is still supported, and the newest that has a schema.
+VERSIONS = ("1.33", "1.37")
+OVERLAYS = ("production", "demo")
+
+pytestmark = pytest.mark.skipif(shutil.which(KUSTOMIZE[0]) is None, reason="needs kustomize or kubectl on the PATH")
+
+Manifest = dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Copy the manifests and write the secrets that are not in them, as docs/operations.md says."""
+    copy = tmp_path_factory.mktemp("kubernetes") / "kubernetes"
+    shutil.copytree(FOLDER, copy)
+    overlay = copy / "overlays" / "production"
+    shutil.copy(overlay / "secrets.env.example", overlay / "secrets.env")
+    return copy
+
+
+@cache
+def built(overlay: Path) -> list[Manifest]:
+    text = subprocess.run([*KUSTOMIZE, overlay], capture_output=True, text=True, check=True).stdout
+    return list(yaml.safe_load_all(text))
+
+
+@pytest.fixture(params=OVERLAYS)
+def manifests(folder: Path, request: pytest.FixtureRequest) -> list[Manifest]:
+    return built(folder / "overlays" / request.param)
+
+
+@pytest.fixture
+def production(folder: Path) -> list[Manifest]:
+    return built(folder / "overlays" / "production")
+
+
+def of_kind(manifests: list[Manifest], *kinds: str) -> dict[str, Manifest]:
+    return {it["metadata"]["name"]: it for it in manifests if it["kind"] in kinds}
+
+
+def pods(manifests: list[Manifest]) -> dict[str, Manifest]:
+    return {name: it["spec"]["template"]["spec"] for name, it in of_kind(manifests, "Deployment", "Job").items()}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_manifests_follow_the_published_schemas(manifests: list[Manifest], version: str) -> None:
+    ours = [manifest for manifest in manifests if manifest["kind"] != "ScaledObject"]
+
+    for manifest in ours:
+        kubernetes_validate.validate(manifest, version, strict=True)
+
+    assert len(ours) > 20
+
+
+def test_pods_may_do_no_more_than_the_restricted_standard_allows(manifests: list[Manifest]) -> None:
+    for name, pod in pods(manifests).items():
+        assert pod["securityContext"]["runAsNonRoot"], name
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        # Else a service named `sandbox` would set SANDBOX_PORT.
+        assert not pod["enableServiceLinks"], name
+        assert not pod["automountServiceAccountToken"], name
+        for container in [*pod["containers"], *pod.get("initContainers", [])]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }, name
+            assert container["resources"]["limits"].keys() == {"memory"}, name
+            assert container["resources"]["requests"].keys() == {"cpu", "memory"}, name
+
+
+def test_pods_mount_only_volumes_that_they_have(manifests: list[Manifest]) -> None:
+    claims = of_kind(manifests, "PersistentVolumeClaim")
+
+    for pod in pods(manifests).values():
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        mounts = {mount["name"] for container in pod["containers"] for mount in container["volumeMounts"]}
+        wanted = {it["persistentVolumeClaim"]["claimName"] for it in volumes.values() if "persistentVolumeClaim" in it}
+        assert mounts == volumes.keys()
+        assert wanted <= claims.keys()
+
+
+def test_beat_is_one_and_leaves_before_the_next_one_comes(manifests: list[Manifest]) -> None:
+    beat = of_kind(manifests, "Deployment")["beat"]["spec"]
+
+    assert (beat["replicas"], beat["strategy"]) == (1, {"type": "Recreate"})
+
+
+def test_every_long_runner_is_probed(production: list[Manifest]) -> None:
+    for name, it in of_kind(production, "Deployment").items():
+        container = it["spec"]["template"]["spec"]["containers"][0]
+        asked = [probe for probe in ("startupProbe", "livenessProbe", "readinessProbe") if probe in container]
+        role = "worker" if name.startswith("worker-") else name
+        if role in ("worker", "beat"):
+            command = ["python", "-S", "deploy/alive.py", role]
+            assert asked == ["startupProbe", "livenessProbe"]
+            assert [container[probe]["exec"]["command"] for probe in asked] == [command, command]
+        else:
+            assert asked[-2:] == ["livenessProbe", "readinessProbe"]
+    web = pods(production)["web"]["containers"][0]
+    paths = [web[probe]["httpGet"]["path"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")]
+    assert paths == ["/healthz/live", "/healthz/live", "/healthz/ready"]
+
+
+def test_selectors_find_their_pods(manifests: list[Manifest]) -> None:
+    templates = {
+        name: it["spec"]["template"]["metadata"]["labels"] for name, it in of_kind(manifests, "Deployment").items()
+    }
+
+    def chosen(selector: dict[str, str]) -> set[str]:
+        return {name for name, labels in templates.items() if selector.items() <= labels.items()}
+
+    for name, it in of_kind(manifests, "Deployment").items():
+        assert chosen(it["spec"]["selector"]["matchLabels"]) == {name}
+    for name, it in of_kind(manifests, "Service").items():
+        assert chosen(it["spec"]["selector"]) == {name}
+    for name, it in of_kind(manifests, "PodDisruptionBudget").items():
+        assert chosen(it["spec"]["selector"]["matchLabels"]) == {name}
+
+
+def test_nobody_enters_who_is_not_named(production: list[Manifest]) -> None:
+    policies = of_kind(production, "NetworkPolicy")
+
+    assert policies["nobody"]["spec"] == {"podSelector": {}, "policyTypes": ["Ingress"]}
+    entries = {name: policy["spec"].get("ingress", []) for name, policy in policies.items()}
+    names = {
+        name: rule["from"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+        for name, rules in entries.items()
+        for rule in rules
+    }
+    assert names == {"visitors": "ingress-nginx", "metrics": "monitoring"}
+    # Workers and beat answer nobody else.
+    visited = policies["visitors"]["spec"]["podSelector"]["matchExpressions"][0]["values"]
+    assert visited == ["web", "flower"]
+
+
+def test_no_secret_of_production_is_in_the_repository() -> None:
+    overlay = FOLDER / "overlays" / "production"
+    example = (overlay / "secrets.env.example").read_text()
+
+    assert "secrets.env" in (overlay / ".gitignore").read_text().splitlines()
+    filled = [line.split("=")[0] for line in example.splitlines() if line.partition("=")[2] and line[0] != "#"]
+    assert filled == ["DATABASE_URL", "CELERY_BROKER_URL"]
+    assert "example.com" in example
+
+
+def test_environment_names_only_variables_that_the_example_explains(manifests: list[Manifest]) -> None:
+    known = {line[2:].split("=")[0] for line in (ROOT / ".env.example").read_text().splitlines() if "=" in line}
+    ours = {"FAMILY", "QUEUES", "CONCURRENCY", "POSTGRES_USER", "POSTGRES_DB", "REDISCLI_AUTH"}
+    joining = {"HEARTBEAT_DIR", "METRICS_PORT", "METRICS_BIND", "METRICS_TOKEN"}
+
+    given = {name for it in of_kind(manifests, "ConfigMap", "Secret").values() for name in it["data"]}
+    given |= {
+        pair["name"] for pod in pods(manifests).values() for it in pod["containers"] for pair in it.get("env", [])
+    }
+
+    assert given - known - ours - joining == set()
+
+
+def test_scaled_objects_count_what_runs_and_how_old_the_oldest_is(production: list[Manifest]) -> None:
+    """Without KEDA's own schema, which no package has: what KEDA needs, by hand."""
+    scaled = of_kind(production, "ScaledObject")
+    workers = {name: pod for name, pod in pods(production).items() if name.startswith("worker-")}
+
+    assert scaled.keys() == workers.keys()
+    for name, it in scaled.items():
+        spec = it["spec"]
+        env = {pair["name"]: pair["value"] for pair in workers[name]["containers"][0]["env"]}
+        queues = env["QUEUES"].replace(",", "|")
+        assert it["apiVersion"] == "keda.sh/v1alpha1"
+        assert spec["scaleTargetRef"] == {"name": name}
+        assert 1 <= spec["minReplicaCount"] < spec["maxReplicaCount"]
+        load, age = [trigger["metadata"] for trigger in spec["triggers"]]
+        assert {trigger["type"] for trigger in spec["triggers"]} == {"prometheus"}
+        assert f'shop_queue_waiting{{queue=~"{queues}"}} + shop_queue_running{{queue=~"{queues}"}}' in load["query"]
+        assert f'shop_queue_oldest_seconds{{queue=~"{queues}"}}' in age["query"]
+        assert all(float(trigger["threshold"]) > 0 and trigger["serverAddress"] for trigger in (load, age))
+        # What scales sets the number of replicas, and no manifest sets it back.
+        assert "replicas" not in of_kind(production, "Deployment")[name]["spec"]
+    assert "replicas" not in of_kind(production, "Deployment")["web"]["spec"]
+
+
+def test_queries_of_the_scaled_objects_are_promql(production: list[Manifest], tmp_path: Path) -> None:
+    if shutil.which("promtool") is None:
+        pytest.skip("needs promtool, which comes with prometheus")
+    triggers = [it for scaled in of_kind(production, "ScaledObject").values() for it in scaled["spec"]["triggers"]]
+    queries = [trigger["metadata"]["query"] for trigger in triggers]
+    rules = [{"record": f"scale:{number}", "expr": query} for number, query in enumerate(queries)]
+    file = tmp_path / "rules.yml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "scaling", "rules": rules}]}))
+
+    checked = subprocess.run(["promtool", "check", "rules", file], capture_output=True, text=True, check=False)
+
+    assert checked.returncode == 0, checked.stdout + checked.stderr
