@@ -17,8 +17,9 @@ workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
 # Threads, so that the polling pages and a slow broker do not stop the others.
 worker_class = "myproject.server.Worker"
 threads = 4
-# Each worker has a socket of its own: with one for all, kept-alive connections can end up with one worker.
-reuse_port = True
+# Each worker has a socket of its own: with one for all, kept-alive connections can end up with one worker. One that
+# systemd passes on is taken instead.
+reuse_port = "LISTEN_FDS" not in os.environ
 timeout = 30
 graceful_timeout = 25
 # Where workers prove that they live; on disk it can block for seconds.

@@ -13,6 +13,7 @@ from functools import cache, reduce
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import yaml
 from django.conf import settings
 
@@ -185,13 +186,35 @@ class Machine:
         subprocess.run(["sh", "-c", line.split(" && ")[0]], cwd=ROOT, env=self.environment("migrate"), check=True)
 
     @contextmanager
-    def prepared(self) -> Iterator[None]:
-        """Run database and Redis, and do what comes before all other services."""
+    def servers(self) -> Iterator[None]:
+        """Run database and Redis."""
         with Postgres(self) as postgres, self.running("redis"):
             postgres.create()
+            yield
+
+    @contextmanager
+    def prepared(self) -> Iterator[None]:
+        """Run database and Redis, and do what comes before all other services."""
+        with self.servers():
             self.build()
             self.outcome("migrate")
             yield
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """Ask the shop's database, as the shop."""
+        with psycopg.connect(self.environment("migrate")["DATABASE_URL"]) as connection:
+            cursor = connection.execute(query)
+            return cursor.fetchall() if cursor.description else []
+
+    def hurry(self) -> None:
+        """Have beat, when it starts, queue the frequent schedules each second."""
+        self.rows("UPDATE django_celery_beat_intervalschedule SET every = 1, period = 'seconds'")
+
+    def periodic_runs(self) -> list[tuple[Any, ...]]:
+        """Return schedule and worker of each periodic task that was done and stored a result."""
+        return self.rows(
+            "SELECT periodic_task_name, worker FROM django_celery_results_taskresult WHERE status = 'SUCCESS'"
+        )
 
     def outcome(self, service: str, *words: str) -> str:
         """Run the service's command, or this one, to its end and return what it says; fail if it fails."""

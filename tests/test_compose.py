@@ -26,6 +26,8 @@ WORKERS = [name for name in OURS if name.startswith("worker-")]
 # The code that reads them comes with the probes and the metrics.
 OF_OTHERS = {"HEARTBEAT_DIR", "METRICS_PORT", "METRICS_BIND"}
 
+# The fixture starts servers and migrates a database.
+pytestmark = pytest.mark.timeout(300)
 needs_probes = pytest.mark.skipif(
     not (ROOT / "deploy" / "alive.py").exists(), reason="the health checks ask the probes, which are not there"
 )

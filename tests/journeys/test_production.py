@@ -2,6 +2,7 @@
 
 import re
 import secrets
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from redis.exceptions import AuthenticationError
 from tests.containers import Machine, production
 from tests.shop import wait_for
 
+# The fixture starts servers and migrates a database.
+pytestmark = pytest.mark.timeout(300)
 SERVICES = ("sandbox", "web", "worker-orders", "worker-mail", "worker-default", "beat")
 SHOP = "shop.example.com"
 LOGIN = {"login": "customer@example.com", "password": "lantern-loom"}
@@ -48,8 +51,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     here = Machine(tmp_path_factory.mktemp("production"), production(variables), variables)
     with here.prepared():
         here.outcome("migrate", "python", "manage.py", "seed_demo")
-        with psycopg.connect(here.environment("web")["DATABASE_URL"]) as connection:
-            connection.execute("UPDATE django_celery_beat_intervalschedule SET every = 1, period = 'seconds'")
+        here.hurry()
         with here.running(*SERVICES):
             wait_for(lambda: status(here) == 200, "the web")
             yield here
@@ -108,14 +110,9 @@ def test_order_goes_from_click_to_mail_in_production(machine: Machine) -> None:
 
 
 def test_beat_runs_what_is_due_in_production(machine: Machine) -> None:
-    url = machine.environment("web")["DATABASE_URL"]
+    worker = f"default@{socket.gethostname()}"
 
-    def results() -> list[tuple[str, str]]:
-        query = "SELECT periodic_task_name, status FROM django_celery_results_taskresult WHERE periodic_task_name <> ''"
-        with psycopg.connect(url) as connection:
-            return connection.execute(query).fetchall()
-
-    wait_for(lambda: ("Heartbeat", "SUCCESS") in results(), "a periodic task that the worker of its queue has done")
+    wait_for(lambda: ("Heartbeat", worker) in machine.periodic_runs(), "a periodic task, done by its queue's worker")
 
 
 def test_servers_refuse_whoever_has_no_password(machine: Machine) -> None:
