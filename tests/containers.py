@@ -133,6 +133,7 @@ class Machine:
             f"{near}:{port}": self.address(host, port) for host, port in self.ports for near in ("127.0.0.1", "0.0.0.0")
         }
         text = reduce(lambda it, pair: it.replace(*pair), (own | moved).items(), text)
+        text = re.sub(r"^/certificates\b", str(self.home / "certificates"), text)
         text = re.sub(r"^/data\b", str(self.home / "data"), text.replace("/srv/static", str(self.home / "static")))
         return re.sub(r"^/tmp$", str(self.tmp(service)) if service else "/tmp", text)
 
@@ -176,7 +177,8 @@ class Machine:
         """Return what comes before a command so that it can write only where its container may."""
         if not (self.services[service].get("read_only") and can_be_read_only()):
             return []
-        mounts = [volume.split(":")[1] for volume in self.services[service].get("volumes", [])]
+        volumes = [volume.split(":") for volume in self.services[service].get("volumes", [])]
+        mounts = [folder for _, folder, *mode in volumes if mode != ["ro"]]
         folders = [str(self.home / "redis") if service == "redis" else self.here(mount, service) for mount in mounts]
         return ["unshare", "--mount", "sh", "-c", READ_ONLY, "sh", *folders, str(self.tmp(service)), "--"]
 
