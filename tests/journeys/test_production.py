@@ -9,6 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import requests
+from django.utils import timezone
 from redis import Redis
 from redis.exceptions import AuthenticationError
 
@@ -17,7 +18,7 @@ from tests.shop import wait_for
 
 # The fixture starts servers and migrates a database.
 pytestmark = pytest.mark.timeout(300)
-SERVICES = ("sandbox", "web", "worker-orders", "worker-mail", "worker-default", "beat")
+SERVICES = ("sandbox", "web", "worker-orders", "worker-mail", "worker-reports", "worker-default", "beat")
 SHOP = "shop.example.com"
 LOGIN = {"login": "customer@example.com", "password": "lantern-loom"}
 
@@ -107,6 +108,17 @@ def test_order_goes_from_click_to_mail_in_production(machine: Machine) -> None:
 
     wait_for(lambda: "Completed" in visitor.get(f"{order}status/").text, "the completed order")
     wait_for(lambda: any(order.split("/")[2] in subject for subject in mails(machine)), "its confirmation")
+
+
+def test_report_is_written_where_nothing_else_can_be_written(machine: Machine) -> None:
+    visitor, today = Visitor(machine), f"{timezone.localdate():%Y-%m-%d}"
+    visitor.send("/accounts/login/", **LOGIN)
+
+    report = visitor.send("/reports/statement/", format="pdf", start=today, end=today).headers["Location"]
+
+    wait_for(lambda: f"{report}download/" in visitor.get(f"{report}status/").text, "the finished report")
+    file = visitor.get(visitor.get(f"{report}download/").headers["Location"].removeprefix(f"https://{SHOP}"))
+    assert file.content.startswith(b"%PDF")
 
 
 def test_beat_runs_what_is_due_in_production(machine: Machine) -> None:
