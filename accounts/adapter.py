@@ -20,6 +20,11 @@ from .tasks import send_account_email, send_welcome_email, sync_user_to_crm
 class AccountAdapter(DefaultAccountAdapter):
     """django-allauth, with its mails sent by a worker: no page waits for a mail server, or fails with it."""
 
+    # Its own says "later".
+    error_messages = DefaultAccountAdapter.error_messages | {
+        "too_many_login_attempts": "Too many attempts. Please try again in five minutes, or reset your password."
+    }
+
     def save_user(self, request: HttpRequest, user: User, form: Any, commit: bool = True) -> User:
         user.name = form.cleaned_data.get("name", "")
         user.wants_digest = form.cleaned_data.get("wants_digest", False)

@@ -1,9 +1,12 @@
 from django.contrib import admin
 from django.urls import include, path
 
-from myproject import flower, status, try_it
+from myproject import flower, status, try_it, web
 from reports import dashboard
 from reports import views as reports
+
+# Where django-allauth looks for it.
+handler429 = web.too_many_requests
 
 urlpatterns = [
     path("", include("orders.urls")),

@@ -32,6 +32,12 @@ def refuse_huge_requests(get_response: View) -> View:
     return checked
 
 
+def too_many_requests(request: HttpRequest) -> HttpResponse:
+    """Answer 429 to whoever has tried too often."""
+    # All limits that end here count one minute; what has a longer one says so in its form.
+    return HttpResponse(render_to_string("429.html"), status=429, headers={"Retry-After": "60"})
+
+
 def staff_only(view: View) -> View:
     """Answer 403 to whoever is logged in but not staff."""
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.core.cache import cache
 from django.core.management import call_command
 from django.test import Client
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
@@ -63,6 +64,8 @@ def processes(django_db_setup: None) -> Iterator[Shop]:
 @pytest.fixture
 def shop(processes: Shop, transactional_db: None) -> Iterator[Shop]:
     """The real processes, on this test's database, with the frequent schedules each second."""
+    # No model's table, so nothing empties it between tests: logins would be limited soon.
+    cache.clear()
     call_command("sync_schedules")
     PeriodicTask.objects.filter(interval__isnull=False).update(
         interval=IntervalSchedule.objects.create(every=1, period=IntervalSchedule.SECONDS)
