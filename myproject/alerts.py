@@ -46,6 +46,15 @@ def alert_of_failure(task: str, error: BaseException, task_id: str) -> None:
         connections.close_all()
 
 
+def alert_of_refused_message(task: str, queue: str, reason: str) -> None:
+    """Alert that a message was refused; called by the worker's main process, in whose connection no child may share."""
+    close_old_connections()
+    # What it claims to be is its sender's word.
+    message = f"It came by {queue}, calls itself {task}, and was thrown away: {reason}."
+    alert("A message was refused", message, cause="refused message")
+    connections.close_all()
+
+
 @signals.task_failure.connect
 def alert_of_lost_worker(sender: Any, exception: BaseException, task_id: str, **kwargs: Any) -> None:
     """Alert of a process that died once too often: of that alone Celery does not tell `on_failure`."""

@@ -18,7 +18,7 @@ from celery.schedules import crontab
 from django.db import InterfaceError, OperationalError, close_old_connections, transaction
 from kombu.exceptions import OperationalError as BrokerError
 
-from . import log_context
+from . import log_context, signing
 from .errors import TemporaryError
 
 log = logging.getLogger(__name__)
@@ -166,6 +166,19 @@ def leave_logging_to_django(**kwargs: Any) -> None:
 def note_the_time(headers: dict[str, Any], **kwargs: Any) -> None:
     """Let a message say how long it has waited: Celery's own do not."""
     headers["sent_at"] = time.time()
+
+
+@app.on_after_configure.connect
+def sign_messages(sender: Celery, **kwargs: Any) -> None:
+    """Let every process that has read the settings sign, where they say so."""
+    signing.set_up(sender)
+
+
+@signals.before_task_publish.connect
+def bind_headers(headers: dict[str, Any], body: Any, **kwargs: Any) -> None:
+    """Put what decides into the part of the message that is signed."""
+    if signing.is_on(app.conf):
+        signing.bind(headers, embed=body[2])
 
 
 @signals.task_prerun.connect

@@ -13,6 +13,7 @@ from django_celery_beat.models import PeriodicTask
 from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 
+from . import certificates
 from .celery import SCHEDULES, app
 from .traps import TAG, TRAPS, Entry, Setup, queue_name, uses_redis
 
@@ -66,6 +67,8 @@ def this_setup() -> Setup:
         databases=settings.DATABASES,
         names=[name.removeprefix("CELERY_").lower() for name in dir(settings) if name.startswith("CELERY_")],
         debug=settings.DEBUG,
+        unsigned=list(certificates.problems(app.conf)),
+        expiring=list(certificates.ends_soon(app.conf)),
     )
 
 

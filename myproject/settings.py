@@ -305,10 +305,20 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 CELERY_TASK_PUBLISH_RETRY_POLICY = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1}
 CELERY_BROKER_POOL_ACQUIRE_TIMEOUT = 2
 
-# JSON only: unpickling a message runs whatever its sender wants.
-CELERY_ACCEPT_CONTENT = ["json"]
-CELERY_TASK_SERIALIZER = "json"
+# Files, all three or none: `manage.py make_certificates` makes them, and from then on no message is taken unsigned.
+CELERY_SECURITY_KEY = env.str("CELERY_SECURITY_KEY", default="")
+CELERY_SECURITY_CERTIFICATE = env.str("CELERY_SECURITY_CERTIFICATE", default="")
+CELERY_SECURITY_CERT_STORE = env.str("CELERY_SECURITY_CERT_STORE", default="")
+# JSON only: unpickling a message runs whatever its sender wants. "auth" is JSON with a signature.
+CELERY_TASK_SERIALIZER = (
+    "auth" if CELERY_SECURITY_KEY or CELERY_SECURITY_CERTIFICATE or CELERY_SECURITY_CERT_STORE else "json"
+)
+CELERY_ACCEPT_CONTENT = [CELERY_TASK_SERIALIZER]
+# Results do not pass the broker.
 CELERY_RESULT_SERIALIZER = "json"
+CELERY_RESULT_ACCEPT_CONTENT = ["json"]
+# Tells somebody of the messages that it refuses.
+CELERY_WORKER_CONSUMER = "myproject.consumer:Consumer"
 
 # Messages carry UTC; schedules are read in the shop's own time.
 CELERY_ENABLE_UTC = True

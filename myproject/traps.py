@@ -54,6 +54,9 @@ class Setup:
     eviction_policy: str = "noeviction"
     # Servers that should have been asked and did not answer, each with its error.
     unanswered: Collection[str] = ()
+    # Why messages cannot be signed or verified, and soon will not be.
+    unsigned: Collection[str] = ()
+    expiring: Collection[str] = ()
 
 
 Find = Callable[[Setup], Iterable[str]]
@@ -171,6 +174,24 @@ def pickle_is_welcome(setup: Setup) -> Iterator[str]:
 def broker_forgets(setup: Setup) -> Iterator[str]:
     if setup.eviction_policy != "noeviction":
         yield f"The broker's maxmemory-policy is {setup.eviction_policy}"
+
+
+@trap(
+    "E013",
+    "Messages can neither be signed nor verified: nothing is published, and a worker does not start.",
+    hint="Set all three or none, to what `manage.py make_certificates` makes.",
+)
+def messages_cannot_be_signed(setup: Setup) -> Iterable[str]:
+    return setup.unsigned
+
+
+@trap(
+    "W005",
+    "From then on every message is refused.",
+    hint="Make a new one with `manage.py make_certificates`, and change over as docs/operations.md says.",
+)
+def certificate_ends_soon(setup: Setup) -> Iterable[str]:
+    return setup.expiring
 
 
 # --- Names ---------------------------------------------------------------------------------------------------

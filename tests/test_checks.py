@@ -94,10 +94,12 @@ WRONG: list[tuple[str, Setup, str]] = [
     ("E010", entry(queue="mial"), "A schedule"),
     ("E011", replace(conf(task_always_eager=True), debug=False), "task_always_eager"),
     ("E012", database(CONN_MAX_AGE=600), "default"),
+    ("E013", Setup(unsigned=["CELERY_SECURITY_KEY is not set, the others are"]), "not set"),
     ("W001", conf(task_create_missing_queues=True), "task_create_missing_queues"),
     ("W002", replace(SHOP, names=["task_signing"]), "CELERY_TASK_SIGNING"),
     ("W003", replace(database(OPTIONS={"pool": True}), in_worker=True), "default"),
     ("W004", Setup(unanswered=["The broker does not answer: refused"]), "refused"),
+    ("W005", Setup(expiring=["CELERY_SECURITY_CERTIFICATE ends on 1 May 2027"]), "ends on"),
 ]
 
 RIGHT: dict[str, Setup] = {
