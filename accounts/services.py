@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from allauth.account.models import EmailAddress
+from allauth.mfa.models import Authenticator
 from django.conf import settings
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth import SESSION_KEY
@@ -149,6 +150,7 @@ def anonymise(person: User) -> bool:
     # They hold one-time links. Those written before mails knew their person are found by the address.
     AccountMail.objects.filter(Q(user=known) | Q(user=None, to__iexact=known.email)).delete()
     EmailAddress.objects.filter(user=known).delete()
+    Authenticator.objects.filter(user=known).delete()
     Notification.objects.filter(person=known).delete()
     want_crm_erasure(known)
     known.groups.clear()

@@ -14,6 +14,7 @@ from django.shortcuts import redirect
 from flower.views import BaseHandler
 from flower.views.auth import get_next_url
 
+from . import second_factor
 from .web import staff_only
 
 # Flower asks the shop again after this: how long it still believes somebody who has logged out.
@@ -38,9 +39,9 @@ class StaffLogin(BaseHandler):
 
 
 def _staff_id(session_key: str | None) -> int | None:
-    """Return the id of the active staff member whose session this is, or None. Makes two queries."""
+    """Return the id of the active staff member whose session this is, or None. Makes two queries or three."""
     close_old_connections()
     request = HttpRequest()
     request.session = SessionStore(session_key)
-    user = get_user(request)
-    return user.pk if user.is_staff and user.is_active else None
+    request.user = user = get_user(request)
+    return user.pk if user.is_staff and user.is_active and not second_factor.is_missing(request) else None

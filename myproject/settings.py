@@ -96,6 +96,7 @@ INSTALLED_APPS = [
     "django.contrib.humanize",
     "allauth",
     "allauth.account",
+    "allauth.mfa",
     "csp",
     "django_celery_beat",
     "django_celery_results",
@@ -123,6 +124,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "myproject.second_factor.Required",
 ]
 ROOT_URLCONF = "myproject.urls"
 WSGI_APPLICATION = "myproject.wsgi.application"
@@ -227,6 +229,11 @@ ACCOUNT_CHANGE_EMAIL = True
 ACCOUNT_REAUTHENTICATION_REQUIRED = True
 # Whoever takes over an account changes its password or address first: its owner is told.
 ACCOUNT_EMAIL_NOTIFICATIONS = True
+# Whether staff needs a code of an authenticator app beside the password; anybody may have one.
+STAFF_SECOND_FACTOR = env.bool("STAFF_SECOND_FACTOR", default=False)
+MFA_TOTP_ISSUER = SITE_NAME
+# One step of half a minute, for telephones whose clock is a little off.
+MFA_TOTP_TOLERANCE = 1
 ACCOUNT_LOGOUT_REDIRECT_URL = reverse_lazy("orders:catalogue")
 
 # --- The world outside ---------------------------------------------------------------------------------------

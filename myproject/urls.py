@@ -1,7 +1,7 @@
 from django.contrib import admin
 from django.urls import include, path
 
-from myproject import flower, status, try_it, web
+from myproject import flower, second_factor, status, try_it, web
 from reports import dashboard
 from reports import views as reports
 
@@ -13,6 +13,7 @@ urlpatterns = [
     path("dashboard/", dashboard.page, name="dashboard"),
     path("dashboard/queues/", status.page, name="queues"),
     path("accounts/", include("allauth.account.urls")),
+    path("accounts/second-factor/", include("allauth.mfa.urls")),
     path("people/", include("accounts.urls")),
     path("people/data/", reports.personal_data, name="personal-data"),
     path("people/delete/", reports.delete_account, name="delete-account"),
@@ -21,5 +22,6 @@ urlpatterns = [
     path("try-it/runs/", try_it.runs, name="try_it_runs"),
     path("try-it/<slug:name>/", try_it.queue, name="try_it_queue"),
     path("flower/", flower.enter, name="flower"),
+    path("admin/login/", second_factor.enter_admin),
     path("admin/", admin.site.urls),
 ]

@@ -1,0 +1,80 @@
+"""What staff needs beside a password, where `STAFF_SECOND_FACTOR` says so: a code of an authenticator app."""
+
+from typing import Any
+
+from allauth.mfa.models import Authenticator
+from allauth.mfa.signals import authenticator_added, authenticator_used
+from allauth.mfa.utils import is_mfa_enabled
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth.models import AbstractBaseUser
+from django.contrib.auth.views import redirect_to_login
+from django.core.exceptions import PermissionDenied
+from django.dispatch import receiver
+from django.http import HttpRequest, HttpResponse, QueryDict
+from django.http.response import HttpResponseBase
+from django.shortcuts import redirect, resolve_url
+from django.urls import reverse
+from django_htmx.http import HttpResponseClientRedirect
+
+from .web import View
+
+SESSION_KEY = "second_factor_of"
+# Signing in and out, and what makes up the second factor itself.
+OPEN_TO_ALL = ("account_", "mfa_")
+
+
+@receiver(authenticator_added)
+@receiver(authenticator_used)
+def remember(request: HttpRequest, user: AbstractBaseUser, **kwargs: Any) -> None:
+    request.session[SESSION_KEY] = user.pk
+
+
+def is_missing(request: HttpRequest) -> bool:
+    """Whether this is staff who has not shown the second factor in this session. Makes a query, for staff only."""
+    user: Any = request.user
+    if not (settings.STAFF_SECOND_FACTOR and user.is_authenticated and user.is_staff):
+        return False
+    return request.session.get(SESSION_KEY) != user.pk or not is_mfa_enabled(user, [Authenticator.Type.TOTP])
+
+
+class Required:
+    """Middleware: keep staff without it from all pages that need a login, so that no view can forget to ask."""
+
+    def __init__(self, get_response: View) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        return self.get_response(request)
+
+    def process_view(self, request: HttpRequest, view: View, *args: Any) -> HttpResponseBase | None:
+        name = request.resolver_match.url_name if request.resolver_match else None
+        if not getattr(view, "login_required", True) or (name or "").startswith(OPEN_TO_ALL) or not is_missing(request):
+            return None
+        return answer(request, way_in(request))
+
+
+def way_in(request: HttpRequest) -> str:
+    user: Any = request.user
+    if is_mfa_enabled(user, [Authenticator.Type.TOTP]):
+        query = QueryDict(mutable=True)
+        query["next"] = request.get_full_path() if request.method == "GET" else resolve_url(settings.LOGIN_REDIRECT_URL)
+        return f"{reverse('mfa_reauthenticate')}?{query.urlencode()}"
+    messages.warning(request, "Staff signs in with a second factor. Please set one up to go on.")
+    return reverse("mfa_activate_totp")
+
+
+def answer(request: HttpRequest, url: str) -> HttpResponse:
+    # A part of a page that asks by itself must not show the other page within.
+    return HttpResponseClientRedirect(url) if getattr(request, "htmx", False) else redirect(url)
+
+
+def enter_admin(request: HttpRequest) -> HttpResponse:
+    """Sign in to the admin on the shop's own page, which knows limits and second factors."""
+    if request.user.is_authenticated:
+        raise PermissionDenied
+    return redirect_to_login(request.GET.get("next") or reverse("admin:index"))
+
+
+# Reached without a login.
+enter_admin.login_required = False  # type: ignore[attr-defined]
