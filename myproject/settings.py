@@ -56,6 +56,9 @@ SECRET_KEY = env.str("SECRET_KEY", default="not-secret-and-only-for-development"
 if not SECRET_KEY:
     raise ImproperlyConfigured("Set SECRET_KEY: DEBUG is off, so this is not a laptop.")
 
+# Former keys, for as long as what they signed may be used: sessions, links in mails, addresses of reports.
+SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])
+
 # False only where no TLS stands in front, such as the demo of docker-compose.yml.
 HTTPS = env.bool("HTTPS", default=not DEBUG)
 SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
@@ -66,6 +69,15 @@ SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BEHIND_PROXY el
 # Whom the limits on logins count: behind a proxy all visitors would otherwise be one.
 ALLAUTH_TRUSTED_PROXY_COUNT = int(BEHIND_PROXY)
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+# The prefix makes browsers refuse one that another host of the domain, or a page without TLS, has set.
+COOKIE_PREFIX = "__Host-" if HTTPS else ""
+SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = f"{COOKIE_PREFIX}sessionid", f"{COOKIE_PREFIX}csrftoken"
+# Pages carry the token in their forms; no script needs to read it.
+SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+# Addresses of orders and reports are nobody else's business.
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
@@ -109,6 +121,8 @@ MIDDLEWARE = [
     # Measures all that follows; what reads metrics knows neither host name nor HTTPS.
     "myproject.metrics.measure",
     "django.middleware.security.SecurityMiddleware",
+    # Before what answers by itself: static files have these headers too.
+    "myproject.web.add_headers",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     # After it: a static file needs no line.
     "myproject.log_context.Requests",

@@ -11,6 +11,16 @@ from django.template.loader import render_to_string
 View = Callable[..., HttpResponseBase]
 
 
+# What the shop never asks a browser for; other sites may show none of its files.
+HEADERS = {
+    "Permissions-Policy": ", ".join(
+        f"{feature}=()"
+        for feature in ("camera", "geolocation", "microphone", "payment", "usb", "browsing-topics", "display-capture")
+    ),
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
 def links(request: HttpRequest) -> dict[str, Any]:
     """Template context of every page: the addresses of what runs beside the shop."""
     return {
@@ -18,6 +28,18 @@ def links(request: HttpRequest) -> dict[str, Any]:
         "sandbox_url": settings.SANDBOX_URL,
         "basket_count": sum(request.session.get("basket", {}).values()),
     }
+
+
+def add_headers(get_response: View) -> View:
+    """Middleware: add to each answer what Django has no setting for."""
+
+    def headed(request: HttpRequest) -> HttpResponseBase:
+        response = get_response(request)
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
+        return response
+
+    return headed
 
 
 def refuse_huge_requests(get_response: View) -> View:

@@ -1,0 +1,133 @@
+"""What browsers are told: by gunicorn with the settings of production, and in Chromium page by page."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.contrib.admin import site
+from django.core.management import call_command
+from django.urls import reverse
+from playwright.sync_api import Page
+
+from tests.factories import PASSWORD, make_user, place_order
+from tests.production import Answer, Web
+
+LOGIN = "/accounts/login/"
+ALWAYS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
+        "img-src 'self' data:; object-src 'none'"
+    ),
+    "Strict-Transport-Security": "max-age=31536000; includeSubDomains; preload",
+    "Referrer-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=(), browsing-topics=(), "
+    "display-capture=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+@pytest.fixture
+def web(transactional_db: None, tmp_path: Path) -> Iterator[Web]:
+    with Web(tmp_path) as web:
+        yield web
+
+
+def directives(policy: str) -> set[str]:
+    return {part.strip() for part in policy.split(";")}
+
+
+def test_answers_of_production_carry_each_header(web: Web) -> None:
+    pages = {path: web.get(path) for path in (LOGIN, "/", "/admin/login/", "/nothing/", "/reports/")}
+
+    for path, page in pages.items():
+        found = {name: page.headers[name] for name in ALWAYS}
+        assert directives(found.pop("Content-Security-Policy")) == directives(ALWAYS["Content-Security-Policy"]), path
+        assert found == {name: value for name, value in ALWAYS.items() if name != "Content-Security-Policy"}, path
+    assert "Server" not in pages["/"].headers or "gunicorn/" not in str(pages["/"].headers["Server"])
+
+
+def test_static_files_of_production_are_hardened_too(web: Web) -> None:
+    name = re.search(r'"(/static/shop\.[0-9a-f]+\.css)"', web.get(LOGIN).text)
+
+    answer = web.get(name[1] if name else "")
+
+    assert answer.status == 200
+    for header in ("Strict-Transport-Security", "Permissions-Policy", "X-Content-Type-Options"):
+        assert answer.headers[header] == ALWAYS[header]
+
+
+def test_visitor_without_tls_is_sent_to_it(web: Web) -> None:
+    answer = web.get(LOGIN, **{"X-Forwarded-Proto": "http"})
+
+    assert (answer.status, answer.headers["Location"]) == (301, f"https://shop.example.com{LOGIN}")
+
+
+def test_cookies_of_production_are_for_this_host_and_no_script(web: Web) -> None:
+    person = make_user()
+    token = pair(web.get(LOGIN))
+
+    answer = web.post(
+        LOGIN,
+        {"csrfmiddlewaretoken": token.partition("=")[2], "login": person.email, "password": PASSWORD},
+        Cookie=token,
+    )
+
+    cookies = {cookie.partition("=")[0]: cookie.split("; ") for cookie in answer.cookies()}
+    assert answer.status == 302
+    assert {"__Host-sessionid", "__Host-csrftoken"} <= set(cookies)
+    for cookie in cookies.values():
+        assert {"HttpOnly", "Secure", "SameSite=Lax", "Path=/"} <= set(cookie)
+        assert not any(part.startswith("Domain") for part in cookie)
+
+
+def pair(answer: Answer) -> str:
+    return answer.cookies()[0].partition(";")[0]
+
+
+def test_sessions_and_links_outlive_a_change_of_the_secret_key(transactional_db: None, tmp_path: Path) -> None:
+    person = make_user()
+    with Web(tmp_path, SECRET_KEY="the-old-key-" * 5) as web:
+        token = pair(web.get(LOGIN))
+        form = {"csrfmiddlewaretoken": token.partition("=")[2], "login": person.email, "password": PASSWORD}
+        cookies = web.post(LOGIN, form, Cookie=token).cookies()
+    session = next(cookie for cookie in cookies if "sessionid" in cookie).partition(";")[0]
+
+    with Web(tmp_path, SECRET_KEY="the-new-key-" * 5, SECRET_KEY_FALLBACKS="the-old-key-" * 5) as web:
+        known = web.get("/dashboard/", Cookie=session)
+    with Web(tmp_path, SECRET_KEY="the-new-key-" * 5) as web:
+        forgotten = web.get("/dashboard/", Cookie=session)
+
+    assert (known.status, forgotten.status) == (200, 302)
+
+
+def paths() -> list[str]:
+    """Return all pages of the admin that need no id, and all of django-allauth's for who is signed in."""
+    models = [f"admin:{model._meta.app_label}_{model._meta.model_name}" for model in site._registry]
+    lists = [reverse(f"{name}_changelist") for name in models]
+    account = ["account_email", "account_change_password", "account_reauthenticate", "account_logout"]
+    return ["/admin/", *lists, *[reverse(name) for name in [*account, "mfa_index", "mfa_activate_totp"]]]
+
+
+# As a script error or a blocked resource, a violation of the policy fails any test that uses `page`.
+def test_no_page_violates_the_policy(page: Page, shop: Any) -> None:
+    call_command("seed_demo")
+    place_order()
+    page.goto(LOGIN)
+    page.locator("[name=login]").fill("staff@example.com")
+    page.locator("[name=password]").fill("lantern-loom")
+    page.locator("main form button[type=submit]").click()
+    page.wait_for_url("**/dashboard/")
+    visited = [*paths(), "/admin/orders/product/add/", "/admin/django_celery_beat/periodictask/add/", "/try-it/"]
+
+    answers = {path: page.goto(path) for path in visited}
+
+    assert {path: answer.status for path, answer in answers.items() if answer and answer.status != 200} == {}
+    page.goto("/flower/")
+    page.wait_for_url(f"{settings.FLOWER_URL}/**")
+    assert len(visited) > 25
