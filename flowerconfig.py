@@ -2,6 +2,8 @@
 
 import environ
 from django.conf import settings
+from flower.views.monitor import Metrics
+from tornado.web import authenticated
 
 env = environ.Env()
 
@@ -11,6 +13,8 @@ port = settings.FLOWER_PORT
 # Whoever is staff in the shop may enter; the handler names them "<user id>@staff".
 auth_provider = "myproject.flower.StaffLogin"
 auth = ".*@staff"
+# The one page with figures that Flower itself shows to everybody; `/healthcheck` says OK and nothing else.
+Metrics.get = authenticated(Metrics.get)
 cookie_secret = settings.SECRET_KEY
 # Watching is for all staff, revoking and shutting down only where somebody switched it on.
 read_only = not env.bool("FLOWER_WRITABLE", default=False)

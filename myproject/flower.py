@@ -34,7 +34,7 @@ class StaffLogin(BaseHandler):
         if user_id is None:
             self.redirect(f"{settings.SITE_URL}/flower/")
             return
-        self.set_secure_cookie("user", f"{user_id}@staff", expires_days=DAYS_BELIEVED)
+        self.set_secure_cookie("user", f"{user_id}@staff", expires_days=DAYS_BELIEVED, secure=settings.HTTPS)
         self.redirect(get_next_url(self))
 
 
