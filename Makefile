@@ -25,6 +25,8 @@ check: install ## Lint, format, types, import contracts, migrations, deploy chec
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/bandit --quiet --recursive --configfile pyproject.toml .
+	@$(BIN)/python .ci/audit
 	@# No database is needed to compare models and migrations; Django warns that it found none.
 	@$(BIN)/python -W "ignore:Got an error checking" manage.py makemigrations --check --dry-run --skip-checks
 	@env -u VAR_DIR DEBUG=false SECRET_KEY=$$(head -c 48 /dev/urandom | base64 -w0) ALLOWED_HOSTS=shop.example.com \

@@ -23,7 +23,11 @@ reuse_port = "LISTEN_FDS" not in os.environ
 timeout = 30
 graceful_timeout = 25
 # Where workers prove that they live; on disk it can block for seconds.
-worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
+worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # nosec B108 # its files have no name
+# Lines and headers that no browser of a customer sends; these are gunicorn's defaults but for the number.
+limit_request_line = 4094
+limit_request_fields = 60
+limit_request_field_size = 8190
 # Its default path is one for all applications of a user; signals do what we need.
 control_socket_disable = True
 # In development the code is read again when it changes.

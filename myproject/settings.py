@@ -304,6 +304,11 @@ IMPORT_MAX_BYTES = env.int("IMPORT_MAX_BYTES", default=50 * 1024 * 1024)
 IMPORT_MAX_ROWS = 200_000
 # Of a whole request: a longer one is refused before anything of it is read.
 REQUEST_MAX_BYTES = IMPORT_MAX_BYTES + 1024 * 1024
+# Of a form, beside its files. The admin's lists are the longest that we have.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 1000
+# The longest form has one.
+DATA_UPLOAD_MAX_NUMBER_FILES = 5
 
 # --- Celery: each setting with its reason --------------------------------------------------------------------
 

@@ -131,3 +131,14 @@ def test_no_page_violates_the_policy(page: Page, shop: Any) -> None:
     page.goto("/flower/")
     page.wait_for_url(f"{settings.FLOWER_URL}/**")
     assert len(visited) > 25
+
+
+def test_requests_of_production_have_limits(web: Web) -> None:
+    token = pair(web.get(LOGIN))
+    fields = {f"field{number}": "" for number in range(1001)}
+
+    too_many_fields = web.post(LOGIN, fields, Cookie=token)
+    too_many_headers = web.get(LOGIN, **{f"X-Header-{number}": "" for number in range(70)})
+    too_long = web.get(LOGIN, **{"X-Long": "x" * 10_000})
+
+    assert (too_many_fields.status, too_many_headers.status, too_long.status) == (400, 400, 400)

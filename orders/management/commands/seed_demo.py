@@ -9,7 +9,7 @@ from accounts.models import User
 from orders.models import Product
 
 CATALOGUE = Path(__file__).parents[2] / "catalogue.csv"
-PASSWORD = "lantern-loom"  # noqa: S105 it is printed for everybody to read
+PASSWORD = "lantern-loom"  # noqa: S105 # nosec B105 # it is printed for everybody to read
 
 
 class Command(BaseCommand):
