@@ -2,6 +2,10 @@ import os
 
 # Before the settings are read: threads share connections, and a pool is how Django lets them.
 os.environ["DATABASE_POOL"] = "true"
+# A page ends before gunicorn's own limits do, and gives up a lock before a visitor gives up the page.
+os.environ.setdefault("DATABASE_STATEMENT_SECONDS", "20")
+os.environ.setdefault("DATABASE_LOCK_SECONDS", "5")
+os.environ.setdefault("DATABASE_IDLE_SECONDS", "30")
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "myproject.settings")
 
 from logging.config import dictConfig

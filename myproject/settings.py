@@ -203,11 +203,27 @@ METRICS_BIND = env.str("METRICS_BIND", default="127.0.0.1")
 # --- Database ------------------------------------------------------------------------------------------------
 
 DATABASES: dict[str, dict[str, Any]] = {"default": env.db_url("DATABASE_URL", default=embedded.database_url(VAR_DIR))}
+# One that died with its server is replaced before anybody is given it; asking costs a tenth of a millisecond.
+DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+# What PostgreSQL itself puts an end to, in seconds; 0 means never. These are for workers and commands, as long as the
+# longest tasks may take; deploy/gunicorn.conf.py has shorter ones, for pages.
+DATABASE_LIMITS = {
+    "statement_timeout": env.int("DATABASE_STATEMENT_SECONDS", default=1800),
+    "lock_timeout": env.int("DATABASE_LOCK_SECONDS", default=15),
+    "idle_in_transaction_session_timeout": env.int("DATABASE_IDLE_SECONDS", default=600),
+    # A query ends with the process that asked for it: the hard time limit of a task kills only the process.
+    "client_connection_check_interval": 5,
+}
+DATABASE_OPTIONS = DATABASES["default"].setdefault("OPTIONS", {})
+# What the address itself asks for comes last, and wins.
+DATABASE_OPTIONS["options"] = " ".join(
+    [*(f"-c {name}={seconds}s" for name, seconds in DATABASE_LIMITS.items()), DATABASE_OPTIONS.get("options", "")]
+).strip()
 # The pool serves the threads of a web process only: in a worker it opens more connections than none at all.
 if env.bool("DATABASE_POOL", default=False):
-    DATABASES["default"].setdefault("OPTIONS", {})["pool"] = {"min_size": 1, "max_size": 8, "timeout": 5}
+    DATABASE_OPTIONS["pool"] = {"min_size": 1, "max_size": 8, "timeout": 5}
 else:
-    DATABASES["default"] |= {"CONN_MAX_AGE": 600, "CONN_HEALTH_CHECKS": True}
+    DATABASES["default"]["CONN_MAX_AGE"] = 600
 
 # In the database and not in Redis: a login asks it how often somebody has tried, and a broker that is away must not
 # cost a login. All processes count together. Each write counts the rows, so they are few; expired ones make room.

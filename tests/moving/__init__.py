@@ -1,0 +1,1 @@
+"""An app whose migrations get in each other's way, for the tests of `migrate`."""
