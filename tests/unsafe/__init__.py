@@ -1,0 +1,1 @@
+"""An app whose migrations break what still runs the release before; the linter has to say so."""
