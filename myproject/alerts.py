@@ -60,3 +60,11 @@ def alert_of_lost_worker(sender: Any, exception: BaseException, task_id: str, **
     """Alert of a process that died once too often: of that alone Celery does not tell `on_failure`."""
     if isinstance(exception, WorkerLostError):
         sender.on_failure(exception, task_id, kwargs.get("args"), kwargs.get("kwargs"), None)
+
+
+@signals.task_unknown.connect
+def alert_of_unknown_task(name: str, id: str, **kwargs: Any) -> None:
+    """Alert of a message for a task that this release does not have: Celery has thrown it away."""
+    alert(f"A worker knows no task {name}", f"The message {id} is of another release; a sweep there does its work.")
+    # The worker's main process found it, whose next children must not share its connection.
+    connections.close_all()

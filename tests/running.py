@@ -1,6 +1,7 @@
 """Single processes of a test's own, beside those of the `shop`: with other settings, and messages only they take."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from django.db import connection
 
 from myproject import embedded
 from myproject.celery import app
-from tests.shop import SECONDS, wait_for
+from tests.shop import SECONDS, answers, wait_for
 
 BROKER_URL = f"{embedded.broker_url(settings.VAR_DIR)}?virtual_host=2"
 LOG = settings.VAR_DIR / "running.log"
@@ -56,6 +57,25 @@ def worker(module: str = "myproject", options: str = "", **environment: str) -> 
         wait_for(lambda: process.poll() is not None or app.control.ping(timeout=1, limit=1), "the worker")
         assert process.poll() is None, last_words()
         yield process
+
+
+@contextmanager
+def sandbox(slow_seconds: float = 2) -> Iterator[dict[str, str]]:
+    """Run a sandbox of the test's own; return the variables with which a worker finds it."""
+    web, smtp = free_port(), free_port()
+    command = f"python -m sandbox --port {web} --smtp-port {smtp} --data {settings.VAR_DIR / f'sandbox-{web}'}"
+    with running(command, SANDBOX_SLOW_SECONDS=str(slow_seconds), SANDBOX_WEBHOOK_URL=""):
+        url = f"http://127.0.0.1:{web}"
+        wait_for(lambda: answers(f"{url}/healthz"), "the sandbox")
+        places = {"STRIPE_API_BASE": "", "CRM_URL": "/crm", "WAREHOUSE_URL": "/warehouse"}
+        found = {"SANDBOX_URL": url, "EMAIL_URL": f"smtp://127.0.0.1:{smtp}", "ALERT_URLS": f"json{url[4:]}/chat"}
+        yield {name: url + path for name, path in places.items()} | found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def last_words() -> str:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -28,7 +27,7 @@ from orders.models import Order, Product, Status
 from tests.broker import Broker
 from tests.factories import make_product, place_order
 from tests.faults.buyers import Buyer
-from tests.running import BROKER_URL, running, worker
+from tests.running import BROKER_URL, free_port, running, worker
 from tests.shop import answers, wait_for
 
 pytest_plugins = ["tests.broker"]
@@ -132,9 +131,7 @@ def web(settings: Any, tmp_path: Path) -> Callable[..., Any]:
 
     @contextmanager
     def run(**environment: str) -> Iterator[None]:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        address = f"127.0.0.1:{free_port()}"
         settings.SITE_URL = f"http://{address}"
         production = {"DEBUG": "false", "HTTPS": "false", "SECRET_KEY": settings.SECRET_KEY, "WEB_CONCURRENCY": "1"}
         production |= {"ALLOWED_HOSTS": "127.0.0.1", "WEB_BIND": address, "STATIC_ROOT": str(tmp_path)}

@@ -18,8 +18,8 @@ OURS = ("myproject", "accounts", "orders", "reports")
 FIRST = (
     "From before the first release: there was none that could trip over it, and no row for which anybody could wait."
 )
-# Migrations of the past, which stay as they are, each with the reason why what the linter blames does no harm. A new one
-# belongs here only where the linter is wrong.
+# Migrations of the past, which stay as they are, each with the reason why what the linter blames does no harm. A new
+# one belongs here only where the linter is wrong.
 EXCUSED = {
     "accounts.0004_deleted_at": FIRST,
     "orders.0002_refunds_and_flags": FIRST,
