@@ -1,6 +1,7 @@
 """What is done with people, beyond one row."""
 
 import logging
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -169,9 +170,16 @@ def forget(erasure: Erasure) -> None:
 
 def delete_sessions(user_id: int) -> int:
     """Delete the person's sessions, and return how many there were; reads all sessions in constant memory."""
-    sessions = Session.objects.order_by("pk").iterator(chunk_size=1000)
-    own = [session.pk for session in sessions if session.get_decoded().get(SESSION_KEY) == str(user_id)]
+    own = [session.pk for session in all_sessions() if session.get_decoded().get(SESSION_KEY) == str(user_id)]
     return int(Session.objects.filter(pk__in=own).delete()[0])
+
+
+def all_sessions() -> Iterator[Session]:
+    """Yield all sessions by their keys, not by a cursor: behind PgBouncer that would fetch all of them at once."""
+    chunk = list(Session.objects.order_by("pk")[:1000])
+    while chunk:
+        yield from chunk
+        chunk = list(Session.objects.filter(pk__gt=chunk[-1].pk).order_by("pk")[:1000])
 
 
 def finish(erasure: Erasure) -> bool:

@@ -215,10 +215,14 @@ DATABASE_LIMITS = {
     "client_connection_check_interval": 5,
 }
 DATABASE_OPTIONS = DATABASES["default"].setdefault("OPTIONS", {})
-# What the address itself asks for comes last, and wins.
-DATABASE_OPTIONS["options"] = " ".join(
-    [*(f"-c {name}={seconds}s" for name, seconds in DATABASE_LIMITS.items()), DATABASE_OPTIONS.get("options", "")]
-).strip()
+# Behind PgBouncer in transaction mode each transaction may have another server: no cursor outlives its own, and the
+# limits are set by `connect_query` there, since it takes no options.
+if env.bool("DATABASE_PGBOUNCER", default=False):
+    DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = True
+else:
+    limits = (f"-c {name}={seconds}s" for name, seconds in DATABASE_LIMITS.items())
+    # What the address itself asks for comes last, and wins.
+    DATABASE_OPTIONS["options"] = " ".join([*limits, DATABASE_OPTIONS.get("options", "")]).strip()
 # The pool serves the threads of a web process only: in a worker it opens more connections than none at all.
 if env.bool("DATABASE_POOL", default=False):
     DATABASE_OPTIONS["pool"] = {"min_size": 1, "max_size": 8, "timeout": 5}
@@ -402,6 +406,9 @@ CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_RETRY_ON_WORKER_LOST = True
 # A lost broker connection is no reason to kill a task that is nearly done.
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
+# How long a worker with REMAP_SIGTERM=SIGQUIT goes on after TERM; then it hands its tasks back and leaves. Any other
+# worker leaves when its tasks have ended.
+CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = env.float("SOFT_SHUTDOWN_SECONDS", default=10)
 # Take one message at a time, so that no task waits behind a long one while another worker is idle.
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 # The soft limit is an exception that the task can answer; the hard one kills. Tasks set tighter ones.

@@ -1,18 +1,27 @@
-"""Single processes of a test's own, beside those of the `shop`: with other settings, and messages only they take."""
+"""Single processes of a test's own, beside those of the `shop`: with other settings, and messages only they take.
+
+A test module asks for the fixtures with `pytest_plugins = ["tests.broker", "tests.running"]`; it has imported this
+module by then, too late for pytest to rewrite it: PYTEST_DONT_REWRITE.
+"""
 
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import pytest
 from django.conf import settings
+from django.core.management import call_command
 from django.db import connection
+from django.test import override_settings
 
 from myproject import embedded
 from myproject.celery import app
+from tests.broker import Broker
 from tests.shop import SECONDS, answers, wait_for
 
 BROKER_URL = f"{embedded.broker_url(settings.VAR_DIR)}?virtual_host=2"
@@ -80,3 +89,34 @@ def free_port() -> int:
 
 def last_words() -> str:
     return "\n".join(LOG.read_text(errors="replace").splitlines()[-40:])
+
+
+@pytest.fixture
+def queue(broker: Broker) -> Iterator[Broker]:
+    broker.url = BROKER_URL
+    broker.use(BROKER_URL)
+    broker.empty()
+    yield broker
+    broker.empty()
+
+
+@pytest.fixture
+def web(settings: Any, tmp_path: Path) -> Callable[..., Any]:
+    """Return a function that runs the web server as in production, with these variables."""
+    with override_settings(STATIC_ROOT=tmp_path, DEBUG=False):
+        settings.STORAGES = settings.STORAGES | {
+            "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"}
+        }
+        call_command("collectstatic", interactive=False, verbosity=0)
+
+    @contextmanager
+    def run(**environment: str) -> Iterator[None]:
+        address = f"127.0.0.1:{free_port()}"
+        settings.SITE_URL = f"http://{address}"
+        production = {"DEBUG": "false", "HTTPS": "false", "SECRET_KEY": settings.SECRET_KEY, "WEB_CONCURRENCY": "1"}
+        production |= {"ALLOWED_HOSTS": "127.0.0.1", "WEB_BIND": address, "STATIC_ROOT": str(tmp_path)}
+        with running("gunicorn myproject.wsgi --config deploy/gunicorn.conf.py", **(production | environment)):
+            wait_for(lambda: answers(f"{settings.SITE_URL}/accounts/login/"), "the web server")
+            yield
+
+    return run

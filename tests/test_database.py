@@ -18,7 +18,6 @@ from celery.result import AsyncResult
 from django.core.management import call_command
 from django.db import connection
 from django.db.models import Model
-from django.test import override_settings
 
 from myproject.celery import app
 from myproject.management.commands import migrate
@@ -27,10 +26,10 @@ from orders.models import Order, Product, Status
 from tests.broker import Broker
 from tests.factories import make_product, place_order
 from tests.faults.buyers import Buyer
-from tests.running import BROKER_URL, free_port, running, worker
-from tests.shop import answers, wait_for
+from tests.running import worker
+from tests.shop import wait_for
 
-pytest_plugins = ["tests.broker"]
+pytest_plugins = ["tests.broker", "tests.running"]
 pytestmark = pytest.mark.django_db(transaction=True)
 
 ROOT = Path(__file__).parent.parent
@@ -120,28 +119,6 @@ def test_web_has_limits_of_its_own() -> None:
 # --- A page ---
 
 
-@pytest.fixture
-def web(settings: Any, tmp_path: Path) -> Callable[..., Any]:
-    """Return a function that runs the web server as in production, with these variables."""
-    with override_settings(STATIC_ROOT=tmp_path, DEBUG=False):
-        settings.STORAGES = settings.STORAGES | {
-            "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"}
-        }
-        call_command("collectstatic", interactive=False, verbosity=0)
-
-    @contextmanager
-    def run(**environment: str) -> Iterator[None]:
-        address = f"127.0.0.1:{free_port()}"
-        settings.SITE_URL = f"http://{address}"
-        production = {"DEBUG": "false", "HTTPS": "false", "SECRET_KEY": settings.SECRET_KEY, "WEB_CONCURRENCY": "1"}
-        production |= {"ALLOWED_HOSTS": "127.0.0.1", "WEB_BIND": address, "STATIC_ROOT": str(tmp_path)}
-        with running("gunicorn myproject.wsgi --config deploy/gunicorn.conf.py", **(production | environment)):
-            wait_for(lambda: answers(f"{settings.SITE_URL}/accounts/login/"), "the web server")
-            yield
-
-    return run
-
-
 def test_page_that_waits_for_a_lock_fails_whole_and_works_afterwards(web: Callable[..., Any]) -> None:
     buyer = Buyer(make_product())
 
@@ -172,15 +149,6 @@ def test_page_with_a_slow_query_fails_and_the_next_one_works(web: Callable[..., 
 
 
 # --- A task ---
-
-
-@pytest.fixture
-def queue(broker: Broker) -> Iterator[Broker]:
-    broker.url = BROKER_URL
-    broker.use(BROKER_URL)
-    broker.empty()
-    yield broker
-    broker.empty()
 
 
 def send(name: str, **kwargs: Any) -> AsyncResult:

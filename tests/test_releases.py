@@ -2,7 +2,6 @@
 
 import inspect
 import re
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
@@ -23,10 +22,10 @@ from reports.models import Status as ReportStatus
 from tests import releases
 from tests.broker import Broker
 from tests.factories import end_lease, make_mail, make_report, make_user, place_order
-from tests.running import BROKER_URL, LOG, sandbox, worker
+from tests.running import LOG, sandbox, worker
 from tests.shop import wait_for
 
-pytest_plugins = ["tests.broker"]
+pytest_plugins = ["tests.broker", "tests.running"]
 
 app.loader.import_default_modules()
 OURS: dict[str, Task] = {name: task for name, task in app.tasks.items() if not name.startswith("celery.")}
@@ -80,15 +79,6 @@ def test_task_that_was_removed_at_once_is_found() -> None:
 
 
 # --- Real messages, a real worker ---
-
-
-@pytest.fixture
-def queue(broker: Broker) -> Iterator[Broker]:
-    broker.url = BROKER_URL
-    broker.use(BROKER_URL)
-    broker.empty()
-    yield broker
-    broker.empty()
 
 
 def publish(task: str, message: dict[str, Any], queue: str = "") -> str:

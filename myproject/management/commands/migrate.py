@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+from django.core.management import CommandError
 from django.core.management.commands import migrate
 from django.db import OperationalError, connections
 from django.db.migrations import Migration
@@ -18,6 +19,9 @@ class Command(migrate.Command):
     def handle(self, *args: Any, **options: Any) -> None:
         """Try again while a table is in use; each time it goes on after the last migration that was applied."""
         self.database = options["database"]
+        if connections[self.database].settings_dict.get("DISABLE_SERVER_SIDE_CURSORS"):
+            # What is set here would stay set for whoever is given that server next.
+            raise CommandError("Migrate past PgBouncer: DATABASE_URL of PostgreSQL itself, DATABASE_PGBOUNCER=false.")
         self.limit(LOCK_SECONDS)
         for tries_left in reversed(range(TRIES)):
             try:
