@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('myproject', '0001_alert'),
+        ('myproject', '0002_cache'),
     ]
 
     operations = [

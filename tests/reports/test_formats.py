@@ -138,8 +138,8 @@ def test_xlsx_is_opened_by_libreoffice(tmp_path: Path) -> None:
 
     # A profile of its own, or a LibreOffice that is open would answer.
     profile = f"-env:UserInstallation={(tmp_path / 'profile').as_uri()}"
-    saved = ["soffice", profile, "--headless", "--convert-to", "xlsx", "--outdir", tmp_path / "saved"]
-    subprocess.run([*saved, tmp_path / "lines.xlsx"], check=True, timeout=120)
+    saved = ["soffice", profile, "--headless", "--convert-to", "xlsx", "--outdir", str(tmp_path / "saved")]
+    subprocess.run([*saved, str(tmp_path / "lines.xlsx")], check=True, timeout=120)
 
     [_, *rows] = sheet_of(io.BytesIO((tmp_path / "saved" / "lines.xlsx").read_bytes()))
     assert sorted(row[3] for row in rows) == sorted(TEXTS)
