@@ -27,32 +27,37 @@ SHARED: list[Any] = [
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
 
-# What no line may hold, with what stands there instead. The code logs none of it; texts of errors and addresses do.
-PRIVATE = re.compile(
-    "|".join(
-        [
-            r"(?<=://)[^\s/@]{1,200}(?=@)",  # user and password of a server's address
-            r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}\.[\w.-]{1,255}",  # an e-mail address
-            r"(?<=[\w/])\?[^\s\"'<>]+",  # what follows the path of an address
-            r"(?<![\w.-])[\w.-]+:(?:\w{4,8}:)?[\w-]{43}(?![\w-])",  # a signed link
-            r"\b(?:[0-9a-z]{1,13}-)?[0-9a-z]{6}-[0-9a-f]{32}\b",  # the link of a password reset
-            r"\b(?:pm|tok|sk|rk|whsec)_\w{4,}",  # cards and keys of the payment provider
-            r"(?<=\bip=)[^\s,;]+",  # gunicorn's, of a request that it cannot read
-            r"(?<=DETAIL:)[^\n]+",  # the database's, with the whole row
-        ]
-    )
-)
+# What no line may hold; the code logs none of it, but texts of errors and addresses do. First a sign that stands in
+# each of them: to look for that takes a hundredth of the time.
+PRIVATE = [
+    (sign, re.compile(pattern))
+    for sign, pattern in [
+        ("://", r"(?<=://)[^\s/@]{1,200}(?=@)"),  # user and password of a server's address
+        ("@", r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}\.[\w.-]{1,255}"),  # an e-mail address
+        ("?", r"(?<=[\w/])\?[^\s\"'<>]+"),  # what follows the path of an address
+        (":", r"(?<![\w.-])[\w.-]+:(?:\w{4,8}:)?[\w-]{43}(?![\w-])"),  # a signed link
+        ("-", r"\b(?:[0-9a-z]{1,13}-)?[0-9a-z]{6}-[0-9a-f]{32}\b"),  # the link of a password reset
+        ("_", r"\b(?:pm|tok|sk|rk|whsec)_\w{4,}"),  # cards and keys of the payment provider
+        ("ip=", r"(?<=\bip=)[^\s,;]+"),  # gunicorn's, of a request that it cannot read
+        ("DETAIL:", r"(?<=DETAIL:)[^\n]+"),  # the database's, with the whole row
+    ]
+]
+# Made by us, or checked when they came in.
+OURS = {"level", "logger", "timestamp", "order", "request_id", "task", "task_id", "parent_task_id", "child_task_id"}
 
 
 def scrub(text: str) -> str:
     """Return the text without addresses of people, passwords within addresses of servers, and the like."""
-    return PRIVATE.sub("…", text)
+    for sign, pattern in PRIVATE:
+        if sign in text:
+            text = pattern.sub("…", text)
+    return text
 
 
 def scrub_all(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Leave out of all values of a line what no line may hold."""
     for key, value in event.items():
-        if not isinstance(value, int | float | None):
+        if key not in OURS and not isinstance(value, int | float | None):
             event[key] = scrub(value if isinstance(value, str) else repr(value))
     return event
 
