@@ -3,6 +3,8 @@
 import argparse
 import logging
 
+from myproject import embedded
+
 from . import environment
 
 import django  # isort: skip
@@ -10,10 +12,10 @@ import django  # isort: skip
 
 def main() -> None:
     options = read_options()
-    with environment.servers():
+    with environment.servers() as postgres:
         django.setup()
         logging.getLogger().setLevel(logging.ERROR)
-        run(options)
+        run(options, postgres)
 
 
 def read_options() -> argparse.Namespace:
@@ -29,10 +31,10 @@ def read_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace, postgres: embedded.Postgres) -> None:
     from django.core.management import call_command
 
-    from . import backlog, dashboard, exports, report, scenarios
+    from . import backlog, connections, dashboard, exports, report, scenarios
 
     call_command("migrate", verbosity=0)
     backlog.stock_up()
@@ -45,6 +47,8 @@ def run(options: argparse.Namespace) -> None:
     for measure in (exports.exports, exports.progress):
         if options.only in ("", measure.__name__):
             report.show(measure(options.rows))
+    if options.only in ("", connections.connections.__name__):
+        report.show(connections.connections(postgres))
     # Last: it replaces the orders of the others.
     if options.only in ("", dashboard.dashboard.__name__):
         report.show(dashboard.dashboard(options.rows))

@@ -38,11 +38,11 @@ os.environ.update(
 
 
 @contextmanager
-def servers() -> Iterator[None]:
+def servers() -> Iterator[embedded.Postgres]:
     """PostgreSQL and Redis with an empty shop, for as long as the block lasts."""
     try:
         with embedded.Postgres(HOME) as postgres, embedded.Redis(HOME):
             postgres.create_database("shop")
-            yield
+            yield postgres
     finally:
         shutil.rmtree(HOME, ignore_errors=True)

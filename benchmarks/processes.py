@@ -12,7 +12,7 @@ from myproject.celery import app
 
 from .environment import HOME, SANDBOX_PORT, SMTP_PORT
 
-QUEUES = {"shop": "orders,default", "tutorial": "tutorial"}
+QUEUES = {"shop": "orders,default", "tutorial": "tutorial", "connecting": "default"}
 SECONDS = 60
 
 
