@@ -225,7 +225,9 @@ else:
     DATABASE_OPTIONS["options"] = " ".join([*limits, DATABASE_OPTIONS.get("options", "")]).strip()
 # The pool serves the threads of a web process only: in a worker it opens more connections than none at all.
 if env.bool("DATABASE_POOL", default=False):
-    DATABASE_OPTIONS["pool"] = {"min_size": 1, "max_size": 8, "timeout": 5}
+    # A second of trying to connect anew, and the next visitor asks again: by default the pauses grow with the time that
+    # the server was away, and pages go on failing as long after it is back.
+    DATABASE_OPTIONS["pool"] = {"min_size": 1, "max_size": 8, "timeout": 5, "reconnect_timeout": 1}
 else:
     DATABASES["default"]["CONN_MAX_AGE"] = 600
 
