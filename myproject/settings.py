@@ -225,9 +225,10 @@ else:
     DATABASE_OPTIONS["options"] = " ".join([*limits, DATABASE_OPTIONS.get("options", "")]).strip()
 # The pool serves the threads of a web process only: in a worker it opens more connections than none at all.
 if env.bool("DATABASE_POOL", default=False):
-    # A second of trying to connect anew, and the next visitor asks again: by default the pauses grow with the time that
-    # the server was away, and pages go on failing as long after it is back.
-    DATABASE_OPTIONS["pool"] = {"min_size": 1, "max_size": 8, "timeout": 5, "reconnect_timeout": 1}
+    # As many as the threads of deploy/gunicorn.conf.py. After a restart of PostgreSQL the pool finds out one dead
+    # connection after another, with pauses of 1, 2, 4 seconds; so a page may be slow then, but none fails. It tries for
+    # a second to connect anew, and again for the next visitor: by default its pauses grow with the server's absence.
+    DATABASE_OPTIONS["pool"] = {"min_size": 1, "max_size": 4, "timeout": 10, "reconnect_timeout": 1}
 else:
     DATABASES["default"]["CONN_MAX_AGE"] = 600
 

@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import requests
@@ -22,18 +23,24 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 STOCK, CLIENTS, MORE = 5000, 3, 5
 # As many connections as there may be: two web processes' pools, the processes of two workers, and beat.
-MOST = 2 * 8 + 2 * 3 + 1
+MOST = 2 * 4 + 2 * 3 + 1
 # PostgreSQL's own names: "fast" ends all transactions, "immediate" is a crash that it has to recover from.
 MANNERS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
 
+class Insistent(StubbornBuyer):
+    """Sends the form again after a 400, too: so Django answers where the database fails while it saves the session."""
+
+    def answers(self, *args: Any, **options: Any) -> list[requests.Response]:
+        return [answer for answer in super().answers(*args, **options) if answer.ok]
+
+
 def buy_until(over: threading.Event, product: Product, bought: list[int]) -> None:
     while not over.is_set():
-        buyer = patiently(lambda: StubbornBuyer(product))
+        buyer = patiently(lambda: Insistent(product))
         buyer.prepare()
-        # Where the database fails while the session is saved, Django answers 400, and the basket stays empty.
-        if "/orders/" in buyer.check_out().url:
-            bought.append(1)
+        assert "/orders/" in buyer.check_out().url
+        bought.append(1)
     connection.close()
 
 
@@ -107,5 +114,5 @@ def test_first_page_after_a_restart_is_no_error(arena: Arena) -> None:
 def page() -> tuple[int, str]:
     """Ask for the catalogue; return its status, and the name of the error if it is one."""
     answer = requests.get(settings.SITE_URL, timeout=30)
-    error = re.search(r"<title>(.*?)</title>", answer.text, re.DOTALL)
+    error = re.search(r'<pre class="exception_value">(.*?)</pre>', answer.text, re.DOTALL)
     return answer.status_code, "" if answer.ok or error is None else error[1].strip()
