@@ -16,13 +16,20 @@ from tests.units import FAMILIES, SERVICES, command, directives
 class Process(NamedTuple):
     command: list[str]
     grace: int
+    # On TERM, instead of finishing them.
+    hands_tasks_back: bool = False
 
 
 def of_compose() -> dict[str, Process]:
     services = production({})["services"]
     ours = {name: it for name, it in services.items() if name not in ("postgres", "redis", "migrate", "sandbox")}
     return {
-        name: Process(it["command"].split(), seconds(it.get("stop_grace_period", "10s"))) for name, it in ours.items()
+        name: Process(
+            it["command"].split(),
+            seconds(it.get("stop_grace_period", "10s")),
+            it["environment"].get("REMAP_SIGTERM") == "SIGQUIT",
+        )
+        for name, it in ours.items()
     }
 
 
@@ -31,6 +38,7 @@ def of_systemd() -> dict[str, Process]:
         unit.removeprefix("shop-").removesuffix(".service").replace("@", "-"): Process(
             [word.removeprefix("/opt/lantern-loom/.venv/bin/").replace("@here", "@%h") for word in command(unit)],
             seconds(directives(unit)["TimeoutStopSec"][-1]),
+            "REMAP_SIGTERM=SIGQUIT" in directives(unit).get("Environment", []),
         )
         for unit in SERVICES
         if unit != "shop-migrate.service"
@@ -52,6 +60,7 @@ def of_kubernetes() -> dict[str, Process]:
         found[f"worker-{name}"] = Process(
             [reduce(lambda text, pair: text.replace(f"$({pair[0]})", pair[1]), env.items(), word) for word in args],
             pod["terminationGracePeriodSeconds"],
+            env.get("REMAP_SIGTERM") == "SIGQUIT",
         )
     return found
 
@@ -86,5 +95,14 @@ def test_workers_may_finish_the_longest_task_of_their_queues(processes: Callable
     limits, _ = longest_limits()
 
     for name, process in workers(processes()).items():
-        longest = max(limits[queue] for queue in queues(process))
-        assert longest < process.grace <= longest * 2, name
+        if not process.hands_tasks_back:
+            longest = max(limits[queue] for queue in queues(process))
+            assert longest < process.grace <= longest * 2, name
+
+
+@place
+def test_workers_of_reports_alone_hand_their_tasks_back(processes: Callable[[], dict[str, Process]]) -> None:
+    back = {name: process for name, process in workers(processes()).items() if process.hands_tasks_back}
+
+    assert list(back) == ["worker-reports"]
+    assert back["worker-reports"].grace > 2 * settings.CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT
