@@ -164,7 +164,7 @@ class OrderAdmin(OwesMailAdmin, ReadOnlyAdmin):
 
     @admin.action(description="Queue again")
     def nudge(self, request: HttpRequest, orders: QuerySet[Order]) -> None:
-        chosen = list(orders.only("pk", "reference"))
+        chosen = list(orders.select_related(None).only("pk", "reference"))
         OrderEvent.objects.record([order.pk for order in chosen], Kind.NUDGED, detail=f"by {request.user}")
         for order in chosen:
             with bound_contextvars(order=order.reference):

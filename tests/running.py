@@ -61,7 +61,7 @@ def running(command: str, **environment: str) -> Iterator[subprocess.Popen[bytes
 def worker(module: str = "myproject", options: str = "", **environment: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run a worker that is alone with its broker, and is there when the block begins."""
     # Two processes, so that a long task does not keep the next one waiting.
-    command = f"celery -A {module} worker --loglevel INFO --concurrency 2 --hostname own-{os.getpid()}@%h {options}"
+    command = f"celery -A {module} --quiet worker --concurrency 2 --hostname own-{os.getpid()}@%h {options}"
     with running(command, **environment) as process:
         wait_for(lambda: process.poll() is not None or app.control.ping(timeout=1, limit=1), "the worker")
         assert process.poll() is None, last_words()

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from allauth.account.models import EmailAddress
+from allauth.mfa.models import Authenticator
 from django.contrib import admin
 from django.contrib.auth.models import Group
 from django.contrib.messages import get_messages
@@ -97,6 +98,7 @@ ROWS: dict[type[Model], Callable[[], Model]] = {
     ReportSchedule: make_schedule,
     Pack: make_pack,
     Alert: make_alert,
+    Authenticator: lambda: Authenticator.objects.create(user=make_user(), type=Authenticator.Type.TOTP, data={}),
     TaskResult: make_result,
     GroupResult: lambda: GroupResult.objects.create(group_id="g-1"),
     PeriodicTask: make_periodic_task,

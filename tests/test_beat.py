@@ -176,7 +176,7 @@ def test_two_beats_and_a_bad_schedule_do_no_harm(shop: Shop, customer: User) -> 
             shop.commands["beat"].split(), cwd=settings.BASE_DIR, env=shop.environment(), stdout=log, stderr=log
         )
     try:
-        wait_for(lambda: own_log.read_text().count("Sending due task Check pending orders") > 3, "the second beat")
+        wait_for(lambda: own_log.read_text().count("orders.tasks.check_pending_orders") > 3, "the second beat")
         wait_for(lambda: order.events.filter(kind="confirmed").exists(), "the confirmed order")
         wait_for(lambda: AccountMail.objects.get().mail_sent_at and Report.objects.get().is_ready, "mail and report")
         seen = TaskResult.objects.count()

@@ -58,7 +58,7 @@ def test_compose_runs_each_process_of_the_procfile_and_one_job() -> None:
     workers = {name: commands.pop(name) for name in WORKERS}
 
     assert commands | {"worker": PROCFILE["worker"]} == PROCFILE
-    assert all(command.startswith("celery -A myproject worker --loglevel INFO ") for command in workers.values())
+    assert all(command.startswith("celery -A myproject --quiet worker ") for command in workers.values())
     assert job[:2] == ["sh", "-c"]
     assert re.findall(r"manage\.py (\w+)", job[2]) == ["migrate", "sync_schedules"]
 

@@ -30,8 +30,8 @@ CHECKER = [sys.executable, "-S", "deploy/alive.py"]
 EVERY, MAX_AGE = 0.5, 4
 # Later than a process would count as dead that nothing excuses.
 LONG = 4 * EVERY + MAX_AGE + 3
-WORKER = "celery -A tests.hanging_worker worker --loglevel INFO --concurrency 1 --hostname heartbeat@%h"
-BEAT = "celery -A myproject beat --loglevel INFO"
+WORKER = "celery -A tests.hanging_worker --quiet worker --concurrency 1 --hostname heartbeat@%h"
+BEAT = "celery -A myproject --quiet beat"
 
 
 class Process:
@@ -148,7 +148,7 @@ def test_worker_lives_while_it_works_and_takes_its_file_along(start: Callable[[s
     worker.process.terminate()
 
     assert while_busy == ""
-    assert worker.said("wait[")
+    assert worker.said("task_started")
     assert worker.process.wait(SECONDS) == 0
     assert "no sign of life" in worker.check().stderr
 
@@ -229,7 +229,7 @@ def schedules() -> None:
 @pytest.fixture
 def beat(start: Callable[[str], Process], schedules: None) -> Process:
     process = start(BEAT)
-    wait_for(lambda: process.said("Sending due task"), "beat to send")
+    wait_for(lambda: process.said("task_enqueued"), "beat to send")
     return process
 
 
@@ -262,8 +262,8 @@ def test_beat_lives_while_the_broker_is_away(how: str, beat: Process, redis: emb
     with AWAY[how](redis):
         assert beat.complaints() == ""
 
-    sent = beat.log.read_text().count("Sending due task")
-    wait_for(lambda: beat.log.read_text().count("Sending due task") > sent + 5, "beat to send again")
+    sent = beat.log.read_text().count("task_enqueued")
+    wait_for(lambda: beat.log.read_text().count("task_enqueued") > sent + 5, "beat to send again")
     assert beat.lives()
 
 
@@ -274,8 +274,8 @@ def test_beat_lives_while_the_database_is_away(
     with AWAY[how](servers[0]):
         assert beat.complaints() == ""
 
-    sent = beat.log.read_text().count("Sending due task")
-    wait_for(lambda: beat.log.read_text().count("Sending due task") > sent + 5, "beat to send again")
+    sent = beat.log.read_text().count("task_enqueued")
+    wait_for(lambda: beat.log.read_text().count("task_enqueued") > sent + 5, "beat to send again")
 
 
 # --- The checker ---

@@ -223,7 +223,7 @@ def test_beat_works_on_when_its_port_is_taken(shop: Shop, tmp_path: Path) -> Non
         beat = subprocess.Popen(
             shop.commands["beat"].split(), cwd=settings.BASE_DIR, env=environment, stdout=log, stderr=log
         )
-        wait_for(lambda: "Sending due task" in said.read_text(), "it to work")
+        wait_for(lambda: "task_enqueued" in said.read_text(), "it to work")
     beat.terminate()
     beat.wait(20)
 

@@ -135,7 +135,7 @@ def test_shop_runs_by_tls_with_the_rights_of_its_user(redis: Server, tmp_path: P
     assert published.stdout.strip() == "6", published.stderr
     with (tmp_path / "worker.log").open("wb") as log:
         worker = subprocess.Popen(
-            [sys.executable, "-m", "celery", "-A", "myproject", "worker", "--loglevel", "INFO", "--concurrency", "1"],
+            [sys.executable, "-m", "celery", "-A", "myproject", "worker", "--concurrency", "1"],
             cwd=settings.BASE_DIR,
             env=environment(redis.url()),
             stdout=log,

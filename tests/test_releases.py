@@ -98,7 +98,7 @@ def publish(task: str, message: dict[str, Any], queue: str = "") -> str:
 
 def outcome(task_id: str) -> str:
     """Return what the worker's log says became of the task; empty as long as it has not ended."""
-    ended = re.search(rf"\[{task_id}\] (succeeded|retry|raised unexpected|INTERNAL ERROR)[^\n]*", LOG.read_text())
+    ended = re.search(rf"(task_succeeded|task_retrying|task_failed|gave up)[^\n]*{task_id}[^\n]*", LOG.read_text())
     return ended[0] if ended else ""
 
 

@@ -96,7 +96,7 @@ def running(log: Path, *words: str, **others: str) -> Iterator[subprocess.Popen[
 
 @contextmanager
 def worker(log: Path, **others: str) -> Iterator[None]:
-    with running(log, "worker", "--loglevel", "INFO", "--concurrency", "1", **others):
+    with running(log, "worker", "--concurrency", "1", **others):
         wait_for(lambda: log.exists() and " ready." in log.read_text(), "the worker")
         yield
 

@@ -195,7 +195,9 @@ def test_login_is_slowed_down_after_many_failures(client: Client) -> None:
     answer = log_in(client, "alice@example.com")
 
     assert is_logged_in(client) is False
-    assert answer.context["form"].errors["__all__"] == ["Too many failed login attempts. Try again later."]
+    assert answer.context["form"].errors["__all__"] == [
+        "Too many attempts. Please try again in five minutes, or reset your password."
+    ]
 
 
 def test_logout_needs_a_post(login: Callable[[User], Client], customer: User) -> None:

@@ -19,7 +19,7 @@ from myproject.celery import app
 from tests.shop import SECONDS, Shop, answers, wait_for
 
 T = TypeVar("T")
-WORKER = "celery -A {app} worker --loglevel INFO --concurrency 2 --hostname {name}@%h"
+WORKER = "celery -A {app} --quiet worker --concurrency 2 --hostname {name}@%h"
 WORKERS = ("worker-a", "worker-b")
 
 

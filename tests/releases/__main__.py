@@ -20,6 +20,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "accounts.tasks.send_welcome_email": {"user_id": PK},
     "accounts.tasks.sync_user_to_crm": {"user_id": PK},
     "myproject.tasks.add": {"x": 2, "y": 3},
+    "myproject.tasks.canary": {"queue": "default"},
     "myproject.tasks.multiply": {"x": 2, "y": 3},
     "myproject.tasks.send_alert": {"alert_id": PK},
     "myproject.tasks.wait": {"seconds": 1},
