@@ -3,7 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install run test faults bench check format clean-data
+BROKERS ?= redis-server valkey rabbitmq
+
+.PHONY: help install run test brokers faults bench check format clean-data
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -13,6 +15,14 @@ run: install ## Run the whole shop in this terminal
 
 test: install ## Run all tests, on their own PostgreSQL and Redis
 	@$(BIN)/python -m pytest -n 3 --dist worksteal
+
+brokers: install ## Run what must hold everywhere on Redis, Valkey and RabbitMQ from the PATH, and with other stores of results
+	@for broker in $(BROKERS); do \
+		echo "On $$broker:"; TEST_BROKER=$$broker $(BIN)/python -m pytest -n 2 -q -rs -m every_broker || exit 1; \
+	done
+	@for results in django-cache redis; do \
+		echo "Results in $$results:"; TEST_RESULTS=$$results $(BIN)/python -m pytest -n 2 -q -rs -m every_store || exit 1; \
+	done
 
 faults: install ## Break everything and prove that each order ends once: make faults SEED=7 ORDERS=10000
 	@$(BIN)/python -m pytest tests/faults -m "faults or properties" -q $(if $(SEED),--seed=$(SEED)) $(if $(ORDERS),--orders=$(ORDERS))

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, NamedTuple
 
+from amqp.exceptions import AMQPError, NotFound
 from django.conf import settings
 from kombu import Connection
 from kombu.exceptions import KombuError
@@ -16,7 +17,9 @@ from redis.exceptions import RedisError
 from .celery import app
 
 # Whoever looks at a page does not wait for a broker that is away.
-QUICKLY = {"max_retries": 0, "socket_timeout": 1, "socket_connect_timeout": 1}
+OF_REDIS = {"max_retries": 0, "socket_timeout": 1, "socket_connect_timeout": 1}
+OF_RABBITMQ = {"read_timeout": 1, "write_timeout": 1}
+QUICKLY = OF_RABBITMQ if settings.USES_RABBITMQ else OF_REDIS
 # A worker that is alive answers within milliseconds; the asking always takes this long, as nobody knows how many are.
 PING_SECONDS = 0.7
 # Of the messages that workers hold, as many are read as this: there may be very many that wait for a later attempt.
@@ -47,19 +50,21 @@ class Worker(NamedTuple):
 @contextmanager
 def connected() -> Iterator[Connection]:
     """Connect to the broker; raises `Away` when it does not answer, now or later in the block."""
-    connection = app.connection_for_read(transport_options=QUICKLY)
+    connection = app.connection_for_read(transport_options=QUICKLY, connect_timeout=1)
     try:
         yield connection
-    except (KombuError, RedisError, OSError) as error:
+    except (KombuError, RedisError, AMQPError, OSError) as error:
         raise Away(str(error)) from error
     finally:
         connection.release()
 
 
 def waiting(connection: Connection) -> list[Waiting]:
-    """Return what waits in each queue, in one round trip."""
-    channel: Any = connection.default_channel
+    """Return what waits in each queue: on Redis in one round trip, on RabbitMQ in one for each and without ages."""
     names = [queue.name for queue in settings.CELERY_TASK_QUEUES]
+    if settings.USES_RABBITMQ:
+        return [Waiting(name, ready(connection, name), None) for name in names]
+    channel: Any = connection.default_channel
     # The broker keeps a list for each priority that a message may have.
     keys = [channel._q_for_pri(name, step) for name in names for step in channel.priority_steps]
     with channel.client.pipeline(transaction=False) as pipe:
@@ -71,11 +76,23 @@ def waiting(connection: Connection) -> list[Waiting]:
     return [Waiting(name, sum(part[::2]), oldest(part[1::2])) for name, part in zip(names, parts, strict=True)]
 
 
+def ready(connection: Connection, name: str) -> int:
+    """Return how many messages RabbitMQ has ready; to see the oldest would be to take it out of its place."""
+    try:
+        # A channel of its own: RabbitMQ closes the one on which a queue is asked for that nobody has declared yet.
+        with connection.channel() as channel:
+            return int(channel.queue_declare(name, passive=True).message_count)
+    except NotFound:
+        return 0
+
+
 def running(connection: Connection) -> dict[str, int]:
     """Return how many messages of each queue workers hold: those that run, and those that wait for a later attempt.
 
-    Beyond `SAMPLE` it is an estimate.
+    Beyond `SAMPLE` it is an estimate. Empty on RabbitMQ, which tells that to its management plugin alone.
     """
+    if settings.USES_RABBITMQ:
+        return {}
     channel: Any = connection.default_channel
     held = channel.client.hlen(channel.unacked_key)
     sample: list[bytes] = []

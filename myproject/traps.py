@@ -102,15 +102,17 @@ def soft_limit_does_not_come_first(setup: Setup) -> Iterator[str]:
 
 @trap(
     "E002",
-    "Redis delivers the message again while the first worker is still busy with it: two run the same task at once.",
-    hint="Set a hard limit below visibility_timeout in broker_transport_options, or raise that.",
+    "The broker delivers the message again while its first worker is still busy with it: two run the task at once.",
+    hint="Set a hard limit below visibility_timeout in broker_transport_options (Redis) or the queue's "
+    "x-consumer-timeout (RabbitMQ), or raise that.",
     seen="celery/celery#5935",
 )
 def task_outlives_the_visibility_timeout(setup: Setup) -> Iterator[str]:
-    timeout = transport_options(setup).get("visibility_timeout", 3600)
     if uses_redis(setup):
-        for policy in worst(setup, lambda it: bool(it.acks_late) and not 0 < (it.time_limit or 0) < timeout):
-            yield f"{policy.where}: hard limit {policy.time_limit}, visibility time-out {timeout}"
+        yield from outliving(setup, "visibility time-out", transport_options(setup).get("visibility_timeout", 3600))
+    if uses_rabbitmq(setup):
+        queues = setup.conf.get("task_queues") or [None]
+        yield from outliving(setup, "consumer time-out", min(map(consumer_timeout, queues)))
 
 
 @trap(
@@ -143,15 +145,16 @@ def timeout_is_repeated_for_ever(setup: Setup) -> Iterator[str]:
 
 @trap(
     "E005",
-    "A web request that queues a task waits for ever on a Redis that is frozen or unreachable.",
-    hint="Set socket_timeout and socket_connect_timeout in broker_transport_options, to a second or two.",
+    "A web request that queues a task waits for ever on a broker that is frozen or unreachable.",
+    hint="Set in broker_transport_options, to a second or two: socket_timeout and socket_connect_timeout for Redis, "
+    "read_timeout and write_timeout for RabbitMQ.",
     seen="celery/celery#4296",
 )
 def broker_may_take_for_ever(setup: Setup) -> Iterator[str]:
-    if uses_redis(setup):
-        for name in ("socket_timeout", "socket_connect_timeout"):
-            if not transport_options(setup).get(name):
-                yield f"broker_transport_options has no {name}"
+    wanted: tuple[str, ...] = ("socket_timeout", "socket_connect_timeout") if uses_redis(setup) else ()
+    for name in ("read_timeout", "write_timeout") if uses_rabbitmq(setup) else wanted:
+        if not transport_options(setup).get(name):
+            yield f"broker_transport_options has no {name}"
 
 
 @trap(
@@ -337,6 +340,21 @@ def repeats_for_ever(policy: Policy) -> bool:
 
 def uses_redis(setup: Setup) -> bool:
     return bool(re.match(r"(redis|rediss|sentinel)\b", str(setup.conf.get("broker_url"))))
+
+
+def uses_rabbitmq(setup: Setup) -> bool:
+    return bool(re.match(r"(py)?amqps?\b", str(setup.conf.get("broker_url"))))
+
+
+def outliving(setup: Setup, what: str, seconds: float) -> Iterator[str]:
+    for policy in worst(setup, lambda it: bool(it.acks_late) and not 0 < (it.time_limit or 0) < seconds):
+        yield f"{policy.where}: hard limit {policy.time_limit}, {what} {seconds:g}"
+
+
+def consumer_timeout(queue: Any) -> float:
+    """Return after how many seconds RabbitMQ takes a message of the queue away from its worker."""
+    arguments = getattr(queue, "queue_arguments", None) or {}
+    return float(arguments.get("x-consumer-timeout", 1_800_000)) / 1000
 
 
 def transport_options(setup: Setup) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""The messages that a test has queued, in a Redis database where no worker takes them away.
+"""The messages that a test has queued, in a place of the broker where no worker takes them away.
 
 A test module asks for the fixture with `pytest_plugins = ["tests.broker"]`. It has imported this module
 by then, too late for pytest to rewrite it: PYTEST_DONT_REWRITE.
@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 from django.conf import settings
 
-from myproject import embedded
+from myproject.broker import waiting
 from myproject.celery import app
+from tests.servers import IS_RABBITMQ, broker_aside
 
 QUEUES = [queue.name for queue in settings.CELERY_TASK_QUEUES]
 
 
 class Broker:
     def __init__(self) -> None:
-        self.url = f"{embedded.broker_url(settings.VAR_DIR)}?virtual_host=1"
+        self.url = broker_aside(settings.VAR_DIR)
 
     def use(self, url: str) -> None:
         """Have the app publish there, over new connections."""
@@ -27,11 +28,17 @@ class Broker:
 
     def empty(self) -> None:
         with app.connection_for_write(self.url) as connection:
-            connection.default_channel.client.flushdb()
+            if not IS_RABBITMQ:
+                connection.default_channel.client.flushdb()
+                return
+            for name in QUEUES:
+                queue = app.amqp.queues[name].bind(connection.default_channel)
+                queue.declare()
+                queue.purge()
 
     def lengths(self) -> dict[str, int]:
         with app.connection_for_read(self.url) as connection:
-            return {name: connection.default_channel.client.llen(name) for name in QUEUES}
+            return {queue.queue: queue.messages for queue in waiting(connection)}
 
     def messages(self) -> list[tuple[str, str, dict[str, Any]]]:
         """Take all messages; return queue, task and keyword arguments of each, in the order of the queues."""

@@ -8,11 +8,13 @@ import signal
 import socket
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from myproject import embedded
+from tests import servers as brokers
 
 HOME = Path(tempfile.mkdtemp(prefix="shop-test-"))
 # Also where no test runs: with `-n` the first process only hands them out.
@@ -39,7 +41,7 @@ os.environ.update(
     VAR_DIR=str(HOME),
     MEDIA_ROOT=str(HOME / "media"),
     DATABASE_URL=embedded.database_url(HOME),
-    CELERY_BROKER_URL=embedded.broker_url(HOME),
+    CELERY_BROKER_URL=brokers.broker_url(HOME),
     PORT_OFFSET=str(free_offset()),
     DEBUG="true",
     # Short, so that the tests of recovery need not wait.
@@ -73,10 +75,23 @@ for number in (signal.SIGTERM, signal.SIGHUP):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def servers() -> Iterator[tuple[embedded.Postgres, embedded.Redis]]:
-    with embedded.Postgres(HOME) as postgres, embedded.Redis(HOME) as redis:
-        yield postgres, redis
+def servers() -> Iterator[tuple[embedded.Postgres, embedded.Server]]:
+    with embedded.Postgres(HOME) as postgres, broker_server() as broker:
+        yield postgres, broker
     shutil.rmtree(HOME, ignore_errors=True)
+
+
+@contextmanager
+def broker_server() -> Iterator[embedded.Server]:
+    server = brokers.BROKERS[brokers.NAME](HOME)
+    try:
+        server.start()
+    except embedded.Unavailable as error:
+        pytest.skip(str(error))
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.request import Request, urlopen
 
+from amqp.exceptions import AMQPError
 from django.conf import settings
 from django.db import connection
 from honcho.environ import parse_procfile
 from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 
-from myproject import embedded
+from myproject import broker, embedded
 from myproject.celery import app
 
 T = TypeVar("T")
@@ -128,11 +129,14 @@ class Shop:
         """Stop beat, wait until the worker is idle, and forget the messages that killed workers left behind."""
         self.running["beat"].terminate()
         self.running["beat"].wait(SECONDS)
-        with app.connection_for_read() as broker:
-            redis = broker.default_channel.client
-            queues = [queue.name for queue in settings.CELERY_TASK_QUEUES]
-            wait_for(lambda: not any(map(redis.llen, queues)) and self.is_idle(), "an idle worker")
-            redis.delete("unacked", "unacked_index")
+        wait_for(lambda: not self.waits() and self.is_idle(), "an idle worker")
+        if not settings.USES_RABBITMQ:
+            with app.connection_for_read() as link:
+                link.default_channel.client.delete("unacked", "unacked_index")
+
+    def waits(self) -> bool:
+        with broker.connected() as link:
+            return any(queue.messages for queue in broker.waiting(link))
 
     def is_idle(self) -> bool:
         active = app.control.inspect(timeout=1, limit=1).active()
@@ -150,7 +154,7 @@ def worker_answers() -> bool:
     # This process's own connection may be one that Redis has lost since the last test.
     try:
         return bool(app.control.ping(timeout=1, limit=1))
-    except (OSError, RedisError, BrokerError):
+    except (OSError, RedisError, BrokerError, AMQPError):
         return False
 
 

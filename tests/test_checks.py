@@ -21,7 +21,7 @@ from redis.exceptions import NoPermissionError
 from myproject import checks, embedded
 from myproject.celery import app
 from myproject.traps import TRAPS, Entry, Setup
-from tests.broker import Broker
+from tests.broker import QUEUES, Broker
 
 pytest_plugins = ["tests.broker"]
 
@@ -58,7 +58,14 @@ def options(**changes: Any) -> Setup:
     return conf(broker_transport_options=SHOP.conf["broker_transport_options"] | changes)
 
 
+def rabbitmq(queue_arguments: dict[str, Any], **options: float) -> Setup:
+    queues = [Queue(name, queue_arguments=queue_arguments) for name in QUEUES]
+    transport = {"read_timeout": 1, "write_timeout": 1} | options
+    return conf(broker_url="amqp://localhost", broker_transport_options=transport, task_queues=queues)
+
+
 LIMITS = {"soft_time_limit": 10, "time_limit": 20}
+PATIENT = {"x-consumer-timeout": 3_600_000}
 
 # Each with what is wrong and a word of its message.
 WRONG: list[tuple[str, Setup, str]] = [
@@ -70,6 +77,7 @@ WRONG: list[tuple[str, Setup, str]] = [
     ("E002", conf(task_time_limit=None, task_soft_time_limit=None), "all tasks: hard limit None"),
     ("E002", options(visibility_timeout=60), "visibility time-out 60"),
     ("E002", task(soft_time_limit=10, time_limit=3600), "sample"),
+    ("E002", rabbitmq({}), "hard limit 1800, consumer time-out 1800"),
     ("E003", conf(task_reject_on_worker_lost=True, task_retry_on_worker_lost=False), "all tasks"),
     ("E003", task(**LIMITS, reject_on_worker_lost=True), "sample"),
     ("E003", task(**LIMITS, retry_on_worker_lost=True, max_retries=None), "sample"),
@@ -79,6 +87,8 @@ WRONG: list[tuple[str, Setup, str]] = [
     ("E004", task(**LIMITS, acks_on_timeout=False), "sample"),
     ("E005", options(socket_timeout=None), "no socket_timeout"),
     ("E005", options(socket_connect_timeout=None), "no socket_connect_timeout"),
+    ("E005", rabbitmq(PATIENT, read_timeout=0), "no read_timeout"),
+    ("E005", rabbitmq(PATIENT, write_timeout=0), "no write_timeout"),
     ("E006", conf(accept_content=["json", "pickle"]), "accept_content"),
     ("E006", conf(result_accept_content=["application/x-python-serialize"]), "result_accept_content"),
     ("E006", conf(task_serializer="pickle"), "task_serializer"),
@@ -108,8 +118,9 @@ RIGHT: dict[str, Setup] = {
         task_acks_late=False, task_time_limit=None, task_soft_time_limit=None
     ),
     "no limit where no message comes back by itself": conf(
-        broker_url="amqp://localhost", broker_transport_options={}, task_time_limit=None, task_soft_time_limit=None
+        broker_url="sqs://", broker_transport_options={}, task_time_limit=None, task_soft_time_limit=None
     ),
+    "RabbitMQ without what is Redis' own": rabbitmq(PATIENT),
     "a pool in the web": database(OPTIONS={"pool": True}),
     "a new connection for each task": replace(database(), conf=ChainMap({"db_reuse_max": None}, app.conf)),
     "signed messages": conf(accept_content=["auth"], task_serializer="auth"),

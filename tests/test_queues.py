@@ -16,12 +16,13 @@ from myproject import health
 from myproject.celery import app
 from myproject.tasks import add, wait
 from tests.broker import QUEUES, Broker
+from tests.servers import broker_at
 from tests.shop import Shop, wait_for
 
 pytest_plugins = ["tests.broker"]
 pytestmark = pytest.mark.django_db
 
-NOWHERE = "redis://127.0.0.1:1/0"
+NOWHERE = broker_at(1)
 HTMX = {"HX-Request": "true", "HX-Target": "queues-live"}
 
 
@@ -40,7 +41,7 @@ def office(login: Callable[[User], Client], staff: User) -> Client:
 def frozen() -> Iterator[str]:
     """The address of a broker that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"redis://127.0.0.1:{server.getsockname()[1]}/0"
+        yield broker_at(server.getsockname()[1])
 
 
 @pytest.fixture
@@ -64,6 +65,7 @@ def test_message_says_when_it_was_sent(broker: Broker, redis: Any) -> None:
     assert before <= (panel.sent_at(message) or 0) <= time.time()
 
 
+@pytest.mark.every_broker
 def test_each_queue_has_its_messages(broker: Broker) -> None:
     for queue in ("mail", "mail", "reports"):
         add.apply_async((1, 2), queue=queue)
@@ -136,6 +138,7 @@ def test_message_that_does_not_say_its_age_still_counts(message: bytes, broker: 
     assert waiting()["mail"] == panel.Waiting("mail", 1, None)
 
 
+@pytest.mark.every_broker
 def test_panel_shows_that_no_worker_answers(broker: Broker, office: Client) -> None:
     add.delay(1, 2)
 
@@ -145,6 +148,7 @@ def test_panel_shows_that_no_worker_answers(broker: Broker, office: Client) -> N
     assert "<html" not in answer
 
 
+@pytest.mark.every_broker
 def test_panel_is_a_page_of_its_own_without_javascript(broker: Broker, office: Client) -> None:
     answer = office.get("/dashboard/queues/").content.decode()
 
@@ -152,6 +156,7 @@ def test_panel_is_a_page_of_its_own_without_javascript(broker: Broker, office: C
     assert all(f'<th scope="row" data-label="Queue">{queue}</th>' in answer for queue in QUEUES)
 
 
+@pytest.mark.every_broker
 @pytest.mark.parametrize("is_frozen", [False, True])
 def test_panel_says_soon_that_the_broker_is_away(is_frozen: bool, broker: Broker, office: Client, frozen: str) -> None:
     broker.use(frozen if is_frozen else NOWHERE)
@@ -178,6 +183,7 @@ def test_panel_is_for_staff(customer: User, login: Callable[[User], Client]) -> 
     assert Client().get("/dashboard/queues/").status_code == 302
 
 
+@pytest.mark.every_broker
 def test_panel_names_the_worker_that_is_alive(shop: Shop, office: Client) -> None:
     def shown() -> bool:
         return "1 worker alive" in office.get("/dashboard/queues/", headers=HTMX).content.decode()

@@ -187,6 +187,7 @@ def test_sample_tasks_run_twice_do_the_same() -> None:
     assert [tasks.fail_twice.apply().get() for _ in range(2)] == ["Attempt 3 succeeded."] * 2
 
 
+@pytest.mark.every_broker
 def test_page_follows_each_sample_through_a_real_worker(shop: Shop, office: Client) -> None:
     for name in VALID:
         queue(office, name)

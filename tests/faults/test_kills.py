@@ -11,6 +11,8 @@ from orders.models import Card, Order, Status
 from tests.factories import make_product, place_order
 from tests.shop import Shop, wait_for
 
+pytestmark = pytest.mark.every_broker
+
 
 def charging(order: Order) -> bool:
     return Order.objects.filter(pk=order.pk, status=Status.PROCESSING).exists()

@@ -14,6 +14,8 @@ from reports.models import Report
 from tests.factories import PASSWORD, make_product, make_user
 from tests.shop import Shop, wait_for
 
+pytestmark = pytest.mark.every_broker
+
 SLOWEST = 30_000
 
 

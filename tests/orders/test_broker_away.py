@@ -14,11 +14,12 @@ from orders.models import Order, Status
 from tests.broker import Broker
 from tests.factories import end_lease, make_product, place_order
 from tests.orders.test_views import add, check_out
+from tests.servers import broker_at
 
 pytest_plugins = ["tests.broker"]
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.every_broker]
 
-NOWHERE = "redis://127.0.0.1:1/0"
+NOWHERE = broker_at(1)
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def shopper(login: Callable[[User], Client], customer: User) -> Client:
 def frozen() -> Iterator[str]:
     """The address of a broker that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"redis://127.0.0.1:{server.getsockname()[1]}/0"
+        yield broker_at(server.getsockname()[1])
 
 
 def test_checkout_queues_the_order(broker: Broker, shopper: Client) -> None:
@@ -76,8 +77,8 @@ def test_order_is_queued_by_the_sweep_when_the_broker_was_away(broker: Broker, s
     assert broker.messages() == [("orders", "orders.tasks.process_order", {"order_id": Order.objects.get().pk})]
 
 
-def test_messages_survive_when_redis_is_restarted(
-    broker: Broker, servers: tuple[embedded.Postgres, embedded.Redis]
+def test_messages_survive_when_the_broker_is_restarted(
+    broker: Broker, servers: tuple[embedded.Postgres, embedded.Server]
 ) -> None:
     order = place_order()
     tasks.process_order.delay(order_id=order.pk)
