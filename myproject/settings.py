@@ -239,7 +239,14 @@ CACHES = {
         "BACKEND": "django.core.cache.backends.db.DatabaseCache",
         "LOCATION": "cache",
         "OPTIONS": {"MAX_ENTRIES": 10_000},
-    }
+    },
+    # For CELERY_RESULT_BACKEND=django-cache. A table of its own: full of results, the other would forget who has tried
+    # to log in how often.
+    "results": {
+        "BACKEND": "django.core.cache.backends.db.DatabaseCache",
+        "LOCATION": "cache_of_results",
+        "OPTIONS": {"MAX_ENTRIES": 10_000},
+    },
 }
 
 # --- People --------------------------------------------------------------------------------------------------
@@ -449,12 +456,18 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_TASK_SOFT_TIME_LIMIT = 25 * 60
 CELERY_TASK_TIME_LIMIT = 30 * 60
 
-# Results live in the Django database, where the admin shows them with their task's name and arguments.
-CELERY_RESULT_BACKEND = "django-db"
+# In the Django database the admin shows them with their task's name and arguments. `django-cache` and `redis://…` keep
+# them for a day, and pages that list results say what they cannot show then (docs/operations.md).
+CELERY_RESULT_BACKEND = env.str("CELERY_RESULT_BACKEND", default="django-db")
+RESULTS_IN_DATABASE = CELERY_RESULT_BACKEND == "django-db"
 CELERY_RESULT_EXTENDED = True
 CELERY_TASK_TRACK_STARTED = True
-# No expiry here: Celery's own clean-up loads whole tables; `clear_task_results` deletes in chunks.
-CELERY_RESULT_EXPIRES = None
+# None in the database: Celery's own clean-up loads whole tables; `clear_task_results` deletes in chunks.
+CELERY_RESULT_EXPIRES = None if RESULTS_IN_DATABASE else timedelta(days=1)
+CELERY_CACHE_BACKEND = "results"
+# Of `redis://…`: whoever looks at a result does not wait for a Redis that is away; the default is two minutes.
+CELERY_REDIS_SOCKET_TIMEOUT = CELERY_REDIS_SOCKET_CONNECT_TIMEOUT = 1
+CELERY_RESULT_BACKEND_TRANSPORT_OPTIONS = {"retry_policy": {"max_retries": 1, "interval_start": 0}}
 # Flower lives on these events.
 CELERY_WORKER_SEND_TASK_EVENTS = True
 

@@ -4,7 +4,6 @@ It knows which tasks are this person's by their session alone: no page takes the
 another's.
 """
 
-import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,11 +18,11 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
-from django_celery_results.models import TaskResult
 from kombu.exceptions import OperationalError as BrokerError
 
-from . import tasks
+from . import results, tasks
 from .celery import app
+from .results import Result
 from .web import staff_only
 
 KEY = "try_it"
@@ -118,7 +117,7 @@ class Run:
     count: int
     queue: str
     queued_at: datetime
-    results: Sequence[TaskResult] = ()
+    results: Sequence[Result] = ()
 
     @property
     def ids(self) -> list[str]:
@@ -151,13 +150,18 @@ class Run:
     @property
     def waited(self) -> timedelta | None:
         """How long it, or the last of many, was queued before a worker took it up for the first time."""
-        return positive(max(result.date_created for result in self.results) - self.queued_at) if self.results else None
+        taken = [result.date_created for result in self.results if result.date_created]
+        return positive(max(taken) - self.queued_at) if taken else None
 
     @property
     def ran(self) -> timedelta | None:
         """How long the last attempt took; of many, all of them together."""
-        done = [result for result in self.results if result.status in states.READY_STATES and result.date_started]
-        return sum((positive(each.date_done - each.date_started) for each in done), timedelta()) if done else None
+        ran = [
+            positive(result.date_done - result.date_started)
+            for result in self.results
+            if result.status in states.READY_STATES and result.date_done and result.date_started
+        ]
+        return sum(ran, timedelta()) if ran else None
 
     @property
     def workers(self) -> list[str]:
@@ -165,17 +169,12 @@ class Run:
 
     @property
     def retries(self) -> int:
-        return sum(json.loads(result.meta or "{}").get("retries", 0) for result in self.results)
+        return sum(result.retries for result in self.results)
 
     @property
     def outcome(self) -> str:
         """What the task returned, or its error; of many, nothing."""
-        if self.count > 1 or not self.results or self.results[0].status == states.STARTED:
-            return ""
-        result = json.loads(self.results[0].result or "null")
-        if isinstance(result, dict):
-            return f"{result['exc_type']}: {' '.join(map(str, result['exc_message']))}"
-        return str(result)
+        return self.results[0].outcome if self.count == 1 and self.results else ""
 
 
 def positive(duration: timedelta) -> timedelta:
@@ -246,8 +245,7 @@ def remembered(request: HttpRequest) -> list[Run]:
         Run(sample, batch, count, queue, datetime.fromisoformat(queued_at))
         for sample, batch, count, queue, queued_at in entries
     ]
-    ids = [task_id for run in kept for task_id in run.ids]
-    found = {result.task_id: result for result in TaskResult.objects.filter(task_id__in=ids)} if ids else {}
+    found = results.find([task_id for run in kept for task_id in run.ids])
     return [replace(run, results=[found[pk] for pk in run.ids if pk in found]) for run in kept]
 
 

@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from celery import states
+from django.conf import settings
 from django.db.models import Count, F, Max, Sum
 from django.db.models.functions import TruncMonth
 from django.utils import timezone
@@ -79,7 +80,8 @@ def of_the_shop() -> dict[str, Any]:
         "open_states": open_states(),
         "flagged": Order.objects.flagged().count(),
         "ended_states": ended_states(days[-RECENT.days :]),
-        "failures": failures(),
+        "failures": failures() if settings.RESULTS_IN_DATABASE else (),
+        "results_in_database": settings.RESULTS_IN_DATABASE,
         "alerts": Alert.objects.filter(last_at__gte=a_day_ago()).order_by("-last_at")[:FAILURES],
     }
 

@@ -63,9 +63,15 @@ for variable in (
     *("METRICS_PORT", "METRICS_BIND"),
     *("ALERT_URLS", "ALERT_COOL_DOWN_SECONDS"),
     "STORAGE_URL",
+    "CELERY_RESULT_BACKEND",
 ):
     os.environ.pop(variable, None)
 
+
+# `redis` or `django-cache`: `make brokers` runs the tests that are marked so with both.
+if results := os.environ.get("TEST_RESULTS"):
+    url = f"{embedded.broker_url(HOME)}?virtual_host=2" if results == "redis" else results
+    os.environ["CELERY_RESULT_BACKEND"] = url
 
 # whitenoise warns when nothing was collected yet.
 (HOME / "static").mkdir()

@@ -188,6 +188,7 @@ def test_sample_tasks_run_twice_do_the_same() -> None:
 
 
 @pytest.mark.every_broker
+@pytest.mark.every_store
 def test_page_follows_each_sample_through_a_real_worker(shop: Shop, office: Client) -> None:
     for name in VALID:
         queue(office, name)
@@ -204,6 +205,7 @@ def test_page_follows_each_sample_through_a_real_worker(shop: Shop, office: Clie
         "retry": ("Succeeded", "Attempt 3 succeeded.", 2),
         "burst": ("20 of 20 finished", "", 0),
     }
-    assert all(run.waited is not None and run.ran is not None for run in runs)
+    # Other stores know no times but that of the end.
+    assert all((run.waited is not None and run.ran is not None) is settings.RESULTS_IN_DATABASE for run in runs)
     assert all(worker.startswith("worker@") for run in runs for worker in run.workers)
     assert "hx-get" not in text(office)
