@@ -170,6 +170,15 @@ def leave_logging_to_django(**kwargs: Any) -> None:
     """Be there: without a receiver Celery replaces the handlers of Django's LOGGING by its own."""
 
 
+@signals.celeryd_init.connect
+def prepare_rabbitmq(**kwargs: Any) -> None:
+    if settings.USES_RABBITMQ:
+        # Here, since only a worker needs what it imports.
+        from . import rabbitmq
+
+        rabbitmq.prepare(app)
+
+
 @signals.before_task_publish.connect
 def note_the_time(headers: dict[str, Any], **kwargs: Any) -> None:
     """Let a message say how long it has waited: Celery's own do not."""

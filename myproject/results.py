@@ -17,10 +17,17 @@ from .celery import app, log
 
 
 class RedisBackend(CelerysRedisBackend):
-    """Celery's own, but whoever queues a task does not subscribe to its result: only `get()` does, which waits for it."""
+    """Celery's own, but a Redis that is away costs the result, and neither the message nor the task."""
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
-        pass
+        """Do not subscribe to the result of each task that is queued: `get()` does, and only that waits."""
+
+    def store_result(self, task_id: str, result: Any, state: str, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().store_result(task_id, result, state, *args, **kwargs)
+        except (RedisError, OSError) as error:
+            log.warning("That task %s is %s was not kept: %s", task_id, state, error)
+            return result
 
 
 @dataclass(frozen=True)

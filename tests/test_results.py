@@ -48,6 +48,13 @@ def test_task_is_queued_when_the_redis_of_results_is_away(broker: Broker, office
 
 
 @pytest.mark.usefixtures("elsewhere")
+def test_task_ends_well_when_the_redis_of_results_is_away() -> None:
+    assert app.backend.store_result("done", 5, "SUCCESS") == 5
+
+    assert results.find(["done"]) == {}
+
+
+@pytest.mark.usefixtures("elsewhere")
 def test_dashboard_says_that_it_cannot_list_failures(office: Client) -> None:
     page = office.get("/dashboard/").content.decode()
 

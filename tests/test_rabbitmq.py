@@ -1,0 +1,86 @@
+"""What only RabbitMQ can show; `make brokers` runs these."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+from amqp.exceptions import NotFound, PreconditionFailed
+from django.conf import settings
+
+from myproject import tasks
+from myproject.celery import app
+from tests.broker import QUEUES, Broker
+from tests.servers import IS_RABBITMQ
+from tests.shop import wait_for
+
+pytest_plugins = ["tests.broker"]
+pytestmark = [pytest.mark.every_broker, pytest.mark.skipif(not IS_RABBITMQ, reason="of RabbitMQ only")]
+
+Hire = Callable[[str], "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def hire(broker: Broker) -> Iterator[Hire]:
+    """Return what starts a worker for one queue where the test puts its messages."""
+    with ExitStack() as stack:
+
+        def start(queue: str) -> subprocess.Popen[bytes]:
+            command = [sys.executable, "-m", "celery", "-A", "myproject", "worker", "--pool", "solo", "--queues", queue]
+            log = stack.enter_context((settings.VAR_DIR / "hired.log").open("ab"))
+            worker = subprocess.Popen(
+                command, env=os.environ | {"CELERY_BROKER_URL": broker.url}, stdout=log, stderr=log
+            )
+            stack.callback(worker.wait)
+            stack.callback(worker.kill)
+            return worker
+
+        yield start
+
+
+def exists(name: str) -> bool:
+    with app.connection_for_read() as connection, connection.channel() as channel:
+        try:
+            channel.queue_declare(name, passive=True)
+        except NotFound:
+            return False
+        return True
+
+
+def forget(broker: Broker) -> None:
+    with app.connection_for_write() as connection, connection.channel() as channel:
+        for name in QUEUES:
+            channel.queue_delete(name)
+
+
+def test_worker_of_one_queue_declares_all_and_lets_retries_find_them(broker: Broker, hire: Hire) -> None:
+    forget(broker)
+
+    hire("reports")
+
+    # The last one of those that keep a retry until it is due.
+    wait_for(lambda: exists("celery_delayed_0"), "the queues of retries")
+    wait_for(lambda: all(map(exists, QUEUES)), "the queues")
+    tasks.add.apply_async((1, 2), queue="mail", countdown=1)
+    wait_for(lambda: broker.lengths()["mail"] == 1, "the message that was due later")
+    assert b"Failed to bind" not in (settings.VAR_DIR / "hired.log").read_bytes()
+
+
+def test_queues_are_quorum_queues(broker: Broker) -> None:
+    classic = {"x-queue-type": "classic"}
+
+    # RabbitMQ refuses to declare a queue again as another kind than it is.
+    with app.connection_for_write() as connection, pytest.raises(PreconditionFailed, match="x-queue-type"):
+        connection.channel().queue_declare("orders", durable=True, auto_delete=False, arguments=classic)
+
+
+def test_message_of_a_killed_worker_is_back_at_once(broker: Broker, hire: Hire) -> None:
+    worker = hire("reports")
+    tasks.wait.apply_async(kwargs={"seconds": 20}, queue="reports")
+    wait_for(lambda: exists("celery_delayed_0") and not broker.lengths()["reports"], "the worker to take it")
+
+    worker.kill()
+
+    wait_for(lambda: broker.lengths()["reports"] == 1, "the message to be back", 5)
