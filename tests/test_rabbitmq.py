@@ -63,7 +63,8 @@ def test_worker_of_one_queue_declares_all_and_lets_retries_find_them(broker: Bro
     # The last one of those that keep a retry until it is due.
     wait_for(lambda: exists("celery_delayed_0"), "the queues of retries")
     wait_for(lambda: all(map(exists, QUEUES)), "the queues")
-    tasks.add.apply_async((1, 2), queue="mail", countdown=1)
+    tasks.add.apply_async((1, 2), queue="mail", countdown=3)
+    assert broker.lengths()["mail"] == 0
     wait_for(lambda: broker.lengths()["mail"] == 1, "the message that was due later")
     assert b"Failed to bind" not in (settings.VAR_DIR / "hired.log").read_bytes()
 
