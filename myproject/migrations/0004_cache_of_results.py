@@ -9,5 +9,5 @@ CREATE INDEX "cache_of_results_expires" ON "cache_of_results" ("expires");
 
 
 class Migration(migrations.Migration):
-    dependencies = [("myproject", "0002_cache")]
+    dependencies = [("myproject", "0003_canary")]
     operations = [migrations.RunSQL(MAKE, reverse_sql='DROP TABLE "cache_of_results"')]
