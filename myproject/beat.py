@@ -28,14 +28,25 @@ class Scheduler(DatabaseScheduler):
     Entry = OurEntry
     # Seconds until the admin knows of a run, and what a beat that is killed repeats; the default is 180.
     sync_every = 10
-    is_closing = False
+    is_opening = is_closing = False
 
     def __init__(self, *args: Any, lazy: bool = False, **kwargs: Any) -> None:
+        # Celery's signal handler closes the scheduler, and makes another one while the first still reads, which would
+        # wait for ever for the lock of the connection: there is nothing to close yet.
+        if Scheduler.is_opening:
+            raise SystemExit
         self.heartbeat = Heartbeat("beat")
         if not lazy:
             # Before the schedules are read, for which it may have to wait.
             self.heartbeat.start()
-        super().__init__(*args, lazy=lazy, **kwargs)
+        Scheduler.is_opening = True
+        try:
+            super().__init__(*args, lazy=lazy, **kwargs)
+        except SystemExit:
+            self.heartbeat.stop()
+            raise
+        finally:
+            Scheduler.is_opening = False
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
         self.heartbeat.tick()

@@ -211,6 +211,19 @@ def test_beat_ends_when_it_is_stopped_in_the_middle_of_a_query(shop: Shop) -> No
     assert beat.wait(SECONDS) == 0
 
 
+def test_beat_ends_when_it_is_stopped_while_it_reads_the_schedules_for_the_first_time(shop: Shop) -> None:
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("LOCK TABLE django_celery_beat_crontabschedule IN ACCESS EXCLUSIVE MODE")
+        second = subprocess.Popen(shop.commands["beat"].split(), cwd=settings.BASE_DIR, env=shop.environment())
+        try:
+            wait_for(is_held_up, "the second beat to read")
+            second.terminate()
+
+            assert second.wait(SECONDS) == 0
+        finally:
+            second.kill()
+
+
 # --- The admin ---
 
 

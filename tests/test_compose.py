@@ -23,14 +23,11 @@ BASE, DEMO = production({}), demo()
 SERVICES: dict[str, dict[str, Any]] = BASE["services"]
 OURS = [name for name, service in SERVICES.items() if service["image"] == SERVICES["web"]["image"]]
 WORKERS = [name for name in OURS if name.startswith("worker-")]
-# The code that reads them comes with the probes and the metrics.
-OF_OTHERS = {"HEARTBEAT_DIR", "METRICS_PORT", "METRICS_BIND"}
+# Celery reads it by itself.
+OF_CELERY = {"REMAP_SIGTERM"}
 
 # The fixture starts servers and migrates a database.
 pytestmark = pytest.mark.timeout(300)
-needs_probes = pytest.mark.skipif(
-    not (ROOT / "deploy" / "alive.py").exists(), reason="the health checks ask the probes, which are not there"
-)
 
 
 # --- What the files say --------------------------------------------------------------------------------------
@@ -136,7 +133,7 @@ def test_compose_shares_the_reports_between_web_and_workers() -> None:
 def test_compose_sets_only_variables_that_the_code_reads() -> None:
     used = {name for service in OURS for name in DEMO["services"][service]["environment"]}
 
-    assert used - variables_read() - OF_OTHERS == set()
+    assert used - variables_read() - OF_CELERY == set()
     assert IMAGE.keys() - variables_read() == {"PYTHONUNBUFFERED"}
 
 
@@ -245,7 +242,6 @@ def test_web_of_the_demo_serves_the_seeded_shop_and_hashed_static_files(machine:
     assert "/products/" in catalogue[1]
 
 
-@needs_probes
 @pytest.mark.parametrize("name", ["web", "worker-orders", "beat"])
 def test_service_of_the_demo_is_healthy_while_it_runs(machine: Machine, name: str) -> None:
     with machine.running(name):
