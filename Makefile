@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 BROKERS ?= redis-server valkey rabbitmq
 
-.PHONY: help install run test brokers faults bench check format clean-data
+.PHONY: help install run test operations brokers faults bench check format clean-data
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -15,6 +15,9 @@ run: install ## Run the whole shop in this terminal
 
 test: install ## Run all tests, on their own PostgreSQL and Redis
 	@$(BIN)/python -m pytest -n 3 --dist worksteal
+
+operations: install ## Prove what docs/operations.md says: deploys, probes, signatures, logs, alerts, PgBouncer
+	@$(BIN)/python -m pytest -n 3 --dist loadfile -m operations -rs
 
 brokers: install ## Run what must hold everywhere on Redis, Valkey and RabbitMQ from the PATH, and with other stores of results
 	@for broker in $(BROKERS); do \

@@ -18,7 +18,10 @@ KUSTOMIZE = ["kustomize", "build"] if shutil.which("kustomize") else ["kubectl",
 VERSIONS = ("1.33", "1.37")
 OVERLAYS = ("production", "demo")
 
-pytestmark = pytest.mark.skipif(shutil.which(KUSTOMIZE[0]) is None, reason="needs kustomize or kubectl on the PATH")
+pytestmark = [
+    pytest.mark.operations,
+    pytest.mark.skipif(shutil.which(KUSTOMIZE[0]) is None, reason="needs kustomize or kubectl on the PATH"),
+]
 
 Manifest = dict[str, Any]
 

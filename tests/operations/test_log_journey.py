@@ -29,6 +29,8 @@ from reports.models import Report
 from tests.factories import make_mail
 from tests.shop import Shop, wait_for
 
+pytestmark = pytest.mark.operations
+
 NAME, EMAIL, PASSWORD = "Aurelia Quennell", "aurelia.quennell@example.org", "wren-quartz-saddle"
 WRONG, STRANGER = "thimble-wrong-guess", "nobody.known@example.org"
 ADDRESS, DATABASE_PASSWORD = "203.0.113.77", "thicket-of-the-database"

@@ -23,7 +23,7 @@ from tests.broker import Broker
 from tests.shop import SECONDS, Shop, wait_for, worker_answers
 
 pytest_plugins = ["tests.broker"]
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.operations, pytest.mark.django_db(transaction=True)]
 
 CHECKER = [sys.executable, "-S", "deploy/alive.py"]
 # Seconds: ten times as quick as in production.

@@ -27,7 +27,7 @@ WORKERS = [name for name in OURS if name.startswith("worker-")]
 OF_CELERY = {"REMAP_SIGTERM"}
 
 # The fixture starts servers and migrates a database.
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.operations, pytest.mark.timeout(300)]
 
 
 # --- What the files say --------------------------------------------------------------------------------------

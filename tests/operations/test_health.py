@@ -22,7 +22,7 @@ from tests.broker import Broker
 from tests.shop import SECONDS, Shop, answers, wait_for
 
 pytest_plugins = ["tests.broker"]
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.operations, pytest.mark.django_db(transaction=True)]
 NOWHERE = "redis://127.0.0.1:1/0"
 LIVE, READY = "/healthz/live", "/healthz/ready"
 

@@ -25,6 +25,8 @@ from tests.factories import end_lease, make_mail, make_report, make_user, place_
 from tests.running import LOG, sandbox, worker
 from tests.shop import wait_for
 
+pytestmark = pytest.mark.operations
+
 pytest_plugins = ["tests.broker", "tests.running"]
 
 app.loader.import_default_modules()

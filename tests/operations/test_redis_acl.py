@@ -27,7 +27,10 @@ from tests.environment import free_offset
 from tests.shop import SECONDS, wait_for
 
 SERVER = shutil.which("redis-server")
-pytestmark = pytest.mark.skipif(not SERVER, reason="needs a redis-server with TLS on the PATH")
+pytestmark = [
+    pytest.mark.operations,
+    pytest.mark.skipif(not SERVER, reason="needs a redis-server with TLS on the PATH"),
+]
 
 
 class Server(NamedTuple):

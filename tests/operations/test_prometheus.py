@@ -26,7 +26,10 @@ PORTS = {"web": settings.PORT, **METRICS_PORTS}
 PANELS = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())["panels"]
 GROUPS = yaml.safe_load((DEPLOY / "prometheus" / "rules.yml").read_text())["groups"]
 
-pytestmark = pytest.mark.skipif(PROMETHEUS is None, reason="needs prometheus, of Debian's package, on the PATH")
+pytestmark = [
+    pytest.mark.operations,
+    pytest.mark.skipif(PROMETHEUS is None, reason="needs prometheus, of Debian's package, on the PATH"),
+]
 
 
 def ask(path: str, **parameters: str) -> Any:

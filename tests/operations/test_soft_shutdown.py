@@ -14,12 +14,12 @@ from reports.models import Status as ReportStatus
 from reports.tasks import check_unfinished_reports, generate_report
 from tests.broker import Broker
 from tests.factories import make_product, make_report, place_order, put
+from tests.operations.test_database import active, slow
 from tests.running import sandbox, worker
 from tests.shop import SECONDS, wait_for
-from tests.test_database import active, slow
 
 pytest_plugins = ["tests.broker", "tests.running"]
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.operations, pytest.mark.django_db(transaction=True)]
 
 # As docs/operations.md wants it for the workers of reports.
 HANDS_BACK = {"REMAP_SIGTERM": "SIGQUIT", "SOFT_SHUTDOWN_SECONDS": "1"}

@@ -30,9 +30,9 @@ from tests.running import worker
 from tests.shop import wait_for
 
 pytest_plugins = ["tests.broker", "tests.running"]
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.operations, pytest.mark.django_db(transaction=True)]
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 @contextmanager

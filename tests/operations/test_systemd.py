@@ -20,7 +20,7 @@ from tests.units import FAMILIES, FOLDER, SERVICES, command, directives, environ
 MOST_EXPOSED = 15
 
 # The fixtures start servers and migrate a database.
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.operations, pytest.mark.timeout(300)]
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 
 

@@ -21,12 +21,12 @@ from reports.tasks import generate_report
 from tests.broker import Broker
 from tests.factories import make_export, make_product, make_report, place_order, put
 from tests.faults.buyers import Buyer
+from tests.operations.test_database import active, slow
 from tests.running import free_port, running, sandbox, worker
 from tests.shop import wait_for
-from tests.test_database import active, slow
 
 pytest_plugins = ["tests.broker", "tests.running"]
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.operations, pytest.mark.django_db(transaction=True)]
 
 # Debian installs it where only root looks.
 PROGRAM = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")

@@ -31,6 +31,8 @@ from tests.broker import Broker
 from tests.factories import place_order
 from tests.shop import SECONDS, Shop, wait_for
 
+pytestmark = pytest.mark.operations
+
 pytest_plugins = ["tests.broker"]
 
 Message = dict[str, Any]

@@ -17,7 +17,7 @@ from tests.containers import Machine, production
 from tests.shop import wait_for
 
 # The fixture starts servers and migrates a database.
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.operations, pytest.mark.timeout(300)]
 SERVICES = ("sandbox", "web", "worker-orders", "worker-mail", "worker-reports", "worker-default", "beat")
 SHOP = "shop.example.com"
 LOGIN = {"login": "customer@example.com", "password": "lantern-loom"}
