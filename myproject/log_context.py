@@ -83,7 +83,7 @@ class Receiver(CeleryReceiver):
 
     def receiver_task_retry(self, request: Any = None, reason: Any = None, einfo: Any = None, **kwargs: Any) -> None:
         with about(request, request.id, request.task):
-            super().receiver_task_retry(request, reason)
+            super().receiver_task_retry(request, str(reason))
 
     def receiver_task_failure(
         self,
