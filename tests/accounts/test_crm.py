@@ -181,7 +181,7 @@ def test_busy_crm_is_left_alone_as_long_as_it_asks(
 
     sync(customer)
 
-    assert "Retry in 77.0s: " in caplog.text
+    assert "Retry in 77s: " in caplog.text
     assert known(sandbox, customer)["written"] == 1
 
 
