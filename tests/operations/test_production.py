@@ -5,14 +5,17 @@ import secrets
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import psycopg
 import pytest
 import requests
 from django.utils import timezone
+from kombu import Connection, Producer
 from redis import Redis
 from redis.exceptions import AuthenticationError
 
+from myproject import certificates
 from tests.containers import Machine, production
 from tests.shop import wait_for
 
@@ -30,6 +33,10 @@ def dotenv() -> dict[str, str]:
         "POSTGRES_PASSWORD": secrets.token_urlsafe(24),
         "REDIS_PASSWORD": secrets.token_urlsafe(24),
         "METRICS_TOKEN": secrets.token_urlsafe(24),
+        "STAFF_SECOND_FACTOR": "true",
+        "CELERY_SECURITY_KEY": "/certificates/key.pem",
+        "CELERY_SECURITY_CERTIFICATE": "/certificates/certificate.pem",
+        "CELERY_SECURITY_CERT_STORE": "/certificates/trusted",
         "ALLOWED_HOSTS": f"{SHOP},127.0.0.1,web",
         "SITE_URL": f"https://{SHOP}",
         "FLOWER_URL": f"https://flower.{SHOP}",
@@ -50,6 +57,7 @@ def dotenv() -> dict[str, str]:
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     variables = dotenv()
     here = Machine(tmp_path_factory.mktemp("production"), production(variables), variables)
+    certificates.make(here.home / "certificates", days=2)
     with here.prepared():
         here.outcome("migrate", "python", "manage.py", "seed_demo")
         here.hurry()
@@ -125,6 +133,29 @@ def test_beat_runs_what_is_due_in_production(machine: Machine) -> None:
     worker = f"default@{socket.gethostname()}"
 
     wait_for(lambda: ("Heartbeat", worker) in machine.periodic_runs(), "a periodic task, done by its queue's worker")
+
+
+def test_worker_refuses_a_message_that_is_not_signed(machine: Machine) -> None:
+    headers = {"task": "myproject.tasks.add", "id": str(uuid4())}
+
+    with Connection(machine.environment("web")["CELERY_BROKER_URL"]) as stranger:
+        Producer(stranger.default_channel).publish(((2, 3), {}, {}), routing_key="default", headers=headers)
+
+    told = "SELECT 1 FROM myproject_alert WHERE cause = 'refused message' AND sent_at IS NOT NULL"
+    wait_for(lambda: machine.rows(told), "somebody to be told")
+    assert not machine.rows("SELECT 1 FROM django_celery_results_taskresult WHERE task_name = 'myproject.tasks.add'")
+
+
+def test_metrics_are_for_prometheus_alone(machine: Machine) -> None:
+    address = f"http://{machine.address('web', 8000)}/metrics"
+
+    answers = [
+        requests.get(address, headers={"Authorization": f"Bearer {token}"}, timeout=20)
+        for token in ("guessed", machine.variables["METRICS_TOKEN"])
+    ]
+
+    assert [answer.status_code for answer in answers] == [401, 200]
+    assert 'shop_up{part="broker"} 1.0' in answers[1].text
 
 
 def test_servers_refuse_whoever_has_no_password(machine: Machine) -> None:
