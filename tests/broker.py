@@ -7,9 +7,11 @@ by then, too late for pytest to rewrite it: PYTEST_DONT_REWRITE.
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
 import pytest
 from django.conf import settings
 
+from myproject import embedded
 from myproject.broker import waiting
 from myproject.celery import app
 from tests.servers import IS_RABBITMQ, broker_aside
@@ -59,3 +61,12 @@ def broker(servers: object) -> Iterator[Broker]:
     broker.empty()
     yield broker
     broker.use(before)
+
+
+@pytest.fixture
+def frozen_redis(servers: tuple[embedded.Postgres, embedded.Redis]) -> Iterator[None]:
+    assert servers[1].process
+    process = psutil.Process(servers[1].process.pid)
+    process.suspend()
+    yield
+    process.resume()

@@ -1,10 +1,9 @@
 """The page that tells staff how the shop's processes are."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 
-import psutil
 import pytest
 from django.test import Client
 from django.utils import timezone
@@ -12,7 +11,7 @@ from django_celery_beat.models import IntervalSchedule, PeriodicTask
 from pytest_django import DjangoAssertNumQueries
 
 from accounts.models import User
-from myproject import embedded, health
+from myproject import health
 from myproject.models import Canary
 from myproject.tasks import wait
 from tests.broker import QUEUES, Broker
@@ -33,15 +32,6 @@ def afresh(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def office(login: Callable[[User], Client], staff: User) -> Client:
     return login(staff)
-
-
-@pytest.fixture
-def frozen_redis(servers: tuple[embedded.Postgres, embedded.Redis]) -> Iterator[None]:
-    assert servers[1].process
-    process = psutil.Process(servers[1].process.pid)
-    process.suspend()
-    yield
-    process.resume()
 
 
 def make_sweep(number: int = 0, minutes: float = 1) -> PeriodicTask:

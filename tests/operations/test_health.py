@@ -35,15 +35,6 @@ def afresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def frozen_redis(servers: tuple[embedded.Postgres, embedded.Redis]) -> Iterator[None]:
-    assert servers[1].process
-    process = psutil.Process(servers[1].process.pid)
-    process.suspend()
-    yield
-    process.resume()
-
-
-@pytest.fixture
 def frozen_postgres(servers: tuple[embedded.Postgres, embedded.Redis], db: None) -> Iterator[psutil.Process]:
     assert servers[0].process
     process = psutil.Process(servers[0].process.pid)
