@@ -1,5 +1,11 @@
 import os
+from pathlib import Path
 
+import environ
+
+# What stands in `.env` goes before the defaults below.
+if (dotenv := Path(__file__).parent.parent / ".env").exists():
+    environ.Env.read_env(dotenv)
 # Before the settings are read: threads share connections, and a pool is how Django lets them.
 os.environ["DATABASE_POOL"] = "true"
 # A page ends before gunicorn's own limits do, and gives up a lock before a visitor gives up the page.

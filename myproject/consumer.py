@@ -31,8 +31,6 @@ class Consumer(consumer.Consumer):
     def on_decode_error(self, message: Message, exc: Exception) -> None:
         """Refuse the message, which may be anybody's: acknowledged, it is not delivered again."""
         headers = message.headers if isinstance(message.headers, dict) else {}
-        task, queue = (
-            str(part or "?")[:80] for part in (headers.get("task"), message.delivery_info.get("routing_key"))
-        )
+        task, queue = headers.get("task"), message.delivery_info.get("routing_key")
         message.ack()
-        alert_of_refused_message(queue, task, f"{type(exc).__name__}: {exc}"[:300])
+        alert_of_refused_message(str(task or "?")[:80], str(queue or "?")[:80], f"{type(exc).__name__}: {exc}"[:300])

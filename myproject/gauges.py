@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, wait
-from datetime import datetime
+from datetime import datetime, timedelta
 from threading import Lock, Thread
 from typing import NamedTuple
 
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 # Seconds for which an answer is good enough, and that a reader waits for one.
 FRESH = 5
 PATIENCE = 2
+# What is older says nothing of now.
+STALE = 60
 # A question that takes longer is given up: it may never be the reason why the database is slow.
 LIMIT = "SET LOCAL statement_timeout = '1500ms'"
 
@@ -53,7 +55,8 @@ class Part:
         self.questions: list[Question] = []
         self.lock = Lock()
         self.answer: Future[Answer] | None = None
-        self.asked_at = 0.0
+        self.last = NOTHING
+        self.asked_at = self.answered_at = 0.0
 
     def question(self, question: Question) -> Question:
         """Decorate what answers with metrics."""
@@ -75,8 +78,16 @@ class Part:
 
     def keep(self, promise: Future[Answer]) -> None:
         """Keep the promise, in a thread that ends with it: nobody else would give its connection back."""
-        promise.set_result(self.answers())
+        self.last, self.answered_at = self.answers(), time.monotonic()
+        if (seconds := self.answered_at - self.asked_at) > PATIENCE:
+            log.warning("%s took %.1f s to answer", self.name, seconds)
+        promise.set_result(self.last)
         connection.close()
+
+    def meanwhile(self) -> Answer:
+        """Return what it said before, while it has not answered in time; nothing when that is too long ago."""
+        is_old = time.monotonic() - self.answered_at > STALE
+        return Answer([] if is_old else self.last.metrics, is_up=False)
 
     def answers(self) -> Answer:
         found: list[Metric] = []
@@ -112,9 +123,9 @@ class Asked(Collector):
 
     def collect(self) -> Iterator[Metric]:
         # All are asked before the first is waited for.
-        latest = {part.name: part.latest() for part in (database, the_broker)}
+        latest = {part: part.latest() for part in (database, the_broker)}
         wait(latest.values(), PATIENCE)
-        answers = {name: answer.result() if answer.done() else NOTHING for name, answer in latest.items()}
+        answers = {part.name: answer.result() if answer.done() else part.meanwhile() for part, answer in latest.items()}
         for answer in answers.values():
             yield from answer.metrics
         is_up = {name: float(answer.is_up) for name, answer in answers.items()}
@@ -160,9 +171,10 @@ def beat() -> Iterator[Metric]:
 
 @database.question
 def alerts() -> Iterator[Metric]:
-    untold = Alert.objects.filter(due_at__isnull=False).aggregate(count=Count("pk"), since=Min("due_at"))
-    yield gauge("shop_alerts_untold", "Alerts that somebody is still to be told of.", untold["count"])
-    yield gauge("shop_alerts_overdue_seconds", "For how long the oldest of them has been due.", age(untold["since"]))
+    failed = Alert.objects.filter(last_at__gt=timezone.now() - timedelta(days=1)).exclude(error="")
+    since = Alert.objects.filter(due_at__isnull=False).aggregate(since=Min("due_at"))["since"]
+    yield gauge("shop_alerts_untold", "Alerts of the last day that somebody could not be told of.", failed.count())
+    yield gauge("shop_alerts_overdue_seconds", "For how long the oldest has been due and not been tried.", age(since))
 
 
 @database.question
@@ -181,11 +193,11 @@ def mails() -> Iterator[Metric]:
     for model in apps.get_models():
         if issubclass(model, OwesMail):
             owed = model._default_manager.filter(mail_sent_at=None, mail_due_at__isnull=False)
-            found = owed.aggregate(count=Count("pk"), since=Min("mail_due_at"))
+            found = owed.aggregate(count=Count("pk"), since=Min(model.owed_since))
             name = str(model._meta.model_name)
             count[name], overdue[name] = found["count"], age(found["since"])
     yield gauges("shop_mails_owed", "Mails that are owed, by the row that owes them.", "kind", count)
-    yield gauges("shop_mails_overdue_seconds", "For how long the oldest of them has been due.", "kind", overdue)
+    yield gauges("shop_mails_overdue_seconds", "For how long the oldest of them has been owed.", "kind", overdue)
 
 
 @the_broker.question
@@ -194,7 +206,12 @@ def queues() -> Iterator[Metric]:
         waiting, running = broker.waiting(link), broker.running(link)
     yield gauge("shop_broker_seconds", "How long the broker took to be reached and to answer.", broker.latency())
     lengths = {queue.queue: queue.messages for queue in waiting}
-    ages = {queue.queue: queue.age.total_seconds() if queue.age else 0 for queue in waiting}
+    # Left out where messages wait that do not say since when, as on RabbitMQ.
+    ages = {
+        queue.queue: queue.age.total_seconds() if queue.age else 0
+        for queue in waiting
+        if queue.age or not queue.messages
+    }
     yield gauges("shop_queue_waiting", "Messages that no worker has taken.", "queue", lengths)
     yield gauges("shop_queue_running", "Messages that a worker has taken and not ended.", "queue", running)
     yield gauges("shop_queue_oldest_seconds", "For how long the oldest has waited; 0: none waits.", "queue", ages)

@@ -73,6 +73,8 @@ class OwesMail(models.Model):
     mail_sent_at = models.DateTimeField(null=True, blank=True, editable=False)
     # Why the last attempt failed; empty once the mail is sent.
     mail_error = models.CharField(max_length=300, blank=True, editable=False)
+    # Since when the mail is owed: a field that no attempt moves, as each moves `mail_due_at`.
+    owed_since = "created_at"
 
     class Meta:
         abstract = True

@@ -175,7 +175,9 @@ def count_message(routing_key: str = "", **kwargs: Any) -> None:
 
 
 def known_queue(name: str | None) -> str:
-    return name if name in queue_names() else "other"
+    # RabbitMQ keeps what is for later under an address that ends in the queue's name.
+    queue = (name or "").rpartition(".")[2]
+    return queue if queue in queue_names() else "other"
 
 
 @cache

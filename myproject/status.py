@@ -19,10 +19,10 @@ ALERTS = 6
 
 
 class Queue(NamedTuple):
-    """One queue: what waits, how many messages workers hold, and the newest message that came through."""
+    """One queue: what waits, how many messages workers hold if the broker says, and the newest canary."""
 
     waiting: broker.Waiting
-    running: int
+    running: int | None
     canary: Canary | None
 
 
@@ -50,7 +50,8 @@ def queues() -> dict[str, Any]:
 def rows(connection: Any) -> list[Queue]:
     running, canaries = broker.running(connection), Canary.objects.in_bulk()
     return [
-        Queue(waiting, running[waiting.queue], canaries.get(waiting.queue)) for waiting in broker.waiting(connection)
+        Queue(waiting, running.get(waiting.queue), canaries.get(waiting.queue))
+        for waiting in broker.waiting(connection)
     ]
 
 

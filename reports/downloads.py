@@ -60,6 +60,9 @@ def find(token: str) -> Row:
     Raises `ObjectDoesNotExist` when the row is gone.
     """
     name, _, pk = SIGNER.unsign(token, max_age=settings.REPORT_LINK_LASTS).partition("-")
+    if name not in MODELS:
+        # The release before gave out addresses of reports alone.
+        raise signing.BadSignature(token)
     rows = MODELS[name]._default_manager.select_related("requested_by")
     return cast(Row, rows.get(pk=pk))
 

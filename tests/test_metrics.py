@@ -334,6 +334,23 @@ def test_part_that_hangs_is_asked_once_and_waited_for_briefly(monkeypatch: pytes
     assert len(asked) == 1
 
 
+def test_slow_part_leaves_what_it_said_before() -> None:
+    part, hurry = gauges.Part("slow", lambda question: list(question()), ()), Event()
+
+    @part.question
+    def number() -> list[gauges.Metric]:
+        hurry.wait(30)
+        return [gauges.gauge("shop_number", "A number.", 42)]
+
+    before = part.meanwhile()
+    hurry.set()
+    part.latest().result(10)
+    after = part.meanwhile()
+
+    assert (before.metrics, before.is_up) == ([], False)
+    assert ([metric.name for metric in after.metrics], after.is_up) == (["shop_number"], False)
+
+
 @pytest.mark.django_db
 def test_no_question_reads_a_whole_table_that_grows() -> None:
     plans = []
@@ -351,8 +368,8 @@ def test_no_question_reads_a_whole_table_that_grows() -> None:
         for question in gauges.database.questions:
             list(question())
 
-    # Schedules are few, canaries as many as queues. An index of all keys is the whole table, too.
-    large = [plan for plan in plans if not re.search("periodictask|canary", plan)]
+    # Few are schedules, canaries (queues) and alerts (causes). An index of all keys is the whole table, too.
+    large = [plan for plan in plans if not re.search("periodictask|canary|alert", plan)]
     guilty = [plan for plan in large if re.search("Seq Scan|_pkey", plan)]
     assert len(large) > 10
     assert guilty == []

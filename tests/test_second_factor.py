@@ -18,7 +18,10 @@ from tests.factories import PASSWORD, make_user
 pytestmark = pytest.mark.django_db(transaction=True)
 
 FOR_STAFF = ["/admin/", "/dashboard/", "/reports/", "/try-it/", "/flower/", "/orders/"]
-ACTIVATE = "/accounts/second-factor/totp/activate/"
+# Named like the pages of the second factor itself.
+OF_THE_ADMIN = ["/admin/mfa/authenticator/", "/admin/account/emailaddress/", "/admin/account/emailaddress/add/"]
+OURS = "/accounts/second-factor/"
+ACTIVATE = f"{OURS}totp/activate/"
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +58,7 @@ def staff_with_app() -> tuple[User, str]:
     return person, secret
 
 
-@pytest.mark.parametrize("path", FOR_STAFF)
+@pytest.mark.parametrize("path", [*FOR_STAFF, *OF_THE_ADMIN, "/accounts/password/change/"])
 def test_staff_without_it_is_led_to_set_one_up(path: str, staff: User) -> None:
     answer = log_in(staff).get(path)
 
@@ -108,6 +111,32 @@ def test_session_that_never_showed_it_is_asked(login: Callable[[User], Client]) 
     assert where_to(asked) == "/accounts/second-factor/reauthenticate/"
     assert "next=%2Fadmin%2F%3Fq%3D1" in asked.headers["Location"]
     assert client.get("/admin/").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*OF_THE_ADMIN, OURS, ACTIVATE, f"{OURS}totp/deactivate/", f"{OURS}recovery-codes/", "/accounts/email/"],
+)
+def test_session_that_never_showed_it_cannot_replace_it(login: Callable[[User], Client], path: str) -> None:
+    person, _ = staff_with_app()
+
+    answers = [login(person).get(path), login(person).post(path)]
+
+    assert [where_to(answer) for answer in answers] == ["/accounts/second-factor/reauthenticate/"] * 2
+
+
+def test_admin_shows_no_secret_and_deletes(staff: User, settings: Any) -> None:
+    settings.STAFF_SECOND_FACTOR = False
+    person, _ = staff_with_app()
+    row = Authenticator.objects.get(user=person, type=Authenticator.Type.TOTP)
+    client = log_in(staff)
+
+    page = client.get(f"/admin/mfa/authenticator/{row.pk}/change/").content.decode()
+    changed = client.post(f"/admin/mfa/authenticator/{row.pk}/change/", {"data": "{}"})
+    client.post(f"/admin/mfa/authenticator/{row.pk}/delete/", {"post": "yes"})
+
+    assert (row.data["secret"] in page, "id_data" in page, changed.status_code) == (False, False, 403)
+    assert not Authenticator.objects.filter(pk=row.pk).exists()
 
 
 def test_part_of_a_page_sends_the_whole_page_there(staff: User) -> None:

@@ -37,6 +37,8 @@ class UserManager(BaseUserManager.from_queryset(MailQuerySet)):  # type: ignore[
 class User(OwesMail, AbstractUser):
     """A person; the mail owed is the welcome."""
 
+    owed_since = "date_joined"
+
     username = first_name = last_name = None  # type: ignore[assignment]
     email = models.EmailField("e-mail address", unique=True)
     name = models.CharField(max_length=100, blank=True)

@@ -53,6 +53,8 @@ class Digest(OwesMail):
     It is about the seven days before: so each order and each new product is in one digest, however late that is sent.
     """
 
+    owed_since = "mail_due_at"
+
     person = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="digests")
     week = models.DateField()
     skip_reason = models.CharField(max_length=10, choices=Skip.choices, blank=True)

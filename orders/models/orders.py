@@ -183,6 +183,8 @@ class OrderQuerySet(MailQuerySet):
 class Order(OwesMail):
     """One customer's order; the mail owed is the confirmation."""
 
+    owed_since = "completed_at"
+
     reference = models.CharField(max_length=9, unique=True, default=new_reference, editable=False)
     customer = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="orders")
     token = models.UUIDField(help_text="From the checkout form: a form that is sent twice orders once.")

@@ -19,6 +19,10 @@ class Command(migrate.Command):
     def handle(self, *args: Any, **options: Any) -> None:
         """Try again while a table is in use; each time it goes on after the last migration that was applied."""
         self.database = options["database"]
+        if options["check_unapplied"] or options["plan"]:
+            # It only looks.
+            super().handle(*args, **options)
+            return
         if connections[self.database].settings_dict.get("DISABLE_SERVER_SIDE_CURSORS"):
             # What is set here would stay set for whoever is given that server next.
             raise CommandError("Migrate past PgBouncer: DATABASE_URL of PostgreSQL itself, DATABASE_PGBOUNCER=false.")
