@@ -147,10 +147,15 @@ def test_nobody_enters_who_is_not_named(production: list[Manifest]) -> None:
         for name, rules in entries.items()
         for rule in rules
     }
-    assert names == {"visitors": "ingress-nginx", "metrics": "monitoring"}
+    assert names == {"visitors": "ingress-nginx", "challenges": "ingress-nginx", "metrics": "monitoring"}
     # Workers and beat answer nobody else.
     visited = policies["visitors"]["spec"]["podSelector"]["matchExpressions"][0]["values"]
     assert visited == ["web", "flower"]
+    # What cert-manager's pods are called, and where they listen.
+    assert policies["challenges"]["spec"]["podSelector"] == {
+        "matchLabels": {"acme.cert-manager.io/http01-solver": "true"}
+    }
+    assert policies["challenges"]["spec"]["ingress"][0]["ports"] == [{"port": 8089}]
 
 
 def test_no_secret_of_production_is_in_the_repository() -> None:
