@@ -12,11 +12,14 @@ import yaml
 
 from tests.containers import ROOT
 
+PROMETHEUS = ROOT / "deploy" / "prometheus"
 FOLDER = ROOT / "deploy" / "kubernetes"
 KUSTOMIZE = ["kustomize", "build"] if shutil.which("kustomize") else ["kubectl", "kustomize"]
 # The oldest that is still supported, and the newest that has a schema.
 VERSIONS = ("1.33", "1.37")
 OVERLAYS = ("production", "demo")
+# Of KEDA and of the Prometheus operator, whose schemas no package has: what they need is tested by hand.
+FOREIGN = ("ScaledObject", "PodMonitor")
 
 pytestmark = [
     pytest.mark.operations,
@@ -62,7 +65,7 @@ def pods(manifests: list[Manifest]) -> dict[str, Manifest]:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_manifests_follow_the_published_schemas(manifests: list[Manifest], version: str) -> None:
-    ours = [manifest for manifest in manifests if manifest["kind"] != "ScaledObject"]
+    ours = [manifest for manifest in manifests if manifest["kind"] not in FOREIGN]
 
     for manifest in ours:
         kubernetes_validate.validate(manifest, version, strict=True)
@@ -182,7 +185,6 @@ def test_environment_names_only_variables_that_the_example_explains(manifests: l
 
 
 def test_scaled_objects_count_what_runs_and_how_old_the_oldest_is(production: list[Manifest]) -> None:
-    """Without KEDA's own schema, which no package has: what KEDA needs, by hand."""
     scaled = of_kind(production, "ScaledObject")
     workers = {name: pod for name, pod in pods(production).items() if name.startswith("worker-")}
 
@@ -199,9 +201,41 @@ def test_scaled_objects_count_what_runs_and_how_old_the_oldest_is(production: li
         assert f'shop_queue_waiting{{queue=~"{queues}"}} + shop_queue_running{{queue=~"{queues}"}}' in load["query"]
         assert f'shop_queue_oldest_seconds{{queue=~"{queues}"}}' in age["query"]
         assert all(float(trigger["threshold"]) > 0 and trigger["serverAddress"] for trigger in (load, age))
+        # A broker or a Prometheus that is away looks like an empty queue else, and takes workers away.
+        assert {trigger["ignoreNullValues"] for trigger in (load, age)} == {"false"}
+        assert spec["fallback"]["behavior"] == "currentReplicasIfHigher"
         # What scales sets the number of replicas, and no manifest sets it back.
         assert "replicas" not in of_kind(production, "Deployment")[name]["spec"]
     assert "replicas" not in of_kind(production, "Deployment")["web"]["spec"]
+
+
+def test_prometheus_finds_each_pod_under_the_job_that_the_rules_know(production: list[Manifest]) -> None:
+    jobs = {it["job_name"] for it in yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())["scrape_configs"]}
+    secret = next(name for name in of_kind(production, "Secret") if name.startswith("secrets-"))
+    templates = [it["spec"]["template"] for it in of_kind(production, "Deployment").values()]
+    measured = {}
+
+    for monitor in of_kind(production, "PodMonitor").values():
+        [endpoint] = monitor["spec"]["podMetricsEndpoints"]
+        # Under the name that kustomize has given it.
+        assert endpoint["authorization"] == {"credentials": {"name": secret, "key": "METRICS_TOKEN"}}
+        assert (monitor["apiVersion"], endpoint["path"]) == ("monitoring.coreos.com/v1", "/metrics")
+        for template in templates:
+            labels, [container] = template["metadata"]["labels"], template["spec"]["containers"]
+            if labels["app"] in apps(monitor["spec"]["selector"]):
+                ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+                measured[labels[monitor["spec"]["jobLabel"]]] = ports[endpoint["port"]]
+
+    assert measured.keys() == jobs
+    policy = of_kind(production, "NetworkPolicy")["metrics"]["spec"]
+    assert apps(policy["podSelector"]) == jobs
+    assert {port["port"] for port in policy["ingress"][0]["ports"]} == set(measured.values())
+
+
+def apps(selector: Manifest) -> set[str]:
+    """Return the values of the label `app` that a selector chooses."""
+    labels: dict[str, str] = selector.get("matchLabels", {})
+    return set(labels.values()) | {value for it in selector.get("matchExpressions", []) for value in it["values"]}
 
 
 def test_queries_of_the_scaled_objects_are_promql(production: list[Manifest], tmp_path: Path) -> None:
