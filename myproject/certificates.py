@@ -114,8 +114,9 @@ def load(path: Path) -> x509.Certificate:
 
 
 def files(store: Path) -> list[Path]:
-    """Return what Celery reads: all files of a folder, or those that fit a pattern."""
-    return sorted(store.glob("*") if store.is_dir() else store.parent.glob(store.name))
+    """Return what Celery reads: all files of a folder, or those that fit a pattern; none that is hidden."""
+    found = store.glob("*") if store.is_dir() else store.parent.glob(store.name)
+    return sorted(path for path in found if not path.name.startswith("."))
 
 
 def reason(path: Path, error: Exception) -> str:

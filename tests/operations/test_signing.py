@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery.security.certificate import FSCertStore
 from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.db import connection
@@ -304,6 +305,22 @@ def test_check_says_what_is_wrong_with_the_files(
     spoil(settings, tmp_path)
 
     assert any(word in problem for problem in certificates.problems(settings))
+
+
+def test_check_takes_a_store_as_kubernetes_mounts_it(tmp_path: Path) -> None:
+    """Links into a hidden folder, which neither Celery nor the check may take for a certificate."""
+    certificates.make(tmp_path, days=365)
+    [certificate] = (tmp_path / "trusted").iterdir()
+    store = tmp_path / "mounted"
+    (store / "..2026_11_21").mkdir(parents=True)
+    certificate.rename(store / "..2026_11_21" / certificate.name)
+    (store / "..data").symlink_to("..2026_11_21")
+    (store / certificate.name).symlink_to(Path("..data", certificate.name))
+
+    settings = conf(tmp_path) | {"security_cert_store": str(store)}
+
+    assert list(certificates.problems(settings)) == []
+    assert len(list(FSCertStore(str(store)).itercerts())) == 1
 
 
 def test_check_says_that_key_and_certificate_are_no_pair(folder: Path, tmp_path: Path) -> None:
