@@ -101,6 +101,24 @@ def test_pods_mount_only_volumes_that_they_have(manifests: list[Manifest]) -> No
         assert wanted <= claims.keys()
 
 
+def test_every_process_of_the_shop_finds_certificates_where_there_are_any(manifests: list[Manifest]) -> None:
+    """The checks that come before migrations look at them, too."""
+    others = {"postgres", "redis", "sandbox"}
+    ours = {name: pod for name, pod in pods(manifests).items() if name not in others}
+
+    for name, pod in ours.items():
+        secrets = {it["name"]: it["secret"] for it in pod["volumes"] if "secret" in it}
+        assert {it["secretName"] for it in secrets.values()} == {"certificates", "trusted-certificates"}, name
+        # For root, who owns them, and for the group of the pod.
+        assert all(it["optional"] and it["defaultMode"] == 0o440 for it in secrets.values()), name
+        assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsGroup"], name
+        for container in [*pod["containers"], *pod.get("initContainers", [])]:
+            mounts = {it["mountPath"]: it["name"] for it in container["volumeMounts"]}
+            assert secrets[mounts["/certificates/own"]]["secretName"] == "certificates", name
+            assert secrets[mounts["/certificates/trusted"]]["secretName"] == "trusted-certificates", name
+    assert len(ours) == 8
+
+
 def test_beat_is_one_and_leaves_before_the_next_one_comes(manifests: list[Manifest]) -> None:
     beat = of_kind(manifests, "Deployment")["beat"]["spec"]
 
