@@ -17,7 +17,9 @@ FOLDER = ROOT / "deploy" / "kubernetes"
 KUSTOMIZE = ["kustomize", "build"] if shutil.which("kustomize") else ["kubectl", "kustomize"]
 # The oldest that is still supported, and the newest that has a schema.
 VERSIONS = ("1.33", "1.37")
-OVERLAYS = ("production", "demo")
+OVERLAYS = ("production", "demo", "bucket")
+# Production with its files in S3, as docs/operations.md says.
+BUCKET = {"resources": ["../production"], "components": ["../../components/bucket"]}
 # Of KEDA and of the Prometheus operator, whose schemas no package has: what they need is tested by hand.
 FOREIGN = ("ScaledObject", "PodMonitor")
 
@@ -36,6 +38,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(FOLDER, copy)
     overlay = copy / "overlays" / "production"
     shutil.copy(overlay / "secrets.env.example", overlay / "secrets.env")
+    (copy / "overlays" / "bucket").mkdir()
+    (copy / "overlays" / "bucket" / "kustomization.yaml").write_text(yaml.safe_dump(BUCKET))
     return copy
 
 
@@ -99,6 +103,20 @@ def test_pods_mount_only_volumes_that_they_have(manifests: list[Manifest]) -> No
         wanted = {it["persistentVolumeClaim"]["claimName"] for it in volumes.values() if "persistentVolumeClaim" in it}
         assert mounts == volumes.keys()
         assert wanted <= claims.keys()
+
+
+def test_bucket_takes_the_place_of_the_shared_volume(folder: Path, production: list[Manifest]) -> None:
+    def media(manifests: list[Manifest]) -> dict[str, Manifest]:
+        volumes = {name: {it["name"]: it for it in pod["volumes"]} for name, pod in pods(manifests).items()}
+        return {name: its["media"] for name, its in volumes.items() if "media" in its}
+
+    bucket = built(folder / "overlays" / "bucket")
+
+    shared = {"name": "media", "persistentVolumeClaim": {"claimName": "media"}}
+    assert all(volume == shared for volume in media(production).values())
+    assert media(bucket) == {name: {"name": "media", "emptyDir": {}} for name in media(production)}
+    assert of_kind(production, "PersistentVolumeClaim").keys() == {"media"}
+    assert of_kind(bucket, "PersistentVolumeClaim") == {}
 
 
 def test_every_process_of_the_shop_finds_certificates_where_there_are_any(manifests: list[Manifest]) -> None:
