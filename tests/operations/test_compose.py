@@ -200,7 +200,7 @@ def test_dockerfile_installs_the_requirements_before_the_code_comes() -> None:
 def test_dockerignore_keeps_secrets_and_data_out_of_the_image() -> None:
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
 
-    assert {".env", ".git", ".venv", "var"} <= set(ignored)
+    assert {".env", ".git", ".venv", "var", "certificates", "**/*.pem", "**/*.dump"} <= set(ignored)
     # What the commands and the health checks name stays in.
     assert not {"deploy", "deploy/gunicorn.conf.py", "deploy/alive.py"} & set(ignored)
 
