@@ -84,7 +84,8 @@ CONTENT_SECURITY_POLICY = {
         "default-src": [SELF],
         "img-src": [SELF, "data:"],
         "base-uri": [NONE],
-        "form-action": [SELF],
+        # Whoever logs in on the way to Flower: browsers follow the answer to a form only to where forms may lead.
+        "form-action": [SELF, FLOWER_URL],
         "frame-ancestors": [NONE],
         "object-src": [NONE],
     }

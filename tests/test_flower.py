@@ -1,15 +1,28 @@
-"""Flower, the real process, asked by a stranger."""
+"""Flower, the real process, under another host name than the shop: asked by a stranger, and by staff."""
 
+import re
+import time
+from collections.abc import Callable
 from http.client import HTTPConnection
+from urllib.parse import quote, urlencode
 
 import pytest
+import requests
 from django.conf import settings
+from django.core.signing import Signer, TimestampSigner, b62_encode
+from django.test import Client
 from flower.urls import handlers
 
+from accounts.models import User
+from myproject.flower import SIGNER, TOKEN_LASTS
+from tests.factories import make_user
 from tests.shop import Shop, answers, wait_for
 
 # All that somebody without a login may see: a word for probes, style sheets, and a button that does nothing for them.
 OPEN = {("GET", "/healthcheck"), ("GET", "/static/css/flower.css"), ("GET", "/logout")}
+# Another host name than Flower's own: no cookie goes from one to the other.
+SHOP = f"http://127.0.0.1:{settings.PORT}"
+LIFE = int(TOKEN_LASTS.total_seconds())
 
 
 def paths() -> list[str]:
@@ -29,10 +42,13 @@ def ask(method: str, path: str) -> tuple[int, str, bytes]:
         http.close()
 
 
-@pytest.mark.usefixtures("transactional_db")
-def test_stranger_sees_nothing_of_flower(processes: Shop) -> None:
+@pytest.fixture
+def flower(processes: Shop, transactional_db: None) -> Shop:
     wait_for(lambda: answers(f"{settings.FLOWER_URL}/healthcheck"), "Flower")
+    return processes
 
+
+def test_stranger_sees_nothing_of_flower(flower: Shop) -> None:
     seen = {(method, path): ask(method, path) for path in paths() for method in ("GET", "POST")}
 
     assert len(seen) > 60
@@ -43,3 +59,133 @@ def test_stranger_sees_nothing_of_flower(processes: Shop) -> None:
 
 def is_login(where: str) -> bool:
     return where.startswith(("/login", f"{settings.SITE_URL}/flower/"))
+
+
+def aged(user: User, seconds: int) -> str:
+    """Return the token that the shop has made so many seconds ago."""
+    return Signer(salt=SIGNER.salt).sign(f"{user.pk}:{b62_encode(int(time.time()) - seconds)}")
+
+
+def log_in(token: str) -> requests.Response:
+    return requests.get(f"{settings.FLOWER_URL}/login", {"token": token}, timeout=20, allow_redirects=False)
+
+
+def enters(token: str) -> bool:
+    answer = log_in(token)
+    assert answer.status_code == 302
+    assert "token" not in answer.headers["Location"]
+    return answer.headers["Location"] == "/" and "user" in answer.cookies
+
+
+@pytest.mark.parametrize("path", ["/", "/tasks?name=orders.tasks.process_order"])
+def test_staff_enters_flower_under_its_own_name(
+    path: str, flower: Shop, staff: User, login: Callable[[User], Client]
+) -> None:
+    browser = requests.Session()
+    browser.cookies.set("sessionid", str(login(staff).session.session_key), domain="127.0.0.1")
+
+    # The way to the shop is walked by its other name, where the session is.
+    asked = browser.get(f"{settings.FLOWER_URL}/login?{urlencode({'next': path})}", timeout=20, allow_redirects=False)
+    way = asked.headers["Location"].replace(settings.SITE_URL, SHOP)
+    sent = browser.get(way, timeout=20, allow_redirects=False)
+    page = browser.get(sent.headers["Location"], timeout=20)
+
+    assert way.startswith(f"{SHOP}/flower/?")
+    assert sent.headers["Location"].startswith(f"{settings.FLOWER_URL}/login?")
+    assert "no-store" in sent.headers["Cache-Control"]
+    assert (page.status_code, page.url) == (200, settings.FLOWER_URL + path)
+    assert "sessionid" not in {c.name for c in browser.cookies if c.domain != "127.0.0.1"}
+    assert browser.get(f"{settings.FLOWER_URL}/broker", timeout=20).ok
+
+
+def test_token_is_of_no_use_after_half_a_minute(flower: Shop, staff: User) -> None:
+    token = aged(staff, LIFE - 15)
+
+    assert enters(token)
+    wait_for(lambda: not enters(token), "the end of the token")
+
+
+@pytest.mark.parametrize(
+    "signer",
+    [
+        TimestampSigner(salt="reports.downloads"),
+        TimestampSigner(key="of somebody else", salt=SIGNER.salt),
+    ],
+    ids=["other salt", "other key"],
+)
+def test_token_of_another_signer_is_refused(signer: TimestampSigner, flower: Shop, staff: User) -> None:
+    assert enters(SIGNER.sign(str(staff.pk)))
+    assert not enters(signer.sign(str(staff.pk)))
+
+
+@pytest.mark.parametrize("token", ["", ":", "1", "1:1:1", "x" * 5000, "é", "\x00", "1:1sNnqK:"])
+def test_token_that_is_none_is_refused(token: str, flower: Shop) -> None:
+    assert not enters(token)
+
+
+def test_token_of_one_is_none_of_another(flower: Shop, staff: User) -> None:
+    _, _, signed = SIGNER.sign(str(make_user().pk)).partition(":")
+
+    assert not enters(f"{staff.pk}:{signed}")
+
+
+@pytest.mark.parametrize("change", [{"is_staff": False}, {"is_active": False}], ids=str)
+def test_token_of_who_is_no_staff_any_more_is_refused(change: dict[str, bool], flower: Shop, staff: User) -> None:
+    token = SIGNER.sign(str(staff.pk))
+    User.objects.filter(pk=staff.pk).update(**change)
+
+    assert not enters(token)
+
+
+def test_token_of_who_is_gone_is_refused(flower: Shop, staff: User) -> None:
+    token = SIGNER.sign(str(staff.pk))
+    staff.delete()
+
+    assert not enters(token)
+
+
+@pytest.mark.parametrize("elsewhere", ["https://evil.example/", "//evil.example/", "/\\evil.example/"])
+def test_flower_leads_nowhere_else(elsewhere: str, flower: Shop, staff: User) -> None:
+    query = urlencode({"next": elsewhere, "token": SIGNER.sign(str(staff.pk))})
+
+    answer = requests.get(f"{settings.FLOWER_URL}/login?{query}", timeout=20, allow_redirects=False)
+
+    assert answer.headers["Location"] == "/"
+
+
+def test_token_is_in_no_log(flower: Shop, staff: User) -> None:
+    token = SIGNER.sign(str(staff.pk))
+    before = len(flower.log.read_text(errors="replace"))
+
+    assert enters(token)
+    # What is no text is an error, whose line names the whole address.
+    broken = requests.get(f"{settings.FLOWER_URL}/login?token={quote(token)}&next=%FF", timeout=20)
+
+    assert broken.status_code == 400
+    said = wait_for(
+        lambda: re.findall(r"400 GET /login\S*", flower.log.read_text(errors="replace")[before:]), "the line"
+    )
+    assert said == ["400 GET /login…"]
+    assert token.rpartition(":")[2] not in flower.log.read_text(errors="replace")
+
+
+def test_cookie_behind_tls_is_secure_and_a_former_key_lets_in(flower: Shop, staff: User) -> None:
+    former = TimestampSigner(key="the-former-key", salt=SIGNER.salt)
+    assert not enters(former.sign(str(staff.pk)))
+    try:
+        flower.variables = {"HTTPS": "true", "SECRET_KEY_FALLBACKS": "the-former-key"}
+        restart(flower)
+
+        cookie = log_in(former.sign(str(staff.pk))).headers["Set-Cookie"]
+    finally:
+        flower.variables = {}
+        restart(flower)
+
+    assert cookie.startswith("user=")
+    assert {"Secure", "HttpOnly", "SameSite=Lax"} <= set(cookie.split("; "))
+
+
+def restart(flower: Shop) -> None:
+    flower.stop("flower")
+    flower.start("flower")
+    wait_for(lambda: answers(f"{settings.FLOWER_URL}/healthcheck"), "Flower")

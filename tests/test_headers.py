@@ -18,7 +18,7 @@ from tests.production import Answer, Web
 LOGIN = "/accounts/login/"
 ALWAYS = {
     "Content-Security-Policy": (
-        "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
+        f"default-src 'self'; base-uri 'none'; form-action 'self' {settings.FLOWER_URL}; frame-ancestors 'none'; "
         "img-src 'self' data:; object-src 'none'"
     ),
     "Strict-Transport-Security": "max-age=31536000; includeSubDomains; preload",

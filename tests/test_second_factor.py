@@ -12,7 +12,6 @@ from django.urls import reverse
 
 from accounts.models import AccountMail, User
 from accounts.services import anonymise
-from myproject.flower import _staff_id
 from tests.factories import PASSWORD, make_user
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -145,14 +144,17 @@ def test_part_of_a_page_sends_the_whole_page_there(staff: User) -> None:
     assert answer.headers["HX-Redirect"] == ACTIVATE
 
 
-def test_flower_asks_for_it_too(login: Callable[[User], Client]) -> None:
+def test_flower_asks_for_it_too(login: Callable[[User], Client], settings: Any) -> None:
     person, secret = staff_with_app()
     client = login(person)
 
-    before = _staff_id(client.session.session_key)
-    client.post("/accounts/second-factor/reauthenticate/", {"code": code(secret)})
+    asked = client.get("/flower/?next=/tasks")
+    answer = client.post(asked.headers["Location"], {"code": code(secret)})
+    sent = client.get(answer.headers["Location"])
 
-    assert (before, _staff_id(client.session.session_key)) == (None, person.pk)
+    assert where_to(asked) == "/accounts/second-factor/reauthenticate/"
+    assert "token" not in asked.headers["Location"]
+    assert sent.headers["Location"].startswith(f"{settings.FLOWER_URL}/login?next=%2Ftasks&token=")
 
 
 def test_customers_are_not_asked(customer: User) -> None:

@@ -1,7 +1,6 @@
-"""What holds for all pages: templates, Flower's door, the demo data."""
+"""What holds for all pages: templates, the demo data."""
 
 import re
-from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
@@ -9,10 +8,8 @@ import pytest
 from django.conf import settings
 from django.core.management import call_command
 from django.template.loader import get_template
-from django.test import Client
 
 from accounts.models import User
-from myproject.flower import _staff_id
 from orders.models import Product
 from orders.templatetags.shop import money
 from tests.factories import make_user
@@ -59,41 +56,6 @@ def test_each_form_that_posts_carries_a_csrf_token() -> None:
 )
 def test_money_is_shown_as_a_person_writes_it(amount: str, currency: str, shown: str) -> None:
     assert money(Decimal(amount), currency) == shown
-
-
-# --- Flower's door ---
-
-
-@pytest.mark.django_db
-def test_flower_is_entered_by_staff(login: Callable[[User], Client], staff: User) -> None:
-    answer = login(staff).get("/flower/")
-
-    assert (answer.status_code, answer["Location"]) == (302, f"{settings.FLOWER_URL}/login")
-
-
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize(
-    ("fields", "enters"),
-    [
-        ({"is_staff": True}, True),
-        ({"is_staff": False}, False),
-        ({"is_staff": True, "is_active": False}, False),
-    ],
-)
-def test_flower_knows_staff_by_their_session(
-    fields: dict[str, bool], enters: bool, login: Callable[[User], Client]
-) -> None:
-    person = make_user()
-    client = login(person)
-    User.objects.filter(pk=person.pk).update(**fields)
-
-    assert _staff_id(client.session.session_key) == (person.pk if enters else None)
-
-
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("key", [None, "", "nothing", "x" * 40])
-def test_flower_knows_nobody_without_a_session(key: str | None) -> None:
-    assert _staff_id(key) is None
 
 
 # --- Demo data ---

@@ -165,6 +165,19 @@ def test_flower_is_closed_to_whoever_is_not_staff(person: str, page: Page, shop:
     assert not page.url.startswith(settings.FLOWER_URL)
 
 
+def test_staff_who_asks_flower_for_a_page_logs_in_and_gets_it(page: Page, shop: Shop) -> None:
+    wanted = f"{settings.FLOWER_URL}/tasks?name=orders.tasks.process_order"
+    page.goto(wanted)
+
+    # The answer to this form leads to another origin.
+    page.locator("[name=login]").fill("staff@example.com")
+    page.locator("[name=password]").fill("lantern-loom")
+    page.locator("main form button[type=submit]").click()
+
+    page.wait_for_url(wanted)
+    expect(page.locator("#tasks-table")).to_be_visible()
+
+
 def test_report_file_is_gone_for_others(page: Page, shop: Shop) -> None:
     report = Report.objects.create(
         requested_by=make_user(is_staff=True),
