@@ -1,9 +1,14 @@
 """Flower's settings; `celery -A myproject flower` reads this file by itself."""
 
+from functools import partialmethod
+
 import environ
 from django.conf import settings
+from flower.views import BaseHandler
 from flower.views.monitor import Metrics
 from tornado.web import authenticated
+
+from myproject.flower import DAYS_BELIEVED
 
 env = environ.Env()
 
@@ -13,6 +18,8 @@ port = settings.FLOWER_PORT
 # Whoever is staff in the shop may enter; the handler names them "<user id>@staff".
 auth_provider = "myproject.flower.StaffLogin"
 auth = ".*@staff"
+# Otherwise a cookie that somebody has copied is good for a month, whatever the browser was told.
+BaseHandler.get_secure_cookie = partialmethod(BaseHandler.get_signed_cookie, max_age_days=DAYS_BELIEVED)
 # The one page with figures that Flower itself shows to everybody; `/healthcheck` says OK and nothing else.
 Metrics.get = authenticated(Metrics.get)
 cookie_secret = settings.SECRET_KEY

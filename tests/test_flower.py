@@ -12,6 +12,7 @@ from django.conf import settings
 from django.core.signing import Signer, TimestampSigner, b62_encode
 from django.test import Client
 from flower.urls import handlers
+from tornado.web import create_signed_value
 
 from accounts.models import User
 from myproject.flower import SIGNER, TOKEN_LASTS
@@ -151,6 +152,16 @@ def test_flower_leads_nowhere_else(elsewhere: str, flower: Shop, staff: User) ->
     answer = requests.get(f"{settings.FLOWER_URL}/login?{query}", timeout=20, allow_redirects=False)
 
     assert answer.headers["Location"] == "/"
+
+
+@pytest.mark.parametrize(("minutes", "status"), [(50, 200), (70, 302)])
+def test_cookie_is_believed_for_an_hour(minutes: int, status: int, flower: Shop, staff: User) -> None:
+    then = time.time() - minutes * 60
+    cookie = create_signed_value(settings.SECRET_KEY, "user", f"{staff.pk}@staff", clock=lambda: then).decode()
+
+    answer = requests.get(settings.FLOWER_URL, cookies={"user": cookie}, timeout=20, allow_redirects=False)
+
+    assert answer.status_code == status
 
 
 def test_token_is_in_no_log(flower: Shop, staff: User) -> None:
