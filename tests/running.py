@@ -22,7 +22,7 @@ from django.test import override_settings
 from myproject import embedded
 from myproject.celery import app
 from tests.broker import Broker
-from tests.shop import SECONDS, Shop, answers, wait_for
+from tests.shop import OURS, SECONDS, Shop, answers, wait_for
 
 BROKER_URL = f"{embedded.broker_url(settings.VAR_DIR)}?virtual_host=2"
 LOG = settings.VAR_DIR / "running.log"
@@ -93,10 +93,10 @@ def last_words() -> str:
 
 @pytest.fixture
 def queue(broker: Broker) -> Iterator[Broker]:
-    """The real queues, which no worker reads but the test's own."""
+    """The real queues, and a database that nobody uses but the test's own processes."""
     # Started again by the next test that wants the shop.
     if Shop.current:
-        Shop.current.stop("worker")
+        Shop.current.stop(*OURS)
     broker.url = BROKER_URL
     broker.use(BROKER_URL)
     broker.empty()
