@@ -66,13 +66,14 @@ class Required:
             return None
         # With its namespace: the admin's pages of these models have names that begin alike.
         name = request.resolver_match.view_name if request.resolver_match else None
-        if name in (TO_SHOW_IT if has_one(request.user) else TO_SET_IT_UP):
+        has_app = has_one(request.user)
+        if name in (TO_SHOW_IT if has_app else TO_SET_IT_UP):
             return None
-        return answer(request, way_in(request))
+        return answer(request, way_in(request, has_app))
 
 
-def way_in(request: HttpRequest) -> str:
-    if has_one(request.user):
+def way_in(request: HttpRequest, has_app: bool) -> str:
+    if has_app:
         query = QueryDict(mutable=True)
         query["next"] = request.get_full_path() if request.method == "GET" else resolve_url(settings.LOGIN_REDIRECT_URL)
         return f"{reverse('mfa_reauthenticate')}?{query.urlencode()}"
