@@ -3,22 +3,15 @@
 import os
 import secrets
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from myproject import embedded
+from tests.ports import free_port
 
 HOME = Path(tempfile.mkdtemp(prefix="shop-bench-"))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 CONNINFO = f"host={embedded.socket_dir(HOME)} user=postgres dbname=shop"

@@ -4,7 +4,6 @@ A test module asks for the fixture with `pytest_plugins = ["tests.bucket"]`. It 
 by then, too late for pytest to rewrite it: PYTEST_DONT_REWRITE.
 """
 
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,16 +17,10 @@ import pytest
 from django.conf import settings
 
 from tests.bucket_server import KEY, SECRET
+from tests.ports import free_port
 from tests.shop import wait_for
 
 REGION, NAME = "eu-central-1", "files"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Server:

@@ -18,6 +18,7 @@ import yaml
 from django.conf import settings
 
 from myproject import embedded
+from tests.ports import free_port
 
 ROOT = settings.BASE_DIR
 # Where pip puts the programs of packages.
@@ -81,12 +82,6 @@ def argument(instruction: str) -> str:
 
 
 IMAGE = dict(pair.split("=", 1) for pair in shlex.split(argument("ENV")) if not pair.startswith("PATH="))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @cache

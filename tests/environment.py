@@ -2,10 +2,8 @@
 
 import atexit
 import os
-import random
 import shutil
 import signal
-import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ import pytest
 
 from myproject import embedded
 from tests import servers as brokers
+from tests.ports import free_offset
 
 HOME = Path(tempfile.mkdtemp(prefix="shop-test-"))
 # Also where no test runs: with `-n` the first process only hands them out.
@@ -22,27 +21,12 @@ atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 PORTS = (8000, 5555, 8001, 1025, 9101, 9102)
 
 
-def free_offset() -> int:
-    """Return a PORT_OFFSET whose ports are all free, seldom the same for two runs that start together."""
-    offsets = random.sample(range(10_000, 50_000, 10), 1000)
-    return next(offset for offset in offsets if all(is_free(port + offset) for port in PORTS))
-
-
-def is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
 os.environ.update(
     VAR_DIR=str(HOME),
     MEDIA_ROOT=str(HOME / "media"),
     DATABASE_URL=embedded.database_url(HOME),
     CELERY_BROKER_URL=brokers.broker_url(HOME),
-    PORT_OFFSET=str(free_offset()),
+    PORT_OFFSET=str(free_offset(*PORTS)),
     DEBUG="true",
     # Short, so that the tests of recovery need not wait.
     ORDER_LEASE_SECONDS="5",

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db import connection
 
 from myproject import embedded
-from tests.environment import free_offset
+from tests.ports import free_port
 from tests.shop import SECONDS, wait_for
 
 HOST = "shop.example.com"
@@ -32,7 +32,7 @@ class Answer(NamedTuple):
 class Web:
     def __init__(self, folder: Path, **variables: str) -> None:
         self.log = folder / "gunicorn.log"
-        self.port = 8000 + free_offset()
+        self.port = free_port()
         self.environment = os.environ | {
             "DEBUG": "false",
             "HTTPS": "true",

@@ -5,7 +5,6 @@ module by then, too late for pytest to rewrite it: PYTEST_DONT_REWRITE.
 """
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from django.test import override_settings
 from myproject import embedded
 from myproject.celery import app
 from tests.broker import Broker
+from tests.ports import free_port
 from tests.shop import OURS, SECONDS, Shop, answers, wait_for
 
 BROKER_URL = f"{embedded.broker_url(settings.VAR_DIR)}?virtual_host=2"
@@ -79,12 +79,6 @@ def sandbox(slow_seconds: float = 2) -> Iterator[dict[str, str]]:
         places = {"STRIPE_API_BASE": "", "CRM_URL": "/crm", "WAREHOUSE_URL": "/warehouse"}
         found = {"SANDBOX_URL": url, "EMAIL_URL": f"smtp://127.0.0.1:{smtp}", "ALERT_URLS": f"json{url[4:]}/chat"}
         yield {name: url + path for name, path in places.items()} | found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def last_words() -> str:

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +12,10 @@ from kombu import Connection
 from kombu.exceptions import OperationalError as BrokerError
 
 from myproject import embedded
+from tests.ports import HOST, free_port
 
 NAME = os.environ.get("TEST_BROKER") or "redis"
-USER, PASSWORD, HOST = "shop", "lantern-loom", "127.0.0.1"
+USER, PASSWORD = "shop", "lantern-loom"
 VHOSTS = ("shop", "aside")
 RIGHTS = {"user": USER, "configure": ".*", "write": ".*", "read": ".*"}
 DEFINITIONS = {
@@ -25,11 +25,6 @@ DEFINITIONS = {
 }
 # Debian's program on the PATH becomes the user `rabbitmq` first, who may not read a test's folder.
 PROGRAM = shutil.which("/usr/lib/rabbitmq/bin/rabbitmq-server") or shutil.which("rabbitmq-server")
-
-
-def free_port() -> int:
-    with socket.create_server((HOST, 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 class RedisOfThePath(embedded.Redis):

@@ -22,7 +22,8 @@ from tests.broker import Broker
 from tests.factories import make_export, make_product, make_report, place_order, put
 from tests.faults.buyers import Buyer
 from tests.operations.test_database import active, slow
-from tests.running import free_port, running, sandbox, worker
+from tests.ports import free_port
+from tests.running import running, sandbox, worker
 from tests.shop import wait_for
 
 pytest_plugins = ["tests.broker", "tests.running"]

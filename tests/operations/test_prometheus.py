@@ -15,13 +15,13 @@ from django.conf import settings
 
 from myproject.tasks import add, fail, fail_twice
 from orders.tasks import process_order
-from tests.environment import is_free
 from tests.factories import make_product, make_user, place_order
+from tests.ports import free_port, is_free
 from tests.shop import METRICS_PORTS, Shop, wait_for
 
 DEPLOY = settings.BASE_DIR / "deploy"
 PROMETHEUS = shutil.which("prometheus")
-PORT = next(port for port in range(19_090 + settings.PORT_OFFSET % 1000, 30_000) if is_free(port))
+PORT = free_port()
 PORTS = {"web": settings.PORT, **METRICS_PORTS}
 PANELS = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())["panels"]
 GROUPS = yaml.safe_load((DEPLOY / "prometheus" / "rules.yml").read_text())["groups"]

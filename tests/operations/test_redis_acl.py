@@ -23,7 +23,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from myproject import embedded
-from tests.environment import free_offset
+from tests.ports import free_port
 from tests.shop import SECONDS, wait_for
 
 SERVER = shutil.which("redis-server")
@@ -65,7 +65,7 @@ def redis(tmp_path: Path) -> Iterator[Server]:
     key, certificate = make_certificate(tmp_path)
     rules = (settings.BASE_DIR / "deploy/redis/users.acl").read_text().replace("change-me", "the-secret")
     (tmp_path / "users.acl").write_text(f"{rules}user admin on >admin ~* &* +@all\n")
-    port = 8000 + free_offset()
+    port = free_port()
     options = {
         "port": "0",
         "tls-port": str(port),
