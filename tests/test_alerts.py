@@ -355,10 +355,10 @@ def slow_charge(shop: Shop) -> Iterator[Order]:
 
 @pytest.mark.django_db(transaction=True)
 def test_worker_alerts_once_of_a_hard_limit(shop: Shop, slow_charge: Order) -> None:
-    process_order.apply_async(kwargs={"order_id": slow_charge.pk})
+    sent = process_order.apply_async(kwargs={"order_id": slow_charge.pk})
 
     # Frozen, it cannot answer its soft limit.
-    strike(process_order.name, signal.SIGSTOP)
+    strike(sent.id, signal.SIGSTOP)
 
     cause = "orders.tasks.process_order TimeLimitExceeded"
     wait_for(Alert.objects.filter(cause=cause, due_at=None).exists, "the alert")
@@ -367,23 +367,24 @@ def test_worker_alerts_once_of_a_hard_limit(shop: Shop, slow_charge: Order) -> N
 
 @pytest.mark.django_db(transaction=True)
 def test_worker_alerts_once_of_a_process_that_died_once_too_often(shop: Shop, slow_charge: Order) -> None:
-    process_order.apply_async(kwargs={"order_id": slow_charge.pk}, retries=process_order.max_retries)
+    sent = process_order.apply_async(kwargs={"order_id": slow_charge.pk}, retries=process_order.max_retries)
 
-    strike(process_order.name, signal.SIGKILL)
+    strike(sent.id, signal.SIGKILL)
 
     cause = "orders.tasks.process_order WorkerLostError"
     wait_for(Alert.objects.filter(cause=cause, due_at=None).exists, "the alert")
     assert Alert.objects.get(cause=cause).count == 1
 
 
-def strike(task: str, number: int) -> None:
+def strike(task_id: str, number: int) -> None:
     """Send the signal to the process that works on the task."""
-    pid = wait_for(lambda: busy_with(task), "the task")
+    pid = wait_for(lambda: busy_with(task_id), "the task")
     assert pid is not None
     os.kill(pid, number)
 
 
-def busy_with(task: str) -> int | None:
+def busy_with(task_id: str) -> int | None:
     """Return the process that works on the task, if one does."""
-    active = app.control.inspect(timeout=1).active() or {}
-    return next((row["worker_pid"] for rows in active.values() for row in rows if row["name"] == task), None)
+    # There is one worker: to wait for answers of more costs a second, in which the task may end.
+    active = app.control.inspect(timeout=1, limit=1).active() or {}
+    return next((row["worker_pid"] for rows in active.values() for row in rows if row["id"] == task_id), None)
