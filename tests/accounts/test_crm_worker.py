@@ -51,7 +51,7 @@ def struck(shop: Shop, fault: str) -> int:
 
 def busy_child() -> int:
     """Return the process id of the worker's child that tells the CRM; 0 while there is none."""
-    active = [task for found in (app.control.inspect(timeout=1).active() or {}).values() for task in found]
+    active = [task for found in (app.control.inspect(timeout=1, limit=1).active() or {}).values() for task in found]
     return next((task["worker_pid"] for task in active if task["name"] == tasks.sync_user_to_crm.name), 0)
 
 
