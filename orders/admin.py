@@ -19,7 +19,6 @@ from .models import (
     Digest,
     InventoryDifference,
     InventorySync,
-    Kind,
     Order,
     OrderEvent,
     OrderItem,
@@ -164,12 +163,11 @@ class OrderAdmin(OwesMailAdmin, ReadOnlyAdmin):
 
     @admin.action(description="Queue again")
     def nudge(self, request: HttpRequest, orders: QuerySet[Order]) -> None:
-        chosen = list(orders.select_related(None).only("pk", "reference"))
-        OrderEvent.objects.record([order.pk for order in chosen], Kind.NUDGED, detail=f"by {request.user}")
-        for order in chosen:
-            with bound_contextvars(order=order.reference):
-                tasks.process_order.delay_on_commit(order_id=order.pk)
-        self.message_user(request, f"{len(chosen)} queued again.")
+        nudged = Order.objects.filter(pk__in=orders).mark_nudged(f"by {request.user}")
+        for pk, reference in nudged.items():
+            with bound_contextvars(order=reference):
+                tasks.process_order.delay_on_commit(order_id=pk)
+        self.message_user(request, f"{len(nudged)} queued again.")
 
     @admin.action(description="Start rejected orders again")
     def replay(self, request: HttpRequest, orders: QuerySet[Order]) -> None:

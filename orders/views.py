@@ -19,7 +19,7 @@ from myproject.web import staff_only
 from . import payments, services, tasks
 from .basket import Basket
 from .forms import CardForm, CheckoutForm, ProductFilter, QuantityForm, categories
-from .models import InventorySync, Kind, Order, OrderEvent, Product
+from .models import InventorySync, Order, Product
 
 PER_PAGE = 12
 DIFFERENCES_PER_PAGE = 50
@@ -162,7 +162,7 @@ def cancel(request: HttpRequest, reference: str) -> HttpResponse:
 @staff_only
 def nudge(request: HttpRequest, reference: str) -> HttpResponse:
     order = get_object_or_404(Order, reference=reference)
-    OrderEvent.objects.record([order.pk], Kind.NUDGED, detail=f"by {request.user}")
+    Order.objects.filter(pk=order.pk).mark_nudged(f"by {request.user}")
     tasks.process_order.delay_on_commit(order_id=order.pk)
     return redirect(order)
 

@@ -89,11 +89,11 @@ class OrderQuerySet(MailQuerySet):
 
     def young(self) -> Self:
         """What the machine may still end by itself: not flagged, and not older than the provider's memory of keys."""
-        return self.filter(flagged_at=None, opened_at__gt=timezone.now() - settings.ORDER_GIVEN_UP_AFTER)
+        return self.filter(flagged_at=None, opened_at__gt=remembered_since())
 
     def old(self) -> Self:
         """What waits for a person to be told of it: not flagged, and older than the provider's memory of keys."""
-        return self.filter(flagged_at=None, opened_at__lte=timezone.now() - settings.ORDER_GIVEN_UP_AFTER)
+        return self.filter(flagged_at=None, opened_at__lte=remembered_since())
 
     def unsettled(self) -> Self:
         """Orders that are not over for their customer: open, in a person's hands, or with a refund under way."""
@@ -132,6 +132,19 @@ class OrderQuerySet(MailQuerySet):
             OrderEvent.objects.record(ids, Kind.SETTLED, detail=detail)
         return len(ids)
 
+    def mark_nudged(self, detail: str) -> dict[int, str]:
+        """Note that staff wants these orders processed; return their references by their keys.
+
+        One that is old may be charged for another day: a person has looked for its charge at the provider.
+        """
+        with transaction.atomic():
+            nudged = dict(self.select_for_update().order_by("pk").values_list("pk", "reference"))
+            OrderEvent.objects.record(nudged, Kind.NUDGED, detail=detail)
+            # A younger one stays as old as its key is.
+            old = Order.objects.open().filter(pk__in=nudged, opened_at__lte=remembered_since())
+            old.update(opened_at=timezone.now())
+        return nudged
+
     def free(self, claimant: str) -> Self:
         """Open orders that the claimant may take.
 
@@ -146,7 +159,9 @@ class OrderQuerySet(MailQuerySet):
         """
         rows = self.free(claimant).select_for_update(skip_locked=True)
         others = rows.young().exclude(pk=first).order_by("due_at")
-        ids = list(rows.filter(pk=first).values_list("pk", flat=True))
+        # Its message may be from before a long pause. The key of a pending order was never sent.
+        harmless = Q(status=Status.PENDING) | Q(opened_at__gt=remembered_since())
+        ids = list(rows.filter(harmless, pk=first).values_list("pk", flat=True))
         ids += others.values_list("pk", flat=True)[: limit - 1]
         self.filter(pk__in=ids).update(claimed_by=claimant, due_at=first_look())
         return ids
@@ -196,6 +211,7 @@ class Order(OwesMail):
     completed_at = models.DateTimeField(null=True, blank=True)
     claimed_by = models.CharField(max_length=40, blank=True, help_text="The task that works on it, if any.")
     due_at = models.DateTimeField(null=True, blank=True, help_text="When the sweep takes it up if nobody did before.")
+    # Or when staff wanted it processed although it was old.
     opened_at = models.DateTimeField(default=timezone.now, help_text="When it last became pending.")
     flagged_at = models.DateTimeField("needs a person since", null=True, blank=True)
     flag_reason = models.CharField(max_length=200, blank=True)
@@ -279,6 +295,11 @@ class Order(OwesMail):
 def first_look() -> datetime:
     """When the sweep looks after an order whose message did not arrive."""
     return timezone.now() + settings.ORDER_LEASE
+
+
+def remembered_since() -> datetime:
+    """Since when the provider remembers keys: what it was asked before could be charged twice."""
+    return timezone.now() - settings.ORDER_GIVEN_UP_AFTER
 
 
 class OrderItem(models.Model):

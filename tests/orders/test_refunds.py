@@ -354,6 +354,31 @@ def test_old_order_is_not_taken_along_but_processed_when_staff_asks() -> None:
     assert (along, asked) == ([young.pk], [old.pk])
 
 
+def test_old_charge_is_not_asked_again_by_a_message_that_comes_late() -> None:
+    order = put(place_order(), Status.PROCESSING)
+    make_old(order)
+    row = Order.objects.filter(pk=order.pk)
+
+    late = services.claim(order.pk, limit=50, task_id="late")
+    row.mark_nudged("by Sam")
+    asked = services.claim(order.pk, limit=50, task_id="asked")
+    tried_again = services.claim(order.pk, limit=50, task_id="asked")
+
+    assert (late, asked, tried_again) == ([], [order.pk], [order.pk])
+
+
+@pytest.mark.parametrize("status", [Status.PROCESSING, Status.COMPLETED])
+def test_queueing_again_does_not_make_a_key_younger_than_it_is(status: Status) -> None:
+    order = put(place_order(), status)
+    age = timedelta(days=2) if status == Status.COMPLETED else timedelta(hours=23)
+    Order.objects.update(opened_at=timezone.now() - age)
+    before = Order.objects.get().opened_at
+
+    nudged = Order.objects.filter(pk=order.pk).mark_nudged("by Sam")
+
+    assert (nudged, Order.objects.get().opened_at) == ({order.pk: order.reference}, before)
+
+
 def test_order_that_is_paid_again_later_is_young(broker: Broker) -> None:
     order = place_order(card=Card.DECLINED)
     process(order, outcome=DECLINE)
