@@ -96,7 +96,8 @@ def charge(payment: Payment) -> str:
         )
     except stripe.CardError as error:
         raise Declined(error.user_message or "The card was declined.") from error
-    except (stripe.InvalidRequestError, stripe.IdempotencyError) as error:
+    # Not the one for a key that was used with other parameters, as by a release before: that request may have charged.
+    except stripe.InvalidRequestError as error:
         raise PermanentError(f"The payment provider refused the request: {error.user_message}") from error
     except stripe.StripeError as error:
         raise TemporaryError(f"The payment provider did not answer ({type(error).__name__}).") from error

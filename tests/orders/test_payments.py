@@ -111,7 +111,7 @@ def test_charge_sends_the_same_key_when_it_is_repeated(provider: Provider, payme
         (REQUIRES_ACTION, payments.Declined, "Your bank wants to confirm this payment itself"),
         (refusal(400, "invalid_request_error", "No such card."), PermanentError, "refused the request: No such card."),
         (refusal(404, "invalid_request_error"), PermanentError, "refused the request"),
-        (refusal(400, "idempotency_error", "Other amount."), PermanentError, "refused the request: Other amount."),
+        (refusal(400, "idempotency_error", "Other amount."), TemporaryError, "did not answer"),
         (refusal(409, "idempotency_error", "Key in use."), TemporaryError, "did not answer"),
         (refusal(429, "rate_limit_error"), TemporaryError, "did not answer"),
         (refusal(401, "authentication_error"), TemporaryError, "did not answer"),
