@@ -21,6 +21,7 @@ from myproject.tasks import CLEAR_LIMITS, delete_in_chunks, going_on_next_night
 
 from . import digests, emails, import_services, inventory, services, thumbnails
 from .models import (
+    MOST_PICTURE_ATTEMPTS,
     PICTURE_LEASE,
     Digest,
     InventoryDifference,
@@ -45,8 +46,6 @@ SWEPT_DIGESTS = 10_000
 SWEPT_EXPIRE = 290
 NOISE_KEPT = timedelta(days=365)
 DIGESTS_KEPT = timedelta(weeks=10)
-# Beyond the first: a picture that kills its worker must not do so for ever.
-MOST_PICTURE_ATTEMPTS = 2
 LEASE_SECONDS = settings.ORDER_LEASE.total_seconds()
 # Worker deaths count as well; after these an import ends *failed*, never "running" for ever.
 MAX_IMPORT_ATTEMPTS = 5
@@ -121,7 +120,7 @@ def send_order_confirmation(self: Task, *, order_id: int) -> None:
 @shared_task(soft_time_limit=50, time_limit=PICTURE_LEASE.total_seconds(), ignore_result=True)
 def make_thumbnails(*, product_id: int) -> None:
     """Make the thumbnails of a product's picture. Safe to repeat: the files are the same, the newest picture wins."""
-    thumbnails.make_thumbnails(Product.objects.get(pk=product_id))
+    thumbnails.make_thumbnails(product_id)
 
 
 @shared_task(ignore_result=True)
@@ -129,8 +128,8 @@ def check_pending_pictures() -> None:
     """Queue again pictures that were left behind, and give up those that died too often. Safe to repeat: so is each."""
     for product in Product.objects.pictures_left_behind().order_by("picture_due_at")[:100]:
         if product.picture_attempts >= MOST_PICTURE_ATTEMPTS:
-            product.mark_picture_failed(f"No thumbnails could be made in {MOST_PICTURE_ATTEMPTS + 1} attempts.")
-        elif product.mark_picture_retried():
+            product.mark_picture_failed(f"No thumbnails could be made in {MOST_PICTURE_ATTEMPTS} attempts.")
+        else:
             make_thumbnails.delay(product_id=product.pk)
 
 

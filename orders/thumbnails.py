@@ -11,10 +11,11 @@ from django.core.files.base import ContentFile, File
 from django.core.files.storage import FileSystemStorage, default_storage
 from django.db import transaction
 
+from myproject.errors import TemporaryError
 from myproject.files import BY_UUID, delete_files, remove_orphans
 
 from . import pictures
-from .models import PictureStatus, Product
+from .models import Product
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +35,23 @@ def remove_picture(product: Product) -> None:
     transaction.on_commit(lambda: delete_files(files), robust=True)
 
 
-def make_thumbnails(product: Product) -> bool:
-    """Make and publish the thumbnails of a pending picture; False when there is nothing to do, or to show."""
-    if product.picture_status != PictureStatus.PENDING:
-        log.info("Picture of product %s: nothing to do", product.pk)
+def make_thumbnails(product_id: int) -> bool:
+    """Make and publish the thumbnails of a pending picture; False when there is nothing to do, or to show.
+
+    Raises `TemporaryError` when the storage does not answer; that is not counted as an attempt.
+    """
+    product = Product.objects.claim_picture(product_id)
+    if product is None:
+        log.info("Picture of product %s: nothing to do", product_id)
         return False
+    try:
+        return attempt(product)
+    except TemporaryError:
+        product.release_picture()
+        raise
+
+
+def attempt(product: Product) -> bool:
     try:
         with product.picture.open() as original:
             made = pictures.thumbnails(original)

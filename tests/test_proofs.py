@@ -54,7 +54,7 @@ PROOFS = {
         BEATS,
     ),
     "orders.tasks.check_pending_pictures": (
-        "orders/test_pictures::test_check_pending_pictures_queues_what_was_left_behind_once",
+        "orders/test_pictures::test_check_pending_pictures_twice_has_one_effect",
         "orders/test_pictures::test_worker_makes_what_was_left_behind",
     ),
     "orders.tasks.check_unfinished_imports": (

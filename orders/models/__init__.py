@@ -16,12 +16,13 @@ from .orders import (
     total_of,
 )
 from .payments import ALIVE, Card, Payment, PaymentStatus
-from .products import PICTURE_LEASE, PictureStatus, Product, slug_of
+from .products import MOST_PICTURE_ATTEMPTS, PICTURE_LEASE, PictureStatus, Product, slug_of
 
 __all__ = [
     "ALIVE",
     "HOLDS_STOCK",
     "MAY_BECOME",
+    "MOST_PICTURE_ATTEMPTS",
     "OPEN",
     "PICTURE_LEASE",
     "TO_BE_SEEN_AGAIN",

@@ -13,6 +13,8 @@ from django.utils.text import slugify
 
 # How long thumbnails may take before the sweep believes their worker dead; also the task's hard limit.
 PICTURE_LEASE = timedelta(seconds=60)
+# A picture that kills its worker must not do so for ever.
+MOST_PICTURE_ATTEMPTS = 3
 
 
 class PictureStatus(models.TextChoices):
@@ -42,6 +44,14 @@ class ProductQuerySet(models.QuerySet["Product"]):
     def pictures_left_behind(self) -> Self:
         """Products with a picture that nobody has made thumbnails of although it is time."""
         return self.filter(picture_status=PictureStatus.PENDING, picture_due_at__lte=timezone.now())
+
+    def claim_picture(self, pk: int) -> "Product | None":
+        """Take the product's picture for one attempt; None when there is nothing to do, or another task is at it."""
+        now = timezone.now()
+        pending = self.filter(pk=pk, picture_status=PictureStatus.PENDING, picture_attempts__lt=MOST_PICTURE_ATTEMPTS)
+        free = pending.filter(Q(picture_attempts=0) | Q(picture_due_at__lte=now))
+        taken = free.update(picture_due_at=now + PICTURE_LEASE, picture_attempts=F("picture_attempts") + 1)
+        return self.get(pk=pk) if taken else None
 
     def add_stock(self, units: Mapping[int, int]) -> None:
         """Add to each product (by its key) these units, or take them away, in one statement."""
@@ -131,11 +141,9 @@ class Product(models.Model):
             Product.objects.filter(pk=self.pk), PictureStatus.PENDING, picture=name, picture_due_at=due_at
         )
 
-    def mark_picture_retried(self) -> bool:
-        """Give the picture another attempt; False when somebody else has, or it has ended."""
-        rows = Product.objects.filter(pk=self.pk).pictures_left_behind()
-        later = timezone.now() + PICTURE_LEASE
-        return bool(rows.update(picture_due_at=later, picture_attempts=F("picture_attempts") + 1))
+    def release_picture(self) -> None:
+        """Give the picture back at once after an attempt that failed by no fault of its own."""
+        self._same_picture().update(picture_due_at=timezone.now(), picture_attempts=F("picture_attempts") - 1)
 
     def mark_picture_ready(self, thumbnails: str) -> bool:
         """Show these thumbnails; False when a newer picture was uploaded meanwhile, or another worker was faster."""

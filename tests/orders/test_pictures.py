@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from django.conf import settings
@@ -18,6 +19,7 @@ from django.utils import timezone
 from PIL import Image
 
 from accounts.models import User
+from myproject.errors import TemporaryError
 from orders import pictures, tasks, thumbnails
 from orders.models import PictureStatus, Product
 from tests.broker import Broker
@@ -176,10 +178,12 @@ def test_make_thumbnails_twice_is_once() -> None:
 def test_make_thumbnails_by_two_workers_gives_one_set() -> None:
     pending = upload(make_product(), drawn())
 
-    shown = [thumbnails.make_thumbnails(Product.objects.get(pk=pending.pk)), thumbnails.make_thumbnails(pending)]
+    claimed = [Product.objects.claim_picture(pending.pk) for _ in range(2)]
+    Product.objects.update(picture_due_at=timezone.now())
+    shown = [thumbnails.make_thumbnails(pending.pk) for _ in range(2)]
 
     product = Product.objects.get(pk=pending.pk)
-    assert shown == [True, False]
+    assert (claimed, shown) == ([pending, None], [True, False])
     assert opened(product).size == (400, 300)
 
 
@@ -217,25 +221,61 @@ def test_new_picture_replaces_the_files_of_the_old_one_when_it_is_ready() -> Non
     assert opened(product).size == (400, 300)
 
 
-def test_check_pending_pictures_queues_what_was_left_behind_once(broker: Broker) -> None:
-    late, young = (upload(make_product(), drawn()) for _ in range(2))
+def test_make_thumbnails_waits_for_a_storage_that_is_away(broker: Broker) -> None:
+    product = upload(make_product(), drawn())
+
+    with patch.object(pictures, "thumbnails", side_effect=TemporaryError("The storage is away.")) as attempt:
+        tasks.make_thumbnails.apply(kwargs={"product_id": product.pk})
+    waiting = Product.objects.get(pk=product.pk)
+
+    assert (waiting.picture_status, waiting.picture_attempts, attempt.call_count) == ("pending", 0, 6)
+    assert make(product).picture_status == "ready"
+
+
+def test_check_pending_pictures_queues_what_was_left_behind(broker: Broker) -> None:
+    late, _young = (upload(make_product(), drawn()) for _ in range(2))
     Product.objects.filter(pk=late.pk).update(picture_due_at=timezone.now())
 
+    tasks.check_pending_pictures()
+
+    assert broker.messages() == [("default", "orders.tasks.make_thumbnails", {"product_id": late.pk})]
+
+
+def test_check_pending_pictures_twice_has_one_effect(broker: Broker) -> None:
+    product = upload(make_product(), drawn())
+    Product.objects.filter(pk=product.pk).update(picture_due_at=timezone.now())
     for _ in range(2):
         tasks.check_pending_pictures()
 
-    assert broker.messages() == [("default", "orders.tasks.make_thumbnails", {"product_id": late.pk})]
-    assert Product.objects.get(pk=young.pk).picture_attempts == 0
+    with patch.object(pictures, "thumbnails", wraps=pictures.thumbnails) as attempt:
+        for _, _, kwargs in broker.messages():
+            tasks.make_thumbnails.apply(kwargs=kwargs).get()
+
+    assert attempt.call_count == 1
+
+
+def test_picture_waits_for_a_worker_that_is_away_however_long(broker: Broker) -> None:
+    product = upload(make_product(), drawn())
+
+    for _ in range(10):
+        Product.objects.filter(pk=product.pk).update(picture_due_at=timezone.now())
+        tasks.check_pending_pictures()
+
+    assert make(product).picture_status == "ready"
 
 
 def test_check_pending_pictures_gives_up_what_dies_too_often(broker: Broker) -> None:
     product = upload(make_product(), drawn())
-    Product.objects.filter(pk=product.pk).update(picture_due_at=timezone.now(), picture_attempts=2)
 
+    for _ in range(3):
+        with patch.object(pictures, "thumbnails", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+            thumbnails.make_thumbnails(product.pk)
+        Product.objects.filter(pk=product.pk).update(picture_due_at=timezone.now())
+    again = thumbnails.make_thumbnails(product.pk)
     tasks.check_pending_pictures()
 
     product.refresh_from_db()
-    assert (product.picture_status, broker.messages()) == ("failed", [])
+    assert (again, product.picture_status, broker.messages()) == (False, "failed", [])
     assert product.picture_error == "No thumbnails could be made in 3 attempts."
 
 

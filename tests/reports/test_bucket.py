@@ -257,7 +257,7 @@ def test_thumbnails_are_made_in_the_bucket_and_shown_by_the_shop(bucket: Server)
     product = make_product()
     thumbnails.upload_picture(product, ContentFile(image.getvalue()), "png")
 
-    made = thumbnails.make_thumbnails(Product.objects.get())
+    made = thumbnails.make_thumbnails(Product.objects.get().pk)
     product.refresh_from_db()
     shown = Client().get(f"/pictures/{product.thumbnails}-400.webp")
 
