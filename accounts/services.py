@@ -10,9 +10,11 @@ from allauth.mfa.models import Authenticator
 from django.conf import settings
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth import SESSION_KEY
+from django.contrib.contenttypes.models import ContentType
 from django.contrib.sessions.models import Session
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Exists, Model, OuterRef, Q, QuerySet, TextField
+from django.db.models.functions import Cast
 from django.utils import timezone
 
 from myproject import http
@@ -161,11 +163,16 @@ def anonymise(person: User) -> bool:
 
 
 def forget(erasure: Erasure) -> None:
-    """Remove the person's sessions, and the name from the admin's history."""
+    """Remove the person's sessions, and names and addresses from the admin's history."""
     delete_sessions(erasure.user_id)
-    history = LogEntry.objects.filter(content_type__app_label__in=["accounts", "account"])
-    named = history.filter(Q(object_repr=erasure.email) | Q(content_type__model="user", object_id=str(erasure.user_id)))
-    named.update(object_repr=erasure.user.alias)
+    _history_of(User).filter(object_id=str(erasure.user_id)).update(object_repr=erasure.user.alias)
+    # Whose an address was that is gone cannot be told: all of them.
+    there = EmailAddress.objects.annotate(key=Cast("pk", TextField())).filter(key=OuterRef("object_id"))
+    _history_of(EmailAddress).exclude(Exists(there)).update(object_repr="deleted address")
+
+
+def _history_of(model: type[Model]) -> QuerySet[LogEntry]:
+    return LogEntry.objects.filter(content_type=ContentType.objects.get_for_model(model))
 
 
 def delete_sessions(user_id: int) -> int:

@@ -25,6 +25,7 @@ from .models import (
     Payment,
     Product,
     ProductImport,
+    actor,
 )
 
 # Fields of the product's form that are no columns.
@@ -163,7 +164,7 @@ class OrderAdmin(OwesMailAdmin, ReadOnlyAdmin):
 
     @admin.action(description="Queue again")
     def nudge(self, request: HttpRequest, orders: QuerySet[Order]) -> None:
-        nudged = Order.objects.filter(pk__in=orders).mark_nudged(f"by {request.user}")
+        nudged = Order.objects.filter(pk__in=orders).mark_nudged(f"by {actor(request.user)}")
         for pk, reference in nudged.items():
             with bound_contextvars(order=reference):
                 tasks.process_order.delay_on_commit(order_id=pk)
@@ -192,14 +193,14 @@ class OrderAdmin(OwesMailAdmin, ReadOnlyAdmin):
 
     @admin.action(description="Settled: no longer needs a person")
     def unflag(self, request: HttpRequest, orders: QuerySet[Order]) -> None:
-        count = Order.objects.filter(pk__in=orders).unflag(f"by {request.user}")
+        count = Order.objects.filter(pk__in=orders).unflag(f"by {actor(request.user)}")
         self.message_user(request, f"{count} settled.")
 
     def _each(
         self, request: HttpRequest, orders: QuerySet[Order], change: Callable[[Order, str], bool], task: Any
     ) -> int:
         """Change each order for itself, and queue the task of those that changed; return how many did."""
-        changed = [order for order in orders.order_by("pk") if change(order, str(request.user))]
+        changed = [order for order in orders.order_by("pk") if change(order, actor(request.user))]
         for order in changed:
             with bound_contextvars(order=order.reference):
                 task.delay_on_commit(order_id=order.pk)

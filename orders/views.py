@@ -19,7 +19,7 @@ from myproject.web import staff_only
 from . import payments, services, tasks
 from .basket import Basket
 from .forms import CardForm, CheckoutForm, ProductFilter, QuantityForm, categories
-from .models import InventorySync, Order, Product
+from .models import InventorySync, Order, Product, actor
 
 PER_PAGE = 12
 DIFFERENCES_PER_PAGE = 50
@@ -162,7 +162,7 @@ def cancel(request: HttpRequest, reference: str) -> HttpResponse:
 @staff_only
 def nudge(request: HttpRequest, reference: str) -> HttpResponse:
     order = get_object_or_404(Order, reference=reference)
-    Order.objects.filter(pk=order.pk).mark_nudged(f"by {request.user}")
+    Order.objects.filter(pk=order.pk).mark_nudged(f"by {actor(request.user)}")
     tasks.process_order.delay_on_commit(order_id=order.pk)
     return redirect(order)
 
@@ -174,7 +174,7 @@ def refund(request: HttpRequest, reference: str) -> HttpResponse:
     order = get_object_or_404(Order, reference=reference)
     if request.method == "GET" and order.can_refund:
         return render(request, "orders/refund.html", {"order": order})
-    if request.method == "POST" and services.want_refund(order, by=str(request.user)):
+    if request.method == "POST" and services.want_refund(order, by=actor(request.user)):
         tasks.refund_order.delay_on_commit(order_id=order.pk)
     else:
         messages.info(request, "There is nothing to refund for this order now.")
@@ -185,7 +185,7 @@ def refund(request: HttpRequest, reference: str) -> HttpResponse:
 @staff_only
 def replay(request: HttpRequest, reference: str) -> HttpResponse:
     order = get_object_or_404(Order, reference=reference)
-    if services.replay(order, by=str(request.user)):
+    if services.replay(order, by=actor(request.user)):
         tasks.process_order.delay_on_commit(order_id=order.pk)
     else:
         messages.info(request, "Only a rejected order can be started again.")
@@ -196,7 +196,7 @@ def replay(request: HttpRequest, reference: str) -> HttpResponse:
 @staff_only
 def unflag(request: HttpRequest, reference: str) -> HttpResponse:
     order = get_object_or_404(Order, reference=reference)
-    Order.objects.filter(pk=order.pk).unflag(f"by {request.user}")
+    Order.objects.filter(pk=order.pk).unflag(f"by {actor(request.user)}")
     return redirect(order)
 
 

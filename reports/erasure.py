@@ -84,8 +84,8 @@ def forget_orders(erasure: Erasure) -> None:
     orders.filter(status=OrderStatus.PENDING).move(OrderStatus.CANCELLED, "The account was deleted.")
     # What a mail server answered names the address, too.
     orders.update(mail_due_at=None, mail_error="")
-    for who in filter(None, (erasure.name, erasure.email)):
-        OrderEvent.objects.rename(who, erasure.user.alias)
+    names = filter(None, (erasure.name, erasure.email))
+    OrderEvent.objects.rename(erasure.user_id, names, erasure.user.alias)
 
 
 def remove_reports(person: User) -> None:

@@ -339,7 +339,7 @@ def test_products_are_withdrawn_instead_of_deleted(office: Client) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_orders_are_queued_again(office: Client, broker: Broker) -> None:
+def test_orders_are_queued_again(office: Client, staff: User, broker: Broker) -> None:
     orders = [place_order() for _ in range(2)]
 
     answer = office.post(
@@ -349,7 +349,7 @@ def test_orders_are_queued_again(office: Client, broker: Broker) -> None:
     queued = sorted(kwargs["order_id"] for _, _, kwargs in broker.messages())
     assert queued == [order.pk for order in orders]
     assert messages_of(answer) == ["2 queued again."]
-    assert list(orders[0].events.filter(kind="nudged").values_list("detail", flat=True)) == ["by Sam"]
+    assert list(orders[0].events.filter(kind="nudged").values_list("detail", flat=True)) == [f"by Sam (#{staff.pk})"]
 
 
 def test_order_page_shows_items_payments_and_events(office: Client) -> None:

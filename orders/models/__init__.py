@@ -1,5 +1,5 @@
 from .digests import Digest, Skip, days_before, week_of
-from .events import Kind, OrderEvent
+from .events import Kind, OrderEvent, actor
 from .imports import ImportStatus, ProductImport, RejectedRow
 from .inventory import TO_BE_SEEN_AGAIN, Difference, InventoryDifference, InventorySync, Lost, SyncStatus
 from .orders import (
@@ -48,6 +48,7 @@ __all__ = [
     "Skip",
     "Status",
     "SyncStatus",
+    "actor",
     "days_before",
     "first_look",
     "new_reference",

@@ -1,14 +1,16 @@
 """What happened to an order."""
 
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Self
 
+from django.contrib.auth.models import AnonymousUser
 from django.db import models
-from django.db.models import Q, Value
-from django.db.models.functions import Replace
+from django.db.models import F, Func, Q, Value
 from django.utils import timezone
 
+from accounts.models import User
 from myproject.celery import worker_name
 
 
@@ -37,6 +39,11 @@ class Kind(models.TextChoices):
 NOISE = [Kind.RETRY, Kind.NUDGED, Kind.INTERRUPTED]
 
 
+def actor(person: User | AnonymousUser) -> str:
+    """Name who does something, with the key by which `OrderEventQuerySet.rename` finds it under whatever name."""
+    return f"{person} (#{person.pk})"
+
+
 class OrderEventQuerySet(models.QuerySet[Any]):
     def noise_before(self, moment: datetime) -> Self:
         return self.filter(kind__in=NOISE, created_at__lt=moment)
@@ -49,10 +56,15 @@ class OrderEventQuerySet(models.QuerySet[Any]):
         events = [OrderEvent(order_id=pk, kind=kind, detail=detail[:300], task_id=task_id) for pk in order_ids]
         OrderEvent.objects.bulk_create(events)
 
-    def rename(self, who: str, to: str) -> int:
-        """Call the person who did something by another name; return in how many events. Reads all of these."""
-        done = self.filter(detail__endswith=f"by {who}")
-        return done.update(detail=Replace("detail", Value(f"by {who}"), Value(f"by {to}")))
+    def rename(self, pk: int, names: Iterable[str], to: str) -> int:
+        """Call the person who did something by another name; return in how many events. Reads all of these.
+
+        Older events have no key: there they are found by these names.
+        """
+        who = "|".join([rf".* \(#{pk}\)", *map(re.escape, names)])
+        pattern, by = f"by ({who})$", Value(f"by {to}")
+        done = self.filter(detail__regex=pattern)
+        return done.update(detail=Func(F("detail"), Value(pattern), by, function="regexp_replace"))
 
 
 class OrderEvent(models.Model):

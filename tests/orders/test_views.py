@@ -429,7 +429,7 @@ def test_nudge_is_for_staff(login: Login, staff: User, shopper: Client, customer
     answers = [who.post(f"{order.get_absolute_url()}nudge/").status_code for who in (shopper, login(staff))]
 
     assert answers == [403, 302]
-    assert list(order.events.filter(kind="nudged").values_list("detail", flat=True)) == ["by Sam"]
+    assert list(order.events.filter(kind="nudged").values_list("detail", flat=True)) == [f"by Sam (#{staff.pk})"]
 
 
 # --- Doors ---
