@@ -110,9 +110,12 @@ def checkout(request: HttpRequest) -> HttpResponse:
         for problem in contents.problems or ["Your basket is empty."]:
             messages.error(request, problem)
         return redirect("orders:basket")
+    if form.is_valid() and form.cleaned_data["total"] != contents.total:
+        form.add_error(None, "Your basket or a price has changed. Please look at the new total before you order.")
     if not form.is_valid():
         return render(request, "orders/checkout.html", {"form": form, "basket": contents})
-    order = services.place_order(cast(User, request.user), contents.as_quantities(), **form.cleaned_data)
+    card, token = form.cleaned_data["card"], form.cleaned_data["token"]
+    order = services.place_order(cast(User, request.user), contents.as_quantities(), card, token)
     bind_contextvars(order=order.reference)
     tasks.process_order.delay_on_commit(order_id=order.pk)
     contents.clear()
@@ -262,6 +265,7 @@ def _context(request: HttpRequest, order: Order) -> dict[str, object]:
     attempts = list(order.payments.order_by("attempt"))
     return {
         "order": order,
+        "is_own": order.customer_id == request.user.pk,
         "items": order.items.select_related("product").order_by("pk"),
         "events": order.events.order_by("created_at", "pk"),
         "payments": attempts,

@@ -89,7 +89,7 @@ class Visitor:
         return self.session.get(settings.SITE_URL + path, timeout=30, **options)
 
     def post(self, path: str, data: dict[str, Any], page: str = "", **options: Any) -> requests.Response:
-        found = re.findall(r'name="(csrfmiddlewaretoken|token)" value="([^"]+)"', self.get(page or path).text)
+        found = re.findall(r'name="(csrfmiddlewaretoken|token|total)" value="([^"]+)"', self.get(page or path).text)
         answer = self.session.post(settings.SITE_URL + path, dict(found) | data, timeout=30, **options)
         self.secrets |= {value for name, value in self.session.cookies.items() if name == "sessionid" and value}
         return answer

@@ -32,8 +32,10 @@ def change(client: Client, product: Product, quantity: object) -> Any:
     return client.post(f"/basket/change/{product.slug}/", {"quantity": quantity})
 
 
-def check_out(client: Client, card: str = Card.VISA, token: object = None) -> Any:
-    return client.post("/checkout/", {"card": card, "token": token or uuid.uuid4()})
+def check_out(client: Client, card: str = Card.VISA, token: object = None, total: Decimal | None = None) -> Any:
+    """Send the checkout form, by default with the total that its page would show now."""
+    seen = sum(Product.objects.get(pk=pk).price * count for pk, count in basket_of(client).items())
+    return client.post("/checkout/", {"card": card, "token": token or uuid.uuid4(), "total": total or seen})
 
 
 def basket_of(client: Client) -> dict[str, int]:
@@ -97,6 +99,14 @@ def test_catalogue_shows_twelve_on_a_page_and_keeps_the_search(client: Client) -
     assert len(names_on(first)) == 12
     assert names_on(second) == ["Lamp 12", "Lamp 13"]
     assert '<a class="button button-quiet" href="?q=lamp&amp;page=2" rel="next">' in first.content.decode()
+
+
+def test_catalogue_looks_for_ten_words_at_most(client: Client) -> None:
+    make_product(name="one two three four five six seven eight nine ten")
+
+    answer = client.get("/", {"q": "one two three four five six seven eight nine ten eleven"})
+
+    assert len(names_on(answer)) == 1
 
 
 def test_catalogue_says_so_when_nothing_is_found(client: Client) -> None:
@@ -276,10 +286,11 @@ def test_checkout_gives_each_form_its_own_token(shopper: Client) -> None:
 @pytest.mark.parametrize(
     ("data", "field"),
     [
-        ({"card": "pm_card_gold", "token": str(uuid.uuid4())}, "card"),
-        ({"token": str(uuid.uuid4())}, "card"),
-        ({"card": Card.VISA, "token": "x"}, "token"),
-        ({"card": Card.VISA}, "token"),
+        ({"card": "pm_card_gold", "token": str(uuid.uuid4()), "total": "12.50"}, "card"),
+        ({"token": str(uuid.uuid4()), "total": "12.50"}, "card"),
+        ({"card": Card.VISA, "token": "x", "total": "12.50"}, "token"),
+        ({"card": Card.VISA, "total": "12.50"}, "token"),
+        ({"card": Card.VISA, "token": str(uuid.uuid4())}, "total"),
     ],
 )
 def test_checkout_shows_the_form_again_when_it_is_incomplete(data: dict[str, str], field: str, shopper: Client) -> None:
@@ -290,6 +301,20 @@ def test_checkout_shows_the_form_again_when_it_is_incomplete(data: dict[str, str
 
     assert (answer.status_code, list(answer.context["form"].errors)) == (200, [field])
     assert (Order.objects.count(), basket_of(shopper)) == (0, {str(product.pk): 1})
+
+
+def test_checkout_charges_no_total_that_its_page_did_not_show(shopper: Client) -> None:
+    product = make_product(price=Decimal("40.00"))
+    add(shopper, product)
+    Product.objects.update(price=Decimal("900.00"))
+
+    answer = check_out(shopper, total=Decimal("40.00"))
+
+    assert "Please look at the new total" in answer.content.decode()
+    assert Order.objects.count() == 0
+    shown = re.findall(r'name="total" value="([\d.]+)"', answer.content.decode())
+    assert check_out(shopper, total=Decimal(shown[0])).status_code == 302
+    assert Order.objects.get().total == Decimal("900.00")
 
 
 @pytest.mark.parametrize(
@@ -345,6 +370,17 @@ def test_order_page_shows_each_status(status: Status, shopper: Client, customer:
     for answer in (page, part):
         assert f'<span class="pill pill-{status}">{status.label}</span>' in answer.content.decode()
         assert ("hx-get" in answer.content.decode()) is order.is_open
+
+
+@pytest.mark.parametrize("status", Status)
+def test_order_page_offers_staff_nothing_that_only_its_customer_may_do(
+    status: Status, staff: User, login: Login
+) -> None:
+    order = put(place_order(), status)
+
+    page = login(staff).get(order.get_absolute_url()).content.decode()
+
+    assert ("/pay/" in page, "/cancel/" in page) == (False, False)
 
 
 @pytest.mark.parametrize(("method", "path"), [("get", ""), ("get", "status/"), ("post", "pay/"), ("post", "cancel/")])
@@ -473,6 +509,23 @@ def test_get_is_not_allowed_where_something_changes(path: str, shopper: Client) 
     answer = shopper.get("/" + path.format(slug=make_product().slug))
 
     assert answer.status_code == 405
+
+
+@pytest.mark.parametrize(
+    ("page", "next_page"),
+    [
+        ({"Referer": "http://testserver/orders/7K3M-QX2A/"}, "/orders/7K3M-QX2A/"),
+        ({"Referer": "https://elsewhere.example.com/orders/"}, "/dashboard/"),
+        ({}, "/dashboard/"),
+    ],
+)
+def test_button_pressed_after_the_session_ended_leads_back_to_its_page(
+    page: dict[str, str], next_page: str, client: Client
+) -> None:
+    answer = client.post("/orders/7K3M-QX2A/pay/", headers=page)
+
+    assert answer["Location"] == f"/accounts/login/?next={next_page}"
+    assert "nothing was changed" in messages_of(answer)[0]
 
 
 @pytest.mark.parametrize("path", ["/", "/basket/", "/orders/", "/dashboard/"])

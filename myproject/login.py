@@ -1,0 +1,24 @@
+"""What stands before every page that does not say that it is open to all."""
+
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth.middleware import LoginRequiredMiddleware
+from django.contrib.auth.views import redirect_to_login
+from django.http import HttpRequest, HttpResponseRedirect
+from django.shortcuts import resolve_url
+
+from .web import View
+
+
+class Required(LoginRequiredMiddleware):
+    """Django's own, which leads back to where one was going; but the address of a button takes no GET."""
+
+    def handle_no_permission(self, request: HttpRequest, view_func: View) -> HttpResponseRedirect:
+        if request.method in {"GET", "HEAD"}:
+            return super().handle_no_permission(request, view_func)
+        messages.warning(request, "You were signed out, and nothing was changed. Please sign in and press it again.")
+        page = urlsplit(request.headers.get("Referer", ""))
+        is_ours = page.netloc == request.get_host()
+        return redirect_to_login(page.path if is_ours else resolve_url(settings.LOGIN_REDIRECT_URL))
