@@ -1,5 +1,6 @@
 from typing import Any
 
+from allauth.account.admin import EmailAddressAdmin as BaseEmailAddressAdmin
 from allauth.account.models import EmailAddress
 from django.conf import settings
 from django.contrib import admin
@@ -7,7 +8,7 @@ from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from myproject.admin import OwesMailAdmin, ReadOnlyAdmin
+from myproject.admin import ActingAdmin, OwesMailAdmin, ReadOnlyAdmin
 
 from . import services, tasks
 from .models import AccountMail, CrmContact, CrmContactQuerySet, CrmStatus, Erasure, Notification, User
@@ -52,6 +53,14 @@ class UserAdmin(OwesMailAdmin, DjangoUserAdmin):
             if services.want_crm_erasure(user):
                 tasks.sync_user_to_crm.delay_on_commit(user_id=user.pk)
         super().delete_queryset(request, queryset)
+
+
+admin.site.unregister(EmailAddress)
+
+
+@admin.register(EmailAddress)
+class EmailAddressAdmin(ActingAdmin, BaseEmailAddressAdmin):
+    """allauth's own, which lets whoever may look at addresses call them verified."""
 
 
 @admin.register(AccountMail)

@@ -45,10 +45,30 @@ ARGUMENT = re.compile(rf"'({'|'.join(PAGES)})': '?([\w-]+)")
 QUEUES = [(queue.name, queue.name) for queue in settings.CELERY_TASK_QUEUES]
 # Beat looks at its schedules every few seconds; what is late by more than this has nobody who looks.
 OVERDUE = timedelta(minutes=2)
+# Below DATA_UPLOAD_MAX_NUMBER_FIELDS, since the page that asks for confirmation sends all of them back.
+MOST_CONFIRMED = 500
 
 
-class ReadOnlyAdmin(admin.ModelAdmin):
+class ActingAdmin(admin.ModelAdmin):
+    """Offers actions to those only who may change such rows; Django, by default, to whoever may look at them."""
+
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        # Django's own answer: a page on which nobody may edit a row still has its actions.
+        return super().get_actions(request) if admin.ModelAdmin.has_change_permission(self, request) else {}
+
+    def are_too_many(self, request: HttpRequest, rows: QuerySet[Any]) -> bool:
+        """Refuse what nobody reads before confirming it; a form of all of them would be refused as well."""
+        if rows.count() <= MOST_CONFIRMED:
+            return False
+        self.message_user(request, f"Please choose at most {MOST_CONFIRMED} at a time.", messages.ERROR)
+        return True
+
+
+class ReadOnlyAdmin(ActingAdmin):
     """Shows rows that only the shop itself may write, so that nobody puts one into a state the rules forbid."""
+
+    # There are many of them, and their number is not worth a second count.
+    show_full_result_count = False
 
     def has_add_permission(self, request: HttpRequest, *args: Any) -> bool:
         return False
@@ -76,7 +96,7 @@ class AuthenticatorAdmin(BaseAuthenticatorAdmin):
         return False
 
 
-class OwesMailAdmin(admin.ModelAdmin):
+class OwesMailAdmin(ActingAdmin):
     """Shows what became of a row's mail; staff may have it sent again."""
 
     readonly_fields = ["mail_due_at", "mail_sent_at", "mail_error"]
@@ -183,12 +203,12 @@ class PeriodicTaskForm(BasePeriodicTaskForm):
 
 
 @admin.register(PeriodicTask)
-class PeriodicTaskAdmin(BasePeriodicTaskAdmin):
+class PeriodicTaskAdmin(ActingAdmin, BasePeriodicTaskAdmin):
     form = PeriodicTaskForm
     # The extension's form has an inline script, which our Content-Security-Policy refuses.
     change_form_template = "admin/change_form.html"
     list_display = ["name", "enabled", "when", "last_run", "next_run", "task"]
-    list_filter: list[str] = []
+    list_filter = ()
     date_hierarchy = None
     ordering = ["name"]
     readonly_fields = ["last_run_at", "crontab_translation", "preview"]
@@ -236,7 +256,7 @@ class PeriodicTaskAdmin(BasePeriodicTaskAdmin):
         # The extension's own fails for a schedule that is no crontab.
         return row.crontab.human_readable if row.crontab else ""
 
-    @admin.action(description="Run now, beside the schedule", permissions=["change"])
+    @admin.action(description="Run now, beside the schedule")
     def run_tasks(self, request: HttpRequest, rows: QuerySet[PeriodicTask]) -> None:
         for row in rows.order_by("name"):
             try:

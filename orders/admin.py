@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 from structlog.contextvars import bound_contextvars
 
-from myproject.admin import OwesMailAdmin, ReadOnlyAdmin
+from myproject.admin import ActingAdmin, OwesMailAdmin, ReadOnlyAdmin
 from myproject.errors import TemporaryError
 
 from . import pictures, services, tasks, thumbnails
@@ -63,7 +63,7 @@ class ProductForm(forms.ModelForm):
 
 
 @admin.register(Product)
-class ProductAdmin(admin.ModelAdmin):
+class ProductAdmin(ActingAdmin):
     form = ProductForm
     list_display = ["name", "sku", "category", "price", "stock", "is_active", "picture_status"]
     list_filter = ["is_active", "category", "picture_status"]
@@ -153,8 +153,8 @@ class OrderAdmin(OwesMailAdmin, ReadOnlyAdmin):
     list_filter = [NeedsPerson, "status", "created_at"]
     list_select_related = ["customer"]
     search_fields = ["reference", "customer__email"]
-    ordering = ["-created_at", "-pk"]
-    date_hierarchy = "created_at"
+    # By the key, which has an index: the order in which they were placed.
+    ordering = ["-pk"]
     inlines = [ItemLines, PaymentLines, EventLines]
     actions = ["nudge", "replay", "replay_payment", "refund", "unflag", *OwesMailAdmin.actions]
 
@@ -206,7 +206,9 @@ class OrderAdmin(OwesMailAdmin, ReadOnlyAdmin):
                 task.delay_on_commit(order_id=order.pk)
         return len(changed)
 
-    def _confirm(self, request: HttpRequest, orders: QuerySet[Order], action: str, title: str) -> HttpResponse:
+    def _confirm(self, request: HttpRequest, orders: QuerySet[Order], action: str, title: str) -> HttpResponse | None:
+        if self.are_too_many(request, orders):
+            return None
         context = {"title": title, "orders": orders.order_by("pk"), "action": action, "opts": self.model._meta}
         return render(request, "admin/orders/confirm.html", self.admin_site.each_context(request) | context)
 
@@ -217,16 +219,16 @@ class PaymentAdmin(ReadOnlyAdmin):
     list_filter = ["status", "card"]
     list_select_related = ["order"]
     search_fields = ["order__reference", "provider_id", "key"]
-    ordering = ["-created_at"]
+    ordering = ["-pk"]
 
 
 @admin.register(OrderEvent)
 class OrderEventAdmin(ReadOnlyAdmin):
     list_display = ["created_at", "order", "kind", "detail", "task_id", "worker"]
-    list_filter = ["kind", "created_at", "worker"]
+    list_filter = ["kind", "created_at"]
     list_select_related = ["order"]
     search_fields = ["order__reference", "task_id"]
-    ordering = ["-created_at", "-pk"]
+    ordering = ["-pk"]
 
 
 class DigestState(admin.SimpleListFilter):
@@ -250,8 +252,6 @@ class DigestAdmin(ReadOnlyAdmin):
     list_display = ["person", "week", "outcome", "mail_sent_at"]
     list_filter = [DigestState, "skip_reason"]
     list_select_related = ["person"]
-    # Each week brings as many rows as there are readers: their number is not worth a second count of them all.
-    show_full_result_count = False
     search_fields = ["person__email"]
     ordering = ["-week", "-person"]
     date_hierarchy = "week"

@@ -63,6 +63,8 @@ class UserAdmin(BaseUserAdmin):
 
     @admin.action(description="Delete accounts: forget the person, keep the books", permissions=["delete"])
     def delete_accounts(self, request: HttpRequest, people: QuerySet[User]) -> HttpResponse | None:
+        if self.are_too_many(request, people):
+            return None
         if "confirmed" not in request.POST:
             context = {"title": "Delete accounts", "people": people.order_by("email"), "opts": self.model._meta}
             return render(request, "admin/accounts/delete.html", self.admin_site.each_context(request) | context)

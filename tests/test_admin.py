@@ -9,7 +9,7 @@ import pytest
 from allauth.account.models import EmailAddress
 from allauth.mfa.models import Authenticator
 from django.contrib import admin
-from django.contrib.auth.models import Group
+from django.contrib.auth.models import Group, Permission
 from django.contrib.messages import get_messages
 from django.db.models import Model
 from django.test import Client, RequestFactory
@@ -193,6 +193,29 @@ def test_rows_are_not_deleted_by_the_action(model: type[Model], office: Client) 
     office.post(url(model, "changelist"), {"action": "delete_selected", "_selected_action": [row.pk], "post": "yes"})
 
     assert model._default_manager.filter(pk=row.pk).exists()
+
+
+@pytest.mark.parametrize("model", ROWS, ids=lambda model: model.__name__)
+def test_whoever_may_only_look_has_no_action(model: type[Model], login: Callable[[User], Client]) -> None:
+    ROWS[model]()
+    clerk = make_user(is_staff=True)
+    clerk.user_permissions.set(
+        Permission.objects.filter(content_type__app_label=model._meta.app_label, codename__startswith="view_")
+    )
+
+    answer = login(clerk).get(url(model, "changelist"))
+
+    assert (answer.status_code, answer.context["action_form"]) == (200, None)
+
+
+def test_admin_confirms_no_more_than_a_form_can_send(office: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("myproject.admin.MOST_CONFIRMED", 1)
+    order, _ = (put(place_order(), Status.COMPLETED) for _ in range(2))
+    asked = {"action": "refund", "_selected_action": [order.pk], "select_across": "1"}
+
+    answer = office.post(url(Order, "changelist"), asked)
+
+    assert (answer.status_code, messages_of(answer)) == (302, ["Please choose at most 1 at a time."])
 
 
 def test_mails_keep_their_one_time_link_to_themselves(office: Client) -> None:
