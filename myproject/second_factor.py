@@ -15,7 +15,7 @@ from django.http import HttpRequest, HttpResponse, QueryDict
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, resolve_url
 from django.urls import reverse
-from django_htmx.http import HttpResponseClientRedirect
+from django_htmx.http import HttpResponseClientRefresh
 
 from .web import View
 
@@ -69,7 +69,8 @@ class Required:
         has_app = has_one(request.user)
         if name in (TO_SHOW_IT if has_app else TO_SET_IT_UP):
             return None
-        return answer(request, way_in(request, has_app))
+        # A part of a page that asks by itself must not show another page within: the whole page asks instead.
+        return HttpResponseClientRefresh() if getattr(request, "htmx", False) else redirect(way_in(request, has_app))
 
 
 def way_in(request: HttpRequest, has_app: bool) -> str:
@@ -79,11 +80,6 @@ def way_in(request: HttpRequest, has_app: bool) -> str:
         return f"{reverse('mfa_reauthenticate')}?{query.urlencode()}"
     messages.warning(request, "Staff signs in with a second factor. Please set one up to go on.")
     return reverse("mfa_activate_totp")
-
-
-def answer(request: HttpRequest, url: str) -> HttpResponse:
-    # A part of a page that asks by itself must not show the other page within.
-    return HttpResponseClientRedirect(url) if getattr(request, "htmx", False) else redirect(url)
 
 
 def enter_admin(request: HttpRequest) -> HttpResponse:

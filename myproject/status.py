@@ -8,6 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
 from django.views.decorators.http import require_safe
+from django.views.decorators.vary import vary_on_headers
 from django_celery_beat.models import PeriodicTask
 
 from . import broker, health
@@ -28,6 +29,7 @@ class Queue(NamedTuple):
 
 @require_safe
 @staff_only
+@vary_on_headers("HX-Request", "HX-Target")
 def page(request: HttpRequest) -> HttpResponse:
     """Answer the panel of the dashboard, too: asking the workers takes time, so it comes by a request of its own."""
     if request.headers.get("HX-Target") == "queues-live":
