@@ -75,6 +75,9 @@ class Server:
         except PermissionError as error:
             self.stop()
             raise Unavailable(f"{error.filename} belongs to another user: run as that user, or remove it.") from None
+        except OSError as error:
+            self.stop()
+            raise Unavailable(f"{self.name} cannot be started: {error}") from error
         except Unavailable:
             self.stop()
             raise

@@ -118,6 +118,15 @@ def test_server_is_left_alone_when_it_runs(kind: type[embedded.Server], home: Pa
         assert pid_of(server) == pid
 
 
+@pytest.mark.parametrize("kind", SERVERS)
+def test_server_says_in_one_line_why_it_cannot_start(kind: type[embedded.Server], tmp_path: Path) -> None:
+    # Refuses root as well, unlike a folder without permissions.
+    (tmp_path / "file").touch()
+
+    with pytest.raises(embedded.Unavailable, match=rf"{kind.name} cannot be started: .*Not a directory"):
+        kind(tmp_path / "file").start()
+
+
 # --- Data ---
 
 

@@ -36,7 +36,6 @@ class Command(BaseCommand):
     requires_system_checks = []
 
     def handle(self, *args: Any, **options: Any) -> None:
-        check_ports()
         # Whatever ends this command while it starts, it leaves no server behind.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         # A window that is closed is a Ctrl-C.
@@ -46,6 +45,8 @@ class Command(BaseCommand):
                 servers = [stack.enter_context(server) for server in needed_servers()]
             except embedded.Unavailable as error:
                 raise CommandError(str(error)) from error
+            # After the servers, which say so when it is this very shop that runs already.
+            check_ports()
             prepare(servers)
             self.stdout.write(welcome())
             processes = Manager(servers)
@@ -123,9 +124,10 @@ class Manager(manager.Manager):
                 server.keep_running()
             except embedded.Unavailable as error:
                 self._system_print(f"{error}\n")
+                time.sleep(1)
 
     def _revive(self, process: dict[str, Any]) -> None:
-        # A process that dies at once must not keep the machine busy.
+        # What dies at once, a server too, must not keep the machine busy.
         time.sleep(1)
         process["process"] = multiprocessing.Process(target=process["obj"].run, args=(self.events, True))
         process["process"].start()
