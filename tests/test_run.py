@@ -1,0 +1,116 @@
+"""`make run`, as it runs on a laptop: servers, database and processes of its own, in an empty folder."""
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import psutil
+import pytest
+from django.conf import settings
+
+from tests.environment import PORTS
+from tests.ports import HOST, free_offset
+from tests.shop import answers, wait_for
+
+# The first start makes a database and migrates it.
+SECONDS = 120
+FROM_OUTSIDE = ("DATABASE_URL", "CELERY_BROKER_URL", "MEDIA_ROOT", "METRICS_TOKEN")
+
+
+class Run:
+    """One `manage.py run` of a folder."""
+
+    def __init__(self, folder: Path, name: str = "run", offset: int | None = None) -> None:
+        self.log = folder / f"{name}.log"
+        self.offset = free_offset(*PORTS) if offset is None else offset
+        self.url = f"http://localhost:{8000 + self.offset}/accounts/login/"
+        self.environment = {name: value for name, value in os.environ.items() if name not in FROM_OUTSIDE}
+        self.environment |= {"VAR_DIR": str(folder / "var"), "PORT_OFFSET": str(self.offset)}
+
+    def __enter__(self) -> Self:
+        with self.log.open("wb") as log:
+            command = [sys.executable, "manage.py", "run"]
+            self.process = psutil.Popen(
+                command, cwd=settings.BASE_DIR, env=self.environment, stdout=log, stderr=log, start_new_session=True
+            )
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.press_ctrl_c()
+
+    def press_ctrl_c(self) -> int:
+        """End it, and return what it exits with."""
+        if self.process.is_running():
+            self.process.send_signal(signal.SIGINT)
+        return int(self.process.wait(SECONDS))
+
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def everybody(self) -> list[psutil.Process]:
+        return [self.process, *self.process.children(recursive=True)]
+
+    def worker(self) -> psutil.Process | None:
+        """Return the process that starts the children which run tasks."""
+        found = [process for process in self.everybody() if is_worker(process)]
+        return next((process for process in found if process.parent() not in found), None)
+
+
+def is_worker(process: psutil.Process) -> bool:
+    try:
+        return "worker" in process.cmdline()
+    except psutil.Error:
+        return False
+
+
+@pytest.fixture(scope="module")
+def shop_of_a_laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    with Run(tmp_path_factory.mktemp("laptop")) as run:
+        wait_for(lambda: answers(run.url) or not run.process.is_running(), "the shop", SECONDS)
+        yield run
+
+
+def test_process_that_is_killed_is_started_again(shop_of_a_laptop: Run) -> None:
+    killed = wait_for(shop_of_a_laptop.worker, "the worker")
+    assert killed is not None
+
+    killed.kill()
+
+    wait_for(lambda: "worker died; starting it again" in shop_of_a_laptop.said(), "a word about it")
+    wait_for(lambda: shop_of_a_laptop.worker() not in (None, killed), "another worker")
+    assert answers(shop_of_a_laptop.url)
+
+
+def test_second_start_says_that_this_shop_runs_already(shop_of_a_laptop: Run) -> None:
+    folder = shop_of_a_laptop.log.parent
+
+    with Run(folder, "second", shop_of_a_laptop.offset) as second:
+        code = second.process.wait(SECONDS)
+
+    assert code != 0
+    assert "of this checkout already runs" in second.said()
+    assert answers(shop_of_a_laptop.url)
+
+
+def test_ctrl_c_leaves_no_process_behind(shop_of_a_laptop: Run) -> None:
+    everybody = shop_of_a_laptop.everybody()
+
+    code = shop_of_a_laptop.press_ctrl_c()
+
+    assert len(everybody) > len(PORTS)
+    assert [process for process in everybody if process.is_running()] == []
+    assert code == 0, shop_of_a_laptop.said()[-2000:]
+
+
+def test_taken_port_is_named_with_what_to_do(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    with socket.create_server((HOST, 5555 + run.offset)), run:
+        code = run.process.wait(SECONDS)
+
+    assert code != 0
+    assert f"Port {5555 + run.offset} (flower) is taken." in run.said()
+    assert "Traceback" not in run.said()
