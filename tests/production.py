@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from http.client import HTTPConnection, HTTPMessage
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -58,7 +59,11 @@ class Web:
                 stdout=log,
                 stderr=log,
             )
-        wait_for(self.answers, "gunicorn")
+        with ExitStack() as stack:
+            # It must not stay when it never answers.
+            stack.push(self)
+            wait_for(self.answers, "gunicorn")
+            stack.pop_all()
         return self
 
     def __exit__(self, *exc_info: object) -> None:

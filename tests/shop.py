@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
@@ -53,10 +53,14 @@ class Shop:
         self.variables: dict[str, str] = {}
 
     def __enter__(self) -> Self:
-        for name in self.commands:
-            if name != "beat":
-                self.start(name)
-        self.wait_until_ready()
+        with ExitStack() as stack:
+            # What has started must not stay when the rest does not come.
+            stack.push(self)
+            for name in self.commands:
+                if name != "beat":
+                    self.start(name)
+            self.wait_until_ready()
+            stack.pop_all()
         Shop.current = self
         return self
 

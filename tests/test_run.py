@@ -5,6 +5,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -40,7 +41,13 @@ class Run:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.press_ctrl_c()
+        everybody = self.everybody() if self.process.is_running() else []
+        try:
+            self.press_ctrl_c()
+        finally:
+            for process in everybody:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
 
     def press_ctrl_c(self) -> int:
         """End it, and return what it exits with."""
