@@ -22,19 +22,20 @@ CRM_LIMITS = {"soft_time_limit": 75, "time_limit": 90}
 @shared_task(**LIMITS, ignore_result=True)
 def send_welcome_email(*, user_id: int) -> None:
     """Welcome a new customer. Safe to repeat: the row is claimed, and remembers that it was sent."""
-    mail.deliver_all(User.objects.all(), emails.welcome, first=user_id)
+    mail.deliver(User.objects.claim_mail(user_id), emails.welcome)
 
 
 @shared_task(**LIMITS, ignore_result=True)
 def send_account_email(*, mail_id: int) -> None:
     """Send a mail about an account. Safe to repeat: the row is claimed, and remembers that it was sent."""
-    mail.deliver_all(AccountMail.objects.all(), emails.account, first=mail_id)
+    mail.deliver(AccountMail.objects.claim_mail(mail_id), emails.account)
 
 
 @shared_task(**LIMITS, ignore_result=True)
 def send_notification_email(*, user_id: int) -> None:
     """Send a person all notices that are owed. Safe to repeat: each row is claimed, and remembers that it was sent."""
-    mail.deliver_all(Notification.objects.filter(person=user_id).select_related("person"), emails.notification)
+    owed = Notification.objects.filter(person=user_id).select_related("person")
+    mail.deliver(owed.claim_mail(), emails.notification)
 
 
 @shared_task(ignore_result=True)

@@ -5,10 +5,11 @@ The idea that an outgoing message is a row with a state is pretix's (`base/model
 
 import logging
 import smtplib
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Self
+from typing import Any, Self, cast
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -28,14 +29,15 @@ log = logging.getLogger(__name__)
 LEASE = timedelta(minutes=2)
 # "Service not available, closing transmission channel."
 HANGS_UP = 421
-
-
 # Mails that one attempt takes along: enough to make the connection cheap, few enough for its task's time limit.
 SET = 50
+# The longest that a mail stands back which could not be taken, and for how long it is tried: servers give up then, too.
+PAUSE = timedelta(minutes=10)
+TRIED_FOR = timedelta(days=3)
 
 
 class Disconnected(TemporaryError):
-    """The mail server cannot be reached or has hung up: no mail of the set is to blame."""
+    """The mail server cannot be reached, has hung up or takes nothing now: the others need not be tried."""
 
 
 class MailQuerySet(models.QuerySet[Any]):
@@ -51,19 +53,29 @@ class MailQuerySet(models.QuerySet[Any]):
         """Rows that owe no mail any more: it was sent, or will not be."""
         return self.filter(Q(mail_sent_at__isnull=False) | Q(mail_due_at=None))
 
-    def claim_mail(self, first: object = None, limit: int = SET) -> list[Any]:
-        """Take the mail of row `first`, and others that are due, for one attempt; return the rows.
+    def unsent(self) -> Self:
+        """Rows that owe a mail, whether somebody is sending it now or not."""
+        return self.filter(mail_sent_at=None, mail_due_at__isnull=False)
 
-        Others are taken along only once: what the server has put off comes back with its own task, or the sweep.
-        """
+    def claim_mail(self, first: object = None, limit: int = SET) -> list[Any]:
+        """Take the mail of row `first`, and others that are due, for one attempt; return the rows."""
         lease = {"mail_due_at": timezone.now() + LEASE}
         with transaction.atomic():
             ids = [first] if first is not None and self.filter(pk=first).mail_due().update(**lease) else []
-            others = self.mail_due() if first is None else self.mail_due().filter(mail_error="")
-            free = others.select_for_update(skip_locked=True, of=("self",)).order_by("mail_due_at", "pk")
+            free = self.mail_due().select_for_update(skip_locked=True, of=("self",)).order_by("mail_due_at", "pk")
             ids += free.values_list("pk", flat=True)[: limit - len(ids)]
             self.model._base_manager.filter(pk__in=ids).update(**lease)
+        if not ids:
+            log.info("Mail of %s %s: nothing to send", self.model._meta.model_name, first or "")
         return sorted(self.filter(pk__in=ids), key=lambda row: ids.index(row.pk))
+
+    def mark_mails_sent(self, ids: Iterable[object], task_id: str = "") -> int:
+        """Record that these mails went out; return how many no other attempt recorded first."""
+        return self.filter(pk__in=ids, mail_sent_at=None).update(mail_sent_at=timezone.now(), mail_error="")
+
+    def release_mail(self, ids: Iterable[object]) -> None:
+        """Give these mails back at once, which were claimed and not tried, unless they are no longer owed."""
+        self.unsent().filter(pk__in=ids).update(mail_due_at=timezone.now())
 
 
 class OwesMail(models.Model):
@@ -91,85 +103,91 @@ class OwesMail(models.Model):
         """What a line of the log about the mail says beside its text."""
         return {}
 
-    def release_mail(self, reason: str = "") -> None:
-        """Give the mail back at once after an attempt that may be repeated, unless it is no longer owed."""
-        self._unsent().filter(mail_due_at__isnull=False).update(mail_due_at=timezone.now(), mail_error=reason[:300])
+    @property
+    def owed_for(self) -> timedelta:
+        return timezone.now() - getattr(self, self.owed_since)
 
-    def mark_mail_sent(self, task_id: str = "") -> bool:
-        """Record that the mail went out; False when another attempt recorded it first."""
-        return bool(self._unsent().update(mail_sent_at=timezone.now(), mail_error=""))
+    def put_off(self, reason: str) -> None:
+        """Leave the mail to a later attempt, each after twice the time; the first one never ends it.
+
+        That may be at the end of an outage that was longer than `TRIED_FOR`, or be the one that staff asked for.
+        """
+        if self.mail_error and self.owed_for > TRIED_FOR:
+            self.mark_mail_failed(reason)
+            return
+        pause = min(PAUSE, max(timedelta(seconds=1), self.owed_for))
+        self._unsent().update(mail_due_at=timezone.now() + pause, mail_error=reason[:300])
+        log.warning("Mail of %s %s waits: %s", self._meta.model_name, self.pk, reason, extra=self.log_keys)
 
     def mark_mail_failed(self, reason: str) -> None:
         self._unsent().update(mail_due_at=None, mail_error=reason[:300])
+        # The row has the reason, which may quote a name.
+        log.error("Mail of %s %s failed for good", self._meta.model_name, self.pk, extra=self.log_keys)
 
     def mark_mail_due(self) -> bool:
         """Owe a mail that has failed once more; False when it has not failed."""
-        rows: Any = type(self)._default_manager.filter(pk=self.pk)
-        return bool(rows.mail_failed().update(mail_due_at=timezone.now(), mail_error=""))
+        failed = _table(self).mail_failed().filter(pk=self.pk)
+        return bool(failed.update(mail_due_at=timezone.now(), mail_error=""))
 
-    def _unsent(self) -> models.QuerySet[Any]:
-        return type(self)._default_manager.filter(pk=self.pk, mail_sent_at=None)
+    def _unsent(self) -> MailQuerySet:
+        return _table(self).unsent().filter(pk=self.pk)
+
+
+def _table(row: OwesMail) -> MailQuerySet:
+    return cast(MailQuerySet, type(row)._default_manager.all())
 
 
 Message = Callable[[Any], EmailMultiAlternatives]
 
 
-def deliver(row: OwesMail, message: Message, task_id: str = "") -> bool:
-    """Send the mail that the row owes, once; True when this call sent it. It is a set of one."""
-    rows: Any = type(row)._default_manager.all()
-    return bool(deliver_all(rows, message, first=row.pk, limit=1, task_id=task_id))
+def deliver(rows: Sequence[OwesMail], message: Message, *, task_id: str = "", at_once: int = 1) -> int:
+    """Send what these claimed rows of one table owe, over one connection; return how many were sent.
 
+    One bad mail harms no other: its row says why it waits, or has failed. Raises `Disconnected` when the server takes
+    nothing now; then, and when a limit strikes, the rest is given back.
 
-def deliver_all(
-    rows: MailQuerySet, message: Message, *, first: object = None, limit: int = SET, task_id: str = ""
-) -> int:
-    """Send the mail of row `first`, and others of `rows` that are due, over one connection; return how many.
-
-    A permanent error ends on its row. Raises `TemporaryError`, after all others were tried, when one is worth
-    another try, and at once when the mail server has gone.
-
-    Between the sending and its record a crash repeats the mail; its Message-ID is the same, so that mail
-    programs show one.
+    A crash repeats what was sent and not recorded, `at_once` mails at most, each with the Message-ID it had, so that
+    mail programs show one.
     """
-    waiting = rows.claim_mail(first, limit)
-    if not waiting:
-        log.info("Mail of %s %s: nothing to send", rows.model._meta.model_name, first or "")
-        return 0
-    outcomes: list[bool | TemporaryError] = []
+    left, sent, count = deque(rows), list[OwesMail](), 0
+    if not left:
+        return count
     try:
         with connected() as connection:
-            while waiting:
-                outcomes.append(_attempt(waiting.pop(0), message, connection, task_id))
+            while left:
+                # Cut from here on, it may have gone out: it stays claimed until the lease is over.
+                row = left.popleft()
+                if _went_out(row, message, connection):
+                    sent.append(row)
+                if len(sent) == at_once:
+                    count, sent = count + _record(sent, task_id), []
     finally:
-        for row in waiting:
-            row.release_mail()
-    for outcome in outcomes:
-        if isinstance(outcome, TemporaryError):
-            raise outcome
-    return outcomes.count(True)
+        count += _record(sent, task_id)
+        _table(rows[0]).release_mail([row.pk for row in left])
+    return count
 
 
-def _attempt(row: OwesMail, message: Message, connection: BaseEmailBackend, task_id: str) -> bool | TemporaryError:
-    """Send one mail of a set; True when it went out, False when it never will."""
+def _went_out(row: OwesMail, message: Message, connection: BaseEmailBackend) -> bool:
+    """Send one mail; False when its row says why it did not go. Raises `Disconnected` when no other would."""
     try:
         send(message(row), connection)
     except TemporaryError as error:
-        row.release_mail(str(error))
-        log.warning("Mail of %s %s waits: %s", row._meta.model_name, row.pk, error, extra=row.log_keys)
+        row.put_off(str(error))
         if isinstance(error, Disconnected):
             raise
-        return error
+        return False
     # Django refuses an address or a header that cannot be written by a ValueError.
     except (PermanentError, ValueError) as error:
         row.mark_mail_failed(str(error))
-        # The row has the reason, which may quote a name.
-        log.error(
-            "Mail of %s %s failed for good: %s", row._meta.model_name, row.pk, type(error).__name__, extra=row.log_keys
-        )
         return False
-    row.mark_mail_sent(task_id)
-    log.info("Mail of %s %s sent", row._meta.model_name, row.pk, extra=row.log_keys)
     return True
+
+
+def _record(sent: Sequence[OwesMail], task_id: str) -> int:
+    count: int = _table(sent[0]).mark_mails_sent([row.pk for row in sent], task_id) if sent else 0
+    for row in sent:
+        log.info("Mail of %s %s sent", row._meta.model_name, row.pk, extra=row.log_keys)
+    return count
 
 
 def render(
@@ -216,20 +234,25 @@ def connected() -> Iterator[BaseEmailBackend]:
 
 
 def send(message: EmailMultiAlternatives, connection: BaseEmailBackend) -> None:
-    """Hand the message to the mail server; map what it answers to our errors (RFC 5321: 4xx may be repeated)."""
+    """Hand the message to the mail server; map what it answers to our errors (RFC 5321: 4xx may be repeated).
+
+    A plain `TemporaryError` is about this recipient; what a server answers elsewhere, it mostly answers to all.
+    """
     try:
         connection.send_messages([message])
     except smtplib.SMTPRecipientsRefused as error:
-        raise _error(*next(iter(error.recipients.values()))) from error
+        raise _error(*next(iter(error.recipients.values())), TemporaryError) from error
     except smtplib.SMTPResponseException as error:
         raise _error(error.smtp_code, error.smtp_error) from error
     except OSError as error:
         raise Disconnected(f"The mail server does not answer: {error}") from error
 
 
-def _error(code: int, reason: bytes | str) -> TemporaryError | PermanentError:
+def _error(
+    code: int, reason: bytes | str, later: type[TemporaryError] = Disconnected
+) -> TemporaryError | PermanentError:
     # It may quote the address, and goes on to logs and results.
     text = scrub(reason.decode(errors="replace") if isinstance(reason, bytes) else reason)
-    if code == HANGS_UP:
-        return Disconnected(f"{code} {text}")
-    return (PermanentError if code >= 500 else TemporaryError)(f"{code} {text}")
+    if code >= 500:
+        return PermanentError(f"{code} {text}")
+    return (Disconnected if code == HANGS_UP else later)(f"{code} {text}")

@@ -8,7 +8,7 @@ from datetime import date
 from django.db.models import Count, Prefetch, Window
 from django.db.models.functions import RowNumber
 
-from myproject.mailing import deliver_claimed
+from myproject import mail
 
 from . import emails
 from .models import Digest, Order, OrderItem, Product, Skip, days_before
@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 # People that one message is for: large enough that 100,000 are some hundred messages, small enough that a slow mail
 # server gets through within the task's limits.
 CHUNK = 200
+# Mails recorded in one statement: a machine that loses power repeats at most so many.
+RECORDED_AT_ONCE = 50
 # Of each the newest, and a link to the rest: one person's thousand orders must not fill the worker's memory.
 ORDERS_SHOWN = 10
 PRODUCTS_SHOWN = 12
@@ -37,16 +39,17 @@ def plan(week: date) -> int:
 def send_chunk(week: date) -> int:
     """Claim up to `CHUNK` digests of the week and send them over one connection; return how many were sent.
 
-    Makes as many queries for one person as for all of them. Raises `TemporaryError` when some are worth another try.
+    Makes as many queries for one person as for all of them. Raises `Disconnected` when the server takes nothing now.
     """
     claimed: list[Digest] = Digest.objects.filter(week=week).select_related("person").claim_mail(limit=CHUNK)
     if not claimed:
-        log.info("Digests of %s: nothing to send", week)
         return 0
     readers = those(claimed, lambda row: row.person.is_active and row.person.wants_digest, Skip.UNWANTED)
     products, orders = new_products(week), orders_of([row.person_id for row in readers], week)
     told = those(readers, lambda row: bool(products) or row.person_id in orders, Skip.NOTHING)
-    return deliver_claimed(told, lambda row: emails.digest(row, orders.get(row.person_id, []), products))
+    return mail.deliver(
+        told, lambda row: emails.digest(row, orders.get(row.person_id, []), products), at_once=RECORDED_AT_ONCE
+    )
 
 
 def those(rows: Iterable[Digest], condition: Callable[[Digest], bool], otherwise: Skip) -> list[Digest]:

@@ -113,8 +113,8 @@ def refund_order(self: Task, *, order_id: int) -> dict[str, Any]:
 @shared_task(bind=True, soft_time_limit=50, time_limit=60, ignore_result=True)
 def send_order_confirmation(self: Task, *, order_id: int) -> None:
     """Confirm a completed order by mail. Safe to repeat: the row is claimed, and remembers that it was sent."""
-    orders, task_id = Order.objects.select_related("customer"), self.request.id or ""
-    mail.deliver_all(orders, emails.confirmation, first=order_id, limit=SET, task_id=task_id)
+    claimed = Order.objects.select_related("customer").claim_mail(order_id)
+    mail.deliver(claimed, emails.confirmation, task_id=self.request.id or "")
 
 
 @shared_task(soft_time_limit=50, time_limit=PICTURE_LEASE.total_seconds(), ignore_result=True)

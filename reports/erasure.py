@@ -73,7 +73,7 @@ def erase(erasure: Erasure) -> bool:
         remove_reports(erasure.user)
         packs.remove_packs(erasure.user)
         erasure.mark_cleared()
-    mail.deliver(erasure, emails.farewell)
+    mail.deliver(Erasure.objects.filter(pk=erasure.pk).claim_mail(), emails.farewell)
     return accounts.finish(erasure)
 
 

@@ -153,7 +153,7 @@ def test_clear_old_mail_keeps_notices_for_a_year() -> None:
     sent, failed = make_notification(), make_notification()
     Notification.objects.exclude(pk=new.pk).update(created_at=ago(YEAR + DAY))
     Notification.objects.filter(pk=new.pk).update(created_at=ago(YEAR - DAY), mail_sent_at=ago(YEAR - DAY))
-    sent.mark_mail_sent()
+    Notification.objects.mark_mails_sent([sent.pk])
     failed.mark_mail_failed("550 No such person")
 
     for _ in range(2):

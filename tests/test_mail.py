@@ -70,76 +70,8 @@ def smtp(settings: Any) -> Iterator[Inbox]:
     server.stop()
 
 
-# --- What the server answers ---
-
-
-def test_mail_is_sent_and_recorded(smtp: Inbox) -> None:
-    row = make_mail()
-
-    sent = mail.deliver(row, emails.account)
-
-    row.refresh_from_db()
-    assert (sent, len(smtp.received), row.mail_error) == (True, 1, "")
-    assert row.mail_sent_at is not None
-
-
-@pytest.mark.parametrize("command", ["MAIL", "RCPT", "DATA"])
-def test_mail_is_given_back_when_the_server_says_later(command: str, smtp: Inbox) -> None:
-    row = make_mail()
-    smtp.answers[command] = "451 Try again later"
-
-    with pytest.raises(TemporaryError, match="451 Try again later"):
-        mail.deliver(row, emails.account)
-
-    assert list(AccountMail.objects.mail_due()) == [row]
-
-
-@pytest.mark.parametrize("command", ["MAIL", "RCPT", "DATA"])
-def test_mail_ends_with_the_reason_when_the_server_says_never(command: str, smtp: Inbox) -> None:
-    row = make_mail()
-    smtp.answers[command] = "550 No such mailbox"
-
-    sent = mail.deliver(row, emails.account)
-
-    row.refresh_from_db()
-    assert (sent, row.mail_due_at, row.mail_sent_at) == (False, None, None)
-    assert row.mail_error == "550 No such mailbox"
-
-
-def test_mail_is_given_back_when_our_password_is_wrong(smtp: Inbox, settings: Any) -> None:
-    settings.EMAIL_HOST_USER, settings.EMAIL_HOST_PASSWORD = "shop", "wrong"
-    row = make_mail()
-
-    with pytest.raises(TemporaryError, match="The mail server refuses our password"):
-        mail.deliver(row, emails.account)
-
-    assert list(AccountMail.objects.mail_due()) == [row]
-
-
-def test_mail_is_given_back_when_nobody_listens(settings: Any) -> None:
-    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
-    settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", 1
-    row = make_mail()
-
-    with pytest.raises(TemporaryError, match="The mail server does not answer"):
-        mail.deliver(row, emails.account)
-
-    assert list(AccountMail.objects.mail_due()) == [row]
-
-
-def test_mail_is_sent_by_the_next_attempt_when_the_first_one_failed(smtp: Inbox) -> None:
-    row = make_mail()
-    smtp.answers["RCPT"] = "450 Busy"
-    tasks.send_account_email.apply(kwargs={"mail_id": row.pk})
-    smtp.answers.clear()
-
-    tasks.send_account_email.apply(kwargs={"mail_id": row.pk}).get()
-
-    row.refresh_from_db()
-    assert (len(smtp.received), row.mail_sent_at is not None) == (1, True)
-
-
-# --- Many at once ---
+def deliver(message: mail.Message = emails.account, *, first: int | None = None, **options: Any) -> int:
+    return mail.deliver(AccountMail.objects.claim_mail(first), message, **options)
 
 
 def make_mails(count: int) -> list[AccountMail]:
@@ -150,10 +82,154 @@ def were_sent(rows: Iterable[AccountMail]) -> list[bool]:
     return [AccountMail.objects.get(pk=row.pk).mail_sent_at is not None for row in rows]
 
 
+def due_in(row: AccountMail) -> timedelta:
+    row.refresh_from_db()
+    assert row.mail_due_at is not None
+    return row.mail_due_at - timezone.now()
+
+
+def make_due(**fields: Any) -> None:
+    AccountMail.objects.unsent().update(mail_due_at=timezone.now(), **fields)
+
+
+# --- What the server answers ---
+
+
+def test_mail_is_sent_and_recorded(smtp: Inbox) -> None:
+    row = make_mail()
+
+    sent = deliver()
+
+    row.refresh_from_db()
+    assert (sent, len(smtp.received), row.mail_error) == (1, 1, "")
+    assert row.mail_sent_at is not None
+
+
+@pytest.mark.parametrize("command", ["MAIL", "RCPT", "DATA"])
+def test_mail_ends_with_the_reason_when_the_server_says_never(command: str, smtp: Inbox) -> None:
+    row = make_mail()
+    smtp.answers[command] = "550 No such mailbox"
+
+    sent = deliver()
+
+    row.refresh_from_db()
+    assert (sent, row.mail_due_at, row.mail_sent_at) == (0, None, None)
+    assert row.mail_error == "550 No such mailbox"
+
+
+@pytest.mark.parametrize("command", ["MAIL", "DATA"])
+def test_mails_are_given_back_when_the_server_takes_nothing_now(command: str, smtp: Inbox) -> None:
+    rows = make_mails(3)
+    smtp.answers[command] = "451 Try again later"
+
+    with pytest.raises(mail.Disconnected, match="451 Try again later"):
+        deliver()
+
+    assert list(AccountMail.objects.mail_due()) == rows[1:]
+    assert [row.mail_error for row in AccountMail.objects.order_by("pk")] == ["451 Try again later", "", ""]
+
+
+def test_mail_is_given_back_when_our_password_is_wrong(smtp: Inbox, settings: Any) -> None:
+    settings.EMAIL_HOST_USER, settings.EMAIL_HOST_PASSWORD = "shop", "wrong"
+    row = make_mail()
+
+    with pytest.raises(TemporaryError, match="The mail server refuses our password"):
+        deliver()
+
+    assert list(AccountMail.objects.mail_due()) == [row]
+
+
+def test_mail_is_given_back_and_never_fails_when_nobody_listens(settings: Any) -> None:
+    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", 1
+    row = make_mail(created_at=timezone.now() - 2 * mail.TRIED_FOR)
+
+    for _ in range(2):
+        with pytest.raises(mail.Disconnected, match="The mail server does not answer"):
+            deliver()
+
+    assert list(AccountMail.objects.mail_due()) == [row]
+
+
+# --- A recipient who is put off ---
+
+
+def test_mail_is_sent_by_a_later_attempt_when_its_recipient_was_put_off(smtp: Inbox) -> None:
+    row = make_mail()
+    smtp.answers["RCPT"] = "450 Busy"
+    tasks.send_account_email.apply(kwargs={"mail_id": row.pk}).get()
+    smtp.answers.clear()
+    make_due()
+
+    tasks.send_account_email.apply(kwargs={"mail_id": row.pk}).get()
+
+    assert (len(smtp.received), were_sent([row])) == (1, [True])
+
+
+def test_mail_that_is_put_off_stops_no_other_and_stands_behind_them(smtp: Inbox) -> None:
+    rows = make_mails(3)
+    smtp.refused["person1@example.com"] = "451 Greylisted"
+
+    sent = deliver()
+
+    rows[1].refresh_from_db()
+    assert (sent, were_sent(rows), len(smtp.clients)) == (2, [True, False, True], 1)
+    assert (rows[1].mail_error, AccountMail.objects.mail_due().count()) == ("451 Greylisted", 0)
+
+
+@pytest.mark.parametrize(
+    ("owed_for", "pause"),
+    [(0, 1), (120, 120), (mail.PAUSE.seconds + 60, mail.PAUSE.seconds), (86400, mail.PAUSE.seconds)],
+)
+def test_mail_is_put_off_for_as_long_as_it_is_owed_within_bounds(owed_for: int, pause: int, smtp: Inbox) -> None:
+    row = make_mail(created_at=timezone.now() - timedelta(seconds=owed_for))
+    smtp.answers["RCPT"] = "452 Mailbox full"
+
+    deliver()
+
+    assert abs(due_in(row) - timedelta(seconds=pause)) < timedelta(seconds=1)
+
+
+def test_mail_fails_when_it_is_put_off_for_days(smtp: Inbox) -> None:
+    row = make_mail()
+    smtp.answers["RCPT"] = "452 Mailbox full"
+    deliver()
+    make_due(created_at=timezone.now() - mail.TRIED_FOR)
+
+    deliver()
+
+    row.refresh_from_db()
+    assert (row.mail_failed, row.mail_error) == (True, "452 Mailbox full")
+
+
+def test_mail_has_another_attempt_when_the_first_one_is_late(smtp: Inbox) -> None:
+    row = make_mail(created_at=timezone.now() - 2 * mail.TRIED_FOR)
+    smtp.answers["RCPT"] = "451 Greylisted"
+
+    deliver()
+
+    assert due_in(row) <= mail.PAUSE
+
+
+def test_mail_is_not_owed_again_when_it_was_called_off_during_a_failed_attempt() -> None:
+    rows = make_mails(3)
+    claimed = AccountMail.objects.claim_mail()
+    AccountMail.objects.update(mail_due_at=None)
+
+    claimed[0].put_off("451")
+    claimed[1].mark_mail_failed("550")
+    AccountMail.objects.release_mail([row.pk for row in rows])
+
+    assert list(AccountMail.objects.values_list("mail_due_at", "mail_error")) == [(None, "")] * 3
+
+
+# --- Many at once ---
+
+
 def test_mails_of_a_set_share_one_connection(smtp: Inbox) -> None:
     rows = make_mails(4)
 
-    count = mail.deliver_all(AccountMail.objects.all(), emails.account, first=rows[2].pk, limit=3)
+    count = mail.deliver(AccountMail.objects.claim_mail(rows[2].pk, limit=3), emails.account)
 
     assert (count, len(smtp.received), len(smtp.clients)) == (3, 3, 1)
     assert were_sent(rows) == [True, True, True, False]
@@ -164,7 +240,7 @@ def test_mail_that_is_refused_for_good_harms_no_other(smtp: Inbox) -> None:
     rows = make_mails(3)
     smtp.refused["person1@example.com"] = "550 No such mailbox"
 
-    count = mail.deliver_all(AccountMail.objects.all(), emails.account)
+    count = deliver()
 
     rows[1].refresh_from_db()
     assert (count, were_sent(rows), len(smtp.clients)) == (2, [True, False, True], 1)
@@ -175,29 +251,15 @@ def test_mail_that_cannot_be_written_harms_no_other(smtp: Inbox) -> None:
     rows = make_mails(2)
     AccountMail.objects.filter(pk=rows[0].pk).update(to="nobody\n@example.com")
 
-    mail.deliver_all(AccountMail.objects.all(), emails.account)
+    deliver()
 
     rows[0].refresh_from_db()
     assert (were_sent(rows), rows[0].mail_failed) == ([False, True], True)
 
 
-def test_mail_that_is_put_off_harms_no_other_and_is_not_taken_along_again(smtp: Inbox) -> None:
-    rows = make_mails(3)
-    smtp.refused["person1@example.com"] = "451 Greylisted"
-
-    with pytest.raises(TemporaryError, match="451 Greylisted"):
-        mail.deliver_all(AccountMail.objects.all(), emails.account)
-    smtp.refused.clear()
-    late = make_mail()
-    taken_along = mail.deliver_all(AccountMail.objects.all(), emails.account, first=late.pk)
-
-    assert (were_sent(rows), taken_along) == ([True, False, True], 1)
-    assert list(AccountMail.objects.mail_due()) == [rows[1]]
-    assert mail.deliver_all(AccountMail.objects.all(), emails.account, first=rows[1].pk) == 1
-
-
+@pytest.mark.parametrize("at_once", [1, 50])
 @pytest.mark.parametrize("how", ["hangs up", "answers 421"])
-def test_mails_are_given_back_when_the_server_goes_in_their_midst(how: str, smtp: Inbox) -> None:
+def test_mails_are_given_back_when_the_server_goes_in_their_midst(how: str, at_once: int, smtp: Inbox) -> None:
     rows = make_mails(4)
     if how == "hangs up":
         smtp.hung_up.add("person1@example.com")
@@ -205,37 +267,43 @@ def test_mails_are_given_back_when_the_server_goes_in_their_midst(how: str, smtp
         smtp.refused["person1@example.com"] = "421 Closing"
 
     with pytest.raises(mail.Disconnected):
-        mail.deliver_all(AccountMail.objects.all(), emails.account)
+        deliver(at_once=at_once)
 
     assert were_sent(rows) == [True, False, False, False]
-    assert set(AccountMail.objects.mail_due()) == set(rows[1:])
-    assert AccountMail.objects.filter(mail_error="").count() == 3
+    assert list(AccountMail.objects.mail_due()) == rows[2:]
+    # Not in front: whatever is wrong with it, the others go first.
+    assert [row.pk for row in AccountMail.objects.unsent().order_by("mail_due_at", "pk")][-1] == rows[1].pk
 
 
-def test_mails_are_given_back_when_their_task_is_interrupted() -> None:
-    rows = make_mails(3)
+@pytest.mark.parametrize("at_once", [1, 50])
+@pytest.mark.parametrize("error", [SoftTimeLimitExceeded(), RuntimeError("a bug")])
+def test_mails_are_recorded_or_given_back_when_their_task_is_cut(error: Exception, at_once: int) -> None:
+    rows = make_mails(4)
 
-    def interrupted(row: AccountMail) -> EmailMultiAlternatives:
-        if row == rows[1]:
-            raise SoftTimeLimitExceeded
+    def cut(row: AccountMail) -> EmailMultiAlternatives:
+        if row == rows[2]:
+            raise error
         return emails.account(row)
 
-    with pytest.raises(SoftTimeLimitExceeded):
-        mail.deliver_all(AccountMail.objects.all(), interrupted)
+    with pytest.raises(type(error)):
+        deliver(cut, at_once=at_once)
 
     # What was being sent then may have gone out: it stays claimed until the lease is over.
-    assert (were_sent(rows), list(AccountMail.objects.mail_due())) == ([True, False, False], [rows[2]])
+    assert (were_sent(rows), list(AccountMail.objects.mail_due())) == ([True, True, False, False], [rows[3]])
 
 
-def test_mail_is_not_owed_again_when_it_was_called_off_during_a_failed_attempt() -> None:
-    row = make_mail()
-    AccountMail.objects.claim_mail(first=row.pk)
-    AccountMail.objects.update(mail_due_at=None)
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_kill_repeats_no_more_mails_than_are_recorded_at_once(at_once: int) -> None:
+    rows, unrecorded = make_mails(7), []
 
-    row.release_mail("451")
+    def message(row: AccountMail) -> EmailMultiAlternatives:
+        # With this one, once it has gone out.
+        unrecorded.append(len(outbox.outbox) - sum(were_sent(rows)) + 1)
+        return emails.account(row)
 
-    row.refresh_from_db()
-    assert (row.mail_due_at, row.mail_error) == (None, "")
+    count = deliver(message, at_once=at_once)
+
+    assert (count, were_sent(rows), max(unrecorded)) == (7, [True] * 7, at_once)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -253,12 +321,20 @@ def test_claim_mail_leaves_what_another_transaction_holds() -> None:
 
 
 def test_mail_twice_is_once() -> None:
+    make_mail()
+
+    sent = [deliver() for _ in range(3)]
+
+    assert sent == [1, 0, 0]
+    assert len(outbox.outbox) == 1
+
+
+def test_mail_is_recorded_once_when_two_attempts_have_sent_it() -> None:
     row = make_mail()
 
-    sent = [mail.deliver(row, emails.account) for _ in range(3)]
+    recorded = [AccountMail.objects.mark_mails_sent([row.pk]) for _ in range(2)]
 
-    assert sent == [True, False, False]
-    assert len(outbox.outbox) == 1
+    assert recorded == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -273,7 +349,7 @@ def test_mail_is_not_sent_when_it_is_not_due(change: Callable[[Any], dict[str, A
     row = make_mail()
     AccountMail.objects.update(**change(timezone.now()))
 
-    assert mail.deliver(row, emails.account) is False
+    assert deliver(first=row.pk) == 0
     assert outbox.outbox == []
 
 

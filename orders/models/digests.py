@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from datetime import date, datetime, time, timedelta
-from typing import Self
 
 from django.conf import settings
 from django.db import connection, models
@@ -38,10 +37,6 @@ class DigestQuerySet(MailQuerySet):
         """Return each week that owes mails which nobody is sending now, and how many."""
         return self.mail_due().order_by("week").values_list("week").annotate(Count("pk"))
 
-    def unsent(self) -> Self:
-        """Rows that owe a mail, whether somebody is sending it now or not."""
-        return self.filter(mail_sent_at=None, mail_due_at__isnull=False)
-
     def skip(self, why: Skip) -> int:
         """End those of these that are not sent; return how many there were."""
         return self.unsent().update(mail_due_at=None, skip_reason=why)
@@ -71,6 +66,11 @@ class Digest(OwesMail):
 
     def __str__(self) -> str:
         return f"Digest {self.pk} of {self.week}"
+
+    @property
+    def owed_for(self) -> timedelta:
+        # Each attempt moves `mail_due_at`.
+        return timezone.now() - days_before(self.week)[1]
 
     @property
     def outcome(self) -> str:

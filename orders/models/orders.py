@@ -124,6 +124,13 @@ class OrderQuerySet(MailQuerySet):
         """Only where the customer still waits for it: who got the money back needs no confirmation."""
         return super().mail_failed().filter(status=Status.COMPLETED)
 
+    def mark_mails_sent(self, ids: Iterable[object], task_id: str = "") -> int:
+        with transaction.atomic():
+            unsent = self.filter(pk__in=ids, mail_sent_at=None)
+            sent = unsent.update_returning("id", mail_sent_at=timezone.now(), mail_error="")
+            OrderEvent.objects.record([pk for (pk,) in sent], Kind.CONFIRMED, task_id=task_id)
+        return len(sent)
+
     def unflag(self, detail: str = "") -> int:
         """Take the flags off; return how many there were."""
         with transaction.atomic():
@@ -281,12 +288,6 @@ class Order(OwesMail):
     @property
     def log_keys(self) -> dict[str, str]:
         return {"order": self.reference}
-
-    def mark_mail_sent(self, task_id: str = "") -> bool:
-        with transaction.atomic():
-            if is_first := super().mark_mail_sent():
-                OrderEvent.objects.record([self.pk], Kind.CONFIRMED, task_id=task_id)
-        return is_first
 
     def _self(self) -> OrderQuerySet:
         return Order.objects.filter(pk=self.pk)

@@ -50,8 +50,8 @@ def of_payments(args: Any, answer: Any) -> list[int]:
     return [payment.order_id for payment in args[0]]
 
 
-def itself(args: Any, answer: Any) -> list[int]:
-    return [args[0].pk]
+def of_ids(args: Any, answer: Any) -> list[int]:
+    return list(args[1])
 
 
 POINTS = [
@@ -62,8 +62,8 @@ POINTS = [
     Point("before commit", services, "complete", lambda args, completed: completed),
     Point("after complete", services, "process_orders", lambda args, processed: processed.completed),
     Point("before mail", OrderQuerySet, "claim_mail", lambda args, claimed: [order.pk for order in claimed]),
-    Point("after mail", Order, "mark_mail_sent", itself, before=True),
-    Point("after its record", Order, "mark_mail_sent", itself),
+    Point("after mail", OrderQuerySet, "mark_mails_sent", of_ids, before=True),
+    Point("after its record", OrderQuerySet, "mark_mails_sent", of_ids),
 ]
 
 

@@ -3,12 +3,13 @@ from unittest.mock import patch
 
 import pytest
 from django.core import mail as outbox
+from django.core.mail import EmailMultiAlternatives
 from django.utils import timezone
 from django_celery_results.models import TaskResult
 
 from myproject.errors import TemporaryError
-from orders import payments, tasks
-from orders.models import Order, Status
+from orders import emails, payments, tasks
+from orders.models import Order, OrderEvent, Status
 from tests.broker import Broker
 from tests.factories import end_lease, make_product, place_order, put
 
@@ -157,6 +158,25 @@ def test_send_order_confirmation_takes_others_along_that_wait(confirmed: Order) 
         order.customer.email for order in (confirmed, *others)
     )
     assert {order.events.get(kind="confirmed").task_id for order in others} == {f"of-{confirmed.pk}"}
+
+
+def test_send_order_confirmation_records_each_before_the_next(
+    confirmed: Order, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        put(place_order(), Status.COMPLETED)
+    Order.objects.update(mail_due_at=timezone.now())
+    build, unrecorded = emails.confirmation, []
+
+    def count(order: Order) -> EmailMultiAlternatives:
+        unrecorded.append(len(outbox.outbox) - OrderEvent.objects.filter(kind="confirmed").count())
+        return build(order)
+
+    monkeypatch.setattr(emails, "confirmation", count)
+
+    tasks.send_order_confirmation.apply(kwargs={"order_id": confirmed.pk}).get()
+
+    assert unrecorded == [0, 0, 0]
 
 
 def test_send_order_confirmation_sends_nothing_when_the_order_is_open() -> None:
