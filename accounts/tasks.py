@@ -15,6 +15,10 @@ from .models import AccountMail, CrmContact, Notification, User
 MAIL_KEPT = timedelta(days=30)
 NOTICES_KEPT = timedelta(days=365)
 LIMITS = {"soft_time_limit": 50, "time_limit": 60}
+# What a sweep queues is little, and dropped before the next one: a mail server, a CRM or a worker that is away must not
+# fill the broker.
+SWEPT_EXPIRE = 50
+SWEPT_CONTACTS = 100
 # The CRM may take 30 seconds to be reached and 30 to answer.
 CRM_LIMITS = {"soft_time_limit": 75, "time_limit": 90}
 
@@ -41,13 +45,14 @@ def send_notification_email(*, user_id: int) -> None:
 @shared_task(ignore_result=True)
 def check_unsent_mail() -> None:
     """Queue again what was never sent. Safe to repeat: so is each mail."""
-    for user_id in User.objects.mail_due().order_by("pk").values_list("pk", flat=True)[:500]:
-        send_welcome_email.delay(user_id=user_id)
-    for mail_id in AccountMail.objects.mail_due().order_by("pk").values_list("pk", flat=True)[:500]:
-        send_account_email.delay(mail_id=mail_id)
+    # Each takes the others of its set along.
+    for user_id in User.objects.mail_due().order_by("pk").values_list("pk", flat=True)[: 500 : mail.SET]:
+        send_welcome_email.apply_async(kwargs={"user_id": user_id}, expires=SWEPT_EXPIRE)
+    for mail_id in AccountMail.objects.mail_due().order_by("pk").values_list("pk", flat=True)[: 500 : mail.SET]:
+        send_account_email.apply_async(kwargs={"mail_id": mail_id}, expires=SWEPT_EXPIRE)
     people = Notification.objects.mail_due().order_by("person").values_list("person", flat=True).distinct()
-    for user_id in people[:500]:
-        send_notification_email.delay(user_id=user_id)
+    for user_id in people[: mail.SET]:
+        send_notification_email.apply_async(kwargs={"user_id": user_id}, expires=SWEPT_EXPIRE)
 
 
 @shared_task(bind=True, **CRM_LIMITS, ignore_result=True)
@@ -60,14 +65,14 @@ def sync_user_to_crm(self: Task, *, user_id: int) -> None:
 def check_unsynced_contacts() -> None:
     """Queue again what the CRM was never told. Safe to repeat: so is each contact."""
     if settings.CRM_URL:
-        for pk in CrmContact.objects.due().order_by("due_at").values_list("pk", flat=True)[:500]:
-            sync_user_to_crm.delay(user_id=pk)
+        for pk in CrmContact.objects.due().order_by("due_at").values_list("pk", flat=True)[:SWEPT_CONTACTS]:
+            sync_user_to_crm.apply_async(kwargs={"user_id": pk}, expires=SWEPT_EXPIRE)
 
 
 @shared_task(soft_time_limit=240, time_limit=300, ignore_result=True)
 def catch_up_with_crm() -> None:
     """Want again what the CRM still does not know. Safe to repeat: each chunk is taken out of what is behind."""
-    # `check_unsynced_contacts` queues it, 500 a minute: a CRM that was down all day is not flooded.
+    # `check_unsynced_contacts` queues it, a hundred a minute: a CRM that was down all day is not flooded.
     if settings.CRM_URL:
         services.catch_up_with_crm()
 

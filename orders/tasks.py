@@ -8,7 +8,6 @@ from typing import Any
 from celery import shared_task
 from django.conf import settings
 from django.db import DatabaseError
-from django.db.models import QuerySet
 from django.utils import timezone
 from kombu.exceptions import KombuError
 from structlog.contextvars import bound_contextvars
@@ -44,6 +43,8 @@ SET = 50
 # which is away does not fill the queue.
 SWEPT_DIGESTS = 10_000
 SWEPT_EXPIRE = 290
+# The same for confirmations.
+SWEPT_MAIL_EXPIRE = 25
 NOISE_KEPT = timedelta(days=365)
 DIGESTS_KEPT = timedelta(weeks=10)
 LEASE_SECONDS = settings.ORDER_LEASE.total_seconds()
@@ -137,20 +138,22 @@ def check_pending_pictures() -> None:
 def check_pending_orders() -> None:
     """Queue again what was left behind, and hand to a person what is too old. Safe to repeat: so is each of them."""
     services.give_up_old_orders()
-    nudge(process_order, Order.objects.left_behind().young().order_by("due_at").values_list("pk", "reference"))
+    nudge(process_order, Order.objects.left_behind().young().order_by("due_at").values_list("pk", "reference")[:500])
     refunds = Payment.objects.refund_overdue().order_by("refund_due_at")
-    nudge(refund_order, refunds.values_list("order", "order__reference"))
-    nudge(send_order_confirmation, Order.objects.mail_due().order_by("mail_due_at").values_list("pk", "reference"))
+    nudge(refund_order, refunds.values_list("order", "order__reference")[:500])
+    # Each takes the others of its set along: what waits for a mail server must not fill the broker.
+    owed = Order.objects.mail_due().order_by("mail_due_at").values_list("pk", "reference")[: 500 : mail.SET]
+    nudge(send_order_confirmation, owed, expires=SWEPT_MAIL_EXPIRE)
     InventorySync.objects.give_up()
     for pk in InventorySync.objects.left_behind().values_list("pk", flat=True):
         sync_inventory.delay(sync_id=pk)
 
 
-def nudge(task: Task, orders: QuerySet[Any, tuple[int, str]]) -> None:
-    """Queue the task for the first of these orders, given by id and reference."""
-    for pk, reference in orders[:500]:
+def nudge(task: Task, orders: Iterable[tuple[int, str]], **options: Any) -> None:
+    """Queue the task for each of these orders, given by id and reference."""
+    for pk, reference in orders:
         with bound_contextvars(order=reference):
-            task.delay(order_id=pk)
+            task.apply_async(kwargs={"order_id": pk}, **options)
 
 
 class SyncTask(Task):

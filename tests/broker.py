@@ -5,11 +5,14 @@ by then, too late for pytest to rewrite it: PYTEST_DONT_REWRITE.
 """
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import psutil
 import pytest
 from django.conf import settings
+from django.utils import timezone
+from kombu.message import Message
 
 from myproject import embedded
 from myproject.broker import waiting
@@ -42,15 +45,22 @@ class Broker:
         with app.connection_for_read(self.url) as connection:
             return {queue.queue: queue.messages for queue in waiting(connection)}
 
-    def messages(self) -> list[tuple[str, str, dict[str, Any]]]:
-        """Take all messages; return queue, task and keyword arguments of each, in the order of the queues."""
-        found = []
+    def take(self) -> Iterator[tuple[str, Message]]:
+        """Take all messages; yield the queue of each and itself, in the order of the queues."""
         with app.connection_for_read(self.url) as connection:
             for name in QUEUES:
                 queue = app.amqp.queues[name].bind(connection.default_channel)
                 while message := queue.get(no_ack=True):
-                    found.append((name, message.headers["task"], message.payload[1]))
-        return found
+                    yield name, message
+
+    def messages(self) -> list[tuple[str, str, dict[str, Any]]]:
+        """Take all messages; return queue, task and keyword arguments of each."""
+        return [(queue, message.headers["task"], message.payload[1]) for queue, message in self.take()]
+
+    def expiries(self) -> list[float]:
+        """Take all messages; return in how many seconds each is dropped."""
+        moments = [datetime.fromisoformat(message.headers["expires"]) for _, message in self.take()]
+        return [(moment - timezone.now()).total_seconds() for moment in moments]
 
 
 @pytest.fixture

@@ -12,8 +12,10 @@ from django.utils import timezone
 
 from accounts import tasks
 from accounts.models import AccountMail, User
+from myproject import mail
+from myproject.celery import SCHEDULES
 from tests.broker import Broker
-from tests.factories import PASSWORD, make_mail, make_user
+from tests.factories import PASSWORD, make_mail, make_notification, make_user
 
 pytest_plugins = ["tests.broker"]
 pytestmark = pytest.mark.django_db
@@ -281,6 +283,38 @@ def test_check_unsent_mail_queues_what_is_owed(broker: Broker) -> None:
         ("mail", "accounts.tasks.send_welcome_email", {"user_id": owed.pk}),
         ("mail", "accounts.tasks.send_account_email", {"mail_id": row.pk}),
     ]
+
+
+@pytest.mark.parametrize(
+    ("make", "task"),
+    [
+        (lambda: make_user(mail_due_at=timezone.now()), tasks.send_welcome_email),
+        (make_mail, tasks.send_account_email),
+    ],
+)
+def test_check_unsent_mail_queues_one_message_for_fifty(make: Callable[[], Any], task: Any, broker: Broker) -> None:
+    for _ in range(mail.SET + 1):
+        make()
+
+    tasks.check_unsent_mail()
+
+    messages = broker.messages()
+    for _, _, kwargs in messages:
+        task.apply(kwargs=kwargs).get()
+    assert (len(messages), len(outbox.outbox)) == (2, mail.SET + 1)
+
+
+def test_check_unsent_mail_has_its_messages_dropped_before_the_next_one(broker: Broker) -> None:
+    make_user(mail_due_at=timezone.now())
+    make_mail()
+    make_notification()
+
+    tasks.check_unsent_mail()
+
+    schedule: Any = SCHEDULES["Check unsent mail"]
+    expiries = broker.expiries()
+    assert (len(expiries), min(expiries) > 0) == (3, True)
+    assert max(expiries) < schedule.when.total_seconds()
 
 
 def test_check_unsent_mail_twice_sends_each_mail_once(broker: Broker) -> None:

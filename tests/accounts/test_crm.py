@@ -18,6 +18,7 @@ from pytest_django.fixtures import Settings
 from accounts import crm, services, tasks
 from accounts.models import CrmContact, CrmStatus, User
 from myproject import http
+from myproject.celery import SCHEDULES
 from myproject.errors import TemporaryError
 from tests.accounts.test_accounts import sign_up
 from tests.broker import Broker
@@ -342,6 +343,21 @@ def test_check_unsynced_contacts_queues_what_is_due(broker: Broker) -> None:
     tasks.check_unsynced_contacts()
 
     assert broker.messages() == [("default", TASK, {"user_id": due.pk})]
+
+
+def test_check_unsynced_contacts_queues_few_which_are_dropped_before_the_next_one(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "SWEPT_CONTACTS", 2)
+    for _ in range(3):
+        make_contact()
+
+    tasks.check_unsynced_contacts()
+
+    schedule: Any = SCHEDULES["Check unsynced contacts"]
+    expiries = broker.expiries()
+    assert (len(expiries), min(expiries) > 0) == (2, True)
+    assert max(expiries) < schedule.when.total_seconds()
 
 
 def test_check_unsynced_contacts_twice_tells_each_once(sandbox: Sandbox, broker: Broker, customer: User) -> None:

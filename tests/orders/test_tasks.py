@@ -1,4 +1,5 @@
 from datetime import timedelta
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -7,6 +8,8 @@ from django.core.mail import EmailMultiAlternatives
 from django.utils import timezone
 from django_celery_results.models import TaskResult
 
+from myproject import mail
+from myproject.celery import SCHEDULES
 from myproject.errors import TemporaryError
 from orders import emails, payments, tasks
 from orders.models import Order, OrderEvent, Status
@@ -208,6 +211,27 @@ def test_check_pending_orders_queues_confirmations_that_are_owed(broker: Broker,
     tasks.check_pending_orders()
 
     assert broker.messages() == [("mail", "orders.tasks.send_order_confirmation", {"order_id": confirmed.pk})]
+
+
+def test_check_pending_orders_queues_one_message_for_fifty_confirmations(broker: Broker) -> None:
+    for _ in range(mail.SET + 1):
+        put(place_order(), Status.COMPLETED)
+    Order.objects.update(mail_due_at=timezone.now())
+
+    tasks.check_pending_orders()
+
+    messages = broker.messages()
+    for _, _, kwargs in messages:
+        tasks.send_order_confirmation.apply(kwargs=kwargs).get()
+    assert (len(messages), len(outbox.outbox)) == (2, mail.SET + 1)
+
+
+def test_check_pending_orders_has_its_mails_dropped_before_the_next_one(broker: Broker, confirmed: Order) -> None:
+    tasks.check_pending_orders()
+
+    schedule: Any = SCHEDULES["Check pending orders"]
+    [seconds] = broker.expiries()
+    assert 0 < seconds < schedule.when.total_seconds()
 
 
 def test_check_pending_orders_twice_has_one_effect(broker: Broker, provider: list[str]) -> None:
