@@ -420,6 +420,8 @@ CELERY_TASK_DEFAULT_QUEUE = "default"
 CELERY_TASK_ROUTES = {
     "*.tasks.*digest*": {"queue": "bulk"},
     "*.tasks.send_*": {"queue": "mail"},
+    # A sweep takes milliseconds and expires soon: it must not stand behind what it rescues, such as a CRM that hangs.
+    "*.tasks.check_*": {"queue": "orders"},
     "*.tasks.generate_*": {"queue": "reports"},
     # As long as a report, and nobody waits for it at a till.
     "*.tasks.import_*": {"queue": "reports"},

@@ -154,6 +154,15 @@ def test_task_has_one_of_the_declared_queues(name: str) -> None:
     assert queue in {queue.name for queue in settings.CELERY_TASK_QUEUES}
 
 
+def test_no_sweep_stands_behind_what_takes_long() -> None:
+    sweeps = {name for name in OURS if ".check_" in name}
+
+    queues = {name: app.amqp.router.route({}, name)["queue"].name for name in sweeps}
+
+    # Digests have their queue to themselves, and theirs is part of it.
+    assert queues == dict.fromkeys(sweeps, "orders") | {"orders.tasks.check_unsent_digests": "bulk"}
+
+
 @pytest.mark.parametrize(
     ("task", "kwargs", "queue"),
     [
@@ -165,7 +174,7 @@ def test_task_has_one_of_the_declared_queues(name: str) -> None:
         (sync_inventory, {}, "default"),
         (generate_report, {"report_id": "1"}, "reports"),
         (import_products, {"import_id": "1"}, "reports"),
-        (check_unfinished_reports, {}, "default"),
+        (check_unfinished_reports, {}, "orders"),
     ],
 )
 def test_message_goes_to_exactly_one_queue(task: Task, kwargs: dict[str, Any], queue: str, broker: Broker) -> None:
