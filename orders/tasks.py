@@ -43,8 +43,9 @@ SET = 50
 # which is away does not fill the queue.
 SWEPT_DIGESTS = 10_000
 SWEPT_EXPIRE = 290
-# The same for confirmations.
+# The same for confirmations and for pictures.
 SWEPT_MAIL_EXPIRE = 25
+SWEPT_PICTURES_EXPIRE = 50
 NOISE_KEPT = timedelta(days=365)
 DIGESTS_KEPT = timedelta(weeks=10)
 LEASE_SECONDS = settings.ORDER_LEASE.total_seconds()
@@ -131,7 +132,7 @@ def check_pending_pictures() -> None:
         if product.picture_attempts >= MOST_PICTURE_ATTEMPTS:
             product.mark_picture_failed(f"No thumbnails could be made in {MOST_PICTURE_ATTEMPTS} attempts.")
         else:
-            make_thumbnails.delay(product_id=product.pk)
+            make_thumbnails.apply_async(kwargs={"product_id": product.pk}, expires=SWEPT_PICTURES_EXPIRE)
 
 
 @shared_task(ignore_result=True)
