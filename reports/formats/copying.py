@@ -25,7 +25,12 @@ class Copy:
         self.sql = f"COPY (SELECT {', '.join(expressions)} FROM ({table.sql}) AS rows) TO STDOUT ({options})"
 
     def __iter__(self) -> Iterator[bytes]:
-        with connection.cursor() as cursor, cursor.copy(cursor.mogrify(self.sql, self.table.params)) as messages:
+        # Of a cursor's methods, this is one whose errors Django does not make its own.
+        with (
+            connection.wrap_database_errors,
+            connection.cursor() as cursor,
+            cursor.copy(cursor.mogrify(self.sql, self.table.params)) as messages,
+        ):
             # The protocol sends each row as a message of its own.
             rows = iter(messages)
             while block := list(islice(rows, BLOCK)):

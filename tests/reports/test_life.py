@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from accounts.models import Notification, User
 from myproject.models import Alert
-from reports import services, tasks
+from reports import kinds, services, tasks
 from reports.formats import to_csv
 from reports.kinds import Table
 from reports.models import MAX_ATTEMPTS, PAUSES, Format, Kind, Report, SalesCount, Status
@@ -343,6 +343,60 @@ def test_query_that_has_given_no_row_yet_is_cancelled(media: Path) -> None:
         assert results == [False, 1]
 
     assert (again(report).status, media.exists()) == (Status.CANCELLED, False)
+
+
+# One that gives no first row for ten minutes, and one that has to be sorted on the disk before it gives one.
+SLEEPS = "SELECT 1 AS number FROM pg_sleep(600)"
+SORTS = "SELECT number FROM generate_series(1, 100000) AS number ORDER BY md5(number::text)"
+
+
+def order_lines_are(sql: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = kinds.KINDS[Kind.SALES]._replace(
+        query=lambda _: (sql, ()), columns=[kinds.Column("number", "Number", kinds.Type.WHOLE)]
+    )
+    monkeypatch.setitem(kinds.KINDS, Kind.SALES, lines)
+
+
+def is_asleep() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY%' AND wait_event = 'PgSleep'")
+        return bool(cursor.fetchone()[0])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_copy_that_has_given_no_row_yet_is_cancelled_and_alerts_nobody(
+    media: Path, monkeypatch: pytest.MonkeyPatch, broker: Broker
+) -> None:
+    order_lines_are(SLEEPS, monkeypatch)
+    report = make_report()
+
+    writer = Thread(target=in_threads, args=(1, lambda: run(report)))
+    writer.start()
+    wait_for(is_asleep, "the copy to begin")
+    again(report).mark_cancelled()
+    writer.join(10)
+
+    assert not writer.is_alive()
+    assert (again(report).status, again(report).error, media.exists()) == (Status.CANCELLED, "", False)
+    assert Alert.objects.count() == 0
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("limit", "sql"), [("statement_timeout = 200", SLEEPS), ("temp_file_limit = 500", SORTS)])
+def test_report_that_the_database_cannot_copy_now_is_put_off(
+    limit: str, sql: str, media: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order_lines_are(sql, monkeypatch)
+    report = make_report()
+
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET {limit}; SET work_mem = 64")
+    run(report)
+    connection.close()
+
+    assert (again(report).status, again(report).attempts) == (Status.QUEUED, 1)
+    assert again(report).error == "The database did not answer."
+    assert Alert.objects.count() == 0
 
 
 def test_write_report_removes_what_a_dead_attempt_has_stored(media: Path) -> None:
