@@ -67,8 +67,12 @@ def delete(schedule: ReportSchedule) -> None:
 
 def next_run(schedule: ReportSchedule) -> datetime:
     """Return the first of its times that was not seen to; it may have come already."""
-    since = [schedule.last_due_at, schedule.periodic_task.date_changed]
-    return following(schedule.periodic_task.schedule, max(filter(None, since)))
+    return following(schedule.periodic_task.schedule, seen_to(schedule))
+
+
+def seen_to(schedule: ReportSchedule) -> datetime:
+    """Return when the last of its times was seen to, or since when it has them."""
+    return max(filter(None, [schedule.last_due_at, schedule.periodic_task.date_changed]))
 
 
 def told(moment: datetime, zone: tzinfo) -> str:
@@ -78,9 +82,10 @@ def told(moment: datetime, zone: tzinfo) -> str:
 
 def due_at(schedule: ReportSchedule) -> datetime | None:
     """Return the latest of its times that has come and was not seen to; None when there is none."""
-    due, run, now = None, next_run(schedule), timezone.now()
-    while run <= now:
-        due, run = run, following(schedule.periodic_task.schedule, run)
+    due, last, now = None, seen_to(schedule), timezone.now()
+    # A clocked schedule has one time, and names that again when it is over.
+    while last < (run := following(schedule.periodic_task.schedule, last)) <= now:
+        due = last = run
     return due
 
 

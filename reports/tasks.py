@@ -102,7 +102,7 @@ def plan_scheduled_report(*, schedule_id: str) -> None:
         generate_report.delay(report_id=str(report.pk))
 
 
-@shared_task(ignore_result=True)
+@shared_task(soft_time_limit=50, time_limit=60, ignore_result=True)
 def check_due_schedules() -> None:
     """Queue schedules whose time was missed, or whose message was lost. Safe to repeat: so is each schedule."""
     for schedule in schedules.all_due():

@@ -34,7 +34,7 @@ Login = Callable[[User], Client]
 BERLIN = ZoneInfo("Europe/Berlin")
 SUNDAY = datetime(2026, 11, 22, 12, tzinfo=BERLIN)
 MONDAY = datetime(2026, 11, 23, 8, tzinfo=BERLIN)
-WEEK = timedelta(weeks=1)
+DAY, WEEK = timedelta(days=1), timedelta(weeks=1)
 # Beat takes no notice of a crontab whose hour is far from now.
 THIS_HOUR = {"hour": str(timezone.localtime(timezone=BERLIN).hour), "day_of_week": "*"}
 
@@ -195,6 +195,32 @@ def test_times_that_were_edited_in_the_admin_count() -> None:
         schedule.periodic_task.save()
 
     assert plan(schedule, MONDAY - timedelta(minutes=1)) is not None
+
+
+@pytest.mark.parametrize(
+    ("field", "values", "runs"),
+    [
+        ("clocked", {"clocked_time": MONDAY}, [MONDAY]),
+        ("interval", {"every": 3, "period": "days"}, [SUNDAY + 3 * DAY, SUNDAY + 6 * DAY]),
+    ],
+)
+def test_times_that_the_admin_chose_need_not_be_a_crontab_s(
+    field: str, values: dict[str, Any], runs: list[datetime]
+) -> None:
+    schedule = made_at(SUNDAY)
+    row = schedule.periodic_task
+    row.crontab, row.one_off = None, field == "clocked"
+    setattr(row, field, PeriodicTask._meta.get_field(field).related_model.objects.create(**values))
+    with time_machine.travel(SUNDAY, tick=False):
+        row.save()
+
+    due, made = [], []
+    for moment in (SUNDAY + timedelta(hours=hours) for hours in range(7 * 24)):
+        with time_machine.travel(moment, tick=False):
+            due += [moment] * len(schedules.all_due())
+        made += [moment] * bool(plan(schedule, moment))
+
+    assert (due, made) == (runs, runs)
 
 
 def test_schedule_that_runs_more_often_makes_one_report_a_day() -> None:
