@@ -59,7 +59,10 @@ def pause(schedule: ReportSchedule, paused: bool) -> None:
 
 @transaction.atomic
 def delete(schedule: ReportSchedule) -> None:
-    """Delete it with beat's row; the reports that it made stay."""
+    """Delete it with beat's row, and make none of its reports any more; those that it made stay."""
+    # Without their schedule two open ones could be the same report.
+    for report in Report.objects.filter(schedule=schedule, status__in=OPEN):
+        report.mark_cancelled()
     ReportSchedule.objects.filter(pk=schedule.pk).delete()
     schedule.periodic_task.delete()
     log.info("Schedule %s is deleted", schedule.pk)

@@ -568,6 +568,23 @@ def test_buttons_pause_resume_and_delete(office: Client) -> None:
     assert (ReportSchedule.objects.count(), PeriodicTask.objects.count()) == (0, 0)
 
 
+def test_delete_cancels_what_is_being_made_also_when_it_is_the_same_report_several_times(office: Client) -> None:
+    schedule = made_at(SUNDAY, when={"day_of_week": "*"})
+    made = [plan(schedule, MONDAY + after) for after in (timedelta(), DAY, 2 * DAY)]
+    with time_machine.travel(MONDAY + 2 * DAY, tick=False):
+        made.append(schedules.run_now(schedule))
+    ready, *still_made = [report for report in made if report]
+    ready.mark_ready("reports/x.csv", row_count=1, size=1)
+    own = make_report(schedule.made_by, start=ready.start, end=ready.end)
+
+    answer = office.post(f"{schedule.get_absolute_url()}delete/")
+
+    assert answer.status_code == 302
+    statuses = dict(Report.objects.values_list("pk", "status"))
+    assert [statuses[report.pk] for report in still_made] == [Status.CANCELLED] * 3
+    assert (statuses[ready.pk], statuses[own.pk]) == (Status.READY, Status.QUEUED)
+
+
 def test_run_now_makes_one_report_beside_the_schedule_however_often_it_is_clicked(office: Client, staff: User) -> None:
     schedule = make_schedule(staff)
 
