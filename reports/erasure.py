@@ -5,9 +5,11 @@ database, is done from that row, however often; it goes last.
 """
 
 import logging
+from collections.abc import Iterable
 from pathlib import PurePath
 
 from django.db import transaction
+from django.db.models import Q
 
 from accounts import emails
 from accounts import services as accounts
@@ -18,9 +20,13 @@ from orders.models import Digest, Order, OrderEvent
 from orders.models import Status as OrderStatus
 
 from . import packs
-from .models import OPEN, Report, ReportSchedule, private_files
+from .models import OPEN, Days, Kind, Pack, PackStatus, Report, ReportSchedule, Status, private_files
 
 log = logging.getLogger(__name__)
+
+# There is a file, or there will be one with what was read before.
+WRITTEN = [Status.RUNNING, Status.READY]
+BUNDLED = [PackStatus.BUNDLING, PackStatus.READY]
 
 
 class Unsettled(Exception):
@@ -61,7 +67,7 @@ def _why(order: Order) -> str:
 
 
 def erase(erasure: Erasure) -> bool:
-    """Remove what the person has left behind, and say farewell; False while that mail is still owed.
+    """Remove what the person has left behind, and say farewell; False while something of it is still to be done.
 
     Raises `TemporaryError` when the mail server does not answer: all else is done then.
     """
@@ -72,6 +78,8 @@ def erase(erasure: Erasure) -> bool:
         leave_schedules(erasure.user)
         remove_reports(erasure.user)
         packs.remove_packs(erasure.user)
+        if not leave_lists(erasure.user):
+            return False
         erasure.mark_cleared()
     mail.deliver(Erasure.objects.filter(pk=erasure.pk).claim_mail(), emails.farewell)
     return accounts.finish(erasure)
@@ -107,3 +115,30 @@ def leave_schedules(person: User) -> None:
     """Take the person off all schedules, and out of what these have made."""
     ReportSchedule.recipients.through.objects.filter(user=person).delete()
     Report.readers.through.objects.filter(user=person).delete()
+
+
+def leave_lists(person: User) -> bool:
+    """Remove the files that list the person among the customers of some days; False while one is being written."""
+    written = Report.objects.filter(Q(status__in=WRITTEN) | Q(pack__status__in=BUNDLED), kind=Kind.SALES_BY_CUSTOMER)
+    lists = [report for report in written if is_listed(person, report.days)]
+    remove_files(lists)
+    # Looked for afterwards: whoever begins to bundle from here on finds no such file.
+    bundles = Pack.objects.filter(members__in=lists, status__in=BUNDLED)
+    remove_files(bundles)
+    # It has read the name, perhaps, and will be removed when it is ready.
+    rows: list[Report | Pack] = [*lists, *bundles]
+    return not any(row.status in (Status.RUNNING, PackStatus.BUNDLING) for row in rows)
+
+
+def is_listed(person: User, days: Days) -> bool:
+    """Tell whether the person bought anything in these days or in as many before; also what was refunded since."""
+    orders = Order.objects.of(person).completed_since(days.before.start)
+    return orders.filter(completed_at__lt=days.end).exists()
+
+
+def remove_files(rows: Iterable[Report | Pack]) -> None:
+    for row in rows:
+        if row.is_ready:
+            # The file first: a row that is left finds it again.
+            private_files().delete(str(row.file.name))
+            row.mark_expired()

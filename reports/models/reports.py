@@ -118,7 +118,7 @@ class ReportQuerySet(models.QuerySet["Report"]):
 
     def naming(self, person: object) -> Self:
         """What the person asked for, unless it is for others as well, and what somebody asked about them."""
-        # What a schedule has made for others is theirs; nobody's name is in it.
+        # What a schedule has made for others is theirs.
         return self.filter(Q(requested_by=person, readers=None) | Q(customer=person))
 
     def statements(self) -> Self:

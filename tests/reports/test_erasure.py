@@ -28,8 +28,9 @@ from myproject.errors import PermanentError, TemporaryError
 from orders import services as orders
 from orders.models import Digest, Kind, Order, OrderEvent, Payment, PaymentStatus
 from orders.models import Status as OrderStatus
-from reports import erasure, services, tasks
-from reports.models import Report
+from reports import erasure, outcomes, packs, services, tasks
+from reports.models import Kind as ReportKind
+from reports.models import Pack, Report
 from tests.broker import Broker
 from tests.factories import (
     PASSWORD,
@@ -38,6 +39,7 @@ from tests.factories import (
     make_export,
     make_mail,
     make_notification,
+    make_pack,
     make_report,
     make_user,
     place_order,
@@ -55,6 +57,12 @@ SURE = {"password": PASSWORD, "confirmation": "delete"}
 @pytest.fixture(autouse=True)
 def no_rate_limits() -> None:
     cache.clear()
+
+
+@pytest.fixture
+def media(settings: Any, tmp_path: Path) -> Path:
+    settings.MEDIA_ROOT = tmp_path
+    return tmp_path
 
 
 @pytest.fixture
@@ -389,6 +397,77 @@ def test_erasure_wins_over_an_export_that_is_being_written(alice: User) -> None:
     published = services.write_report(export)
 
     assert (published, files_of(export)) == (False, [])
+
+
+def listing(person: User, ago: int, **fields: Any) -> Report:
+    """A list of the customers of one day, so many days ago."""
+    day = timezone.localdate() - timedelta(days=ago)
+    return make_report(person, kind=ReportKind.SALES_BY_CUSTOMER, start=day, end=day, **fields)
+
+
+def pack_of(person: User) -> Pack:
+    """This month's pack, of which only the list of customers could be made."""
+    pack = make_pack(person, timezone.localdate().replace(day=1))
+    for report in pack.members.all():
+        if report.kind != ReportKind.SALES_BY_CUSTOMER:
+            report.mark_failed("No.")
+        else:
+            write(report)
+    pack.mark_bundling("task")
+    return pack
+
+
+def write(report: Report) -> bool:
+    report.mark_running("task")
+    return services.write_report(report)
+
+
+def files_with(word: str) -> list[Path]:
+    files = [path for path in Path(settings.MEDIA_ROOT).rglob("*") if path.is_file()]
+    return [path for path in files if path.suffix == ".zip" or word.encode() in path.read_bytes()]
+
+
+def test_erasure_removes_the_lists_of_customers_that_name_the_person(media: Path, staff: User, alice: User) -> None:
+    live(alice)
+    lists = [listing(staff, ago) for ago in (0, -1, 1)]
+    pack = pack_of(staff)
+    for report in lists:
+        write(report)
+    packs.write_pack(pack)
+    before = len(files_with("Alice")), "reports_report" in traces("Alice")
+
+    erasure.close_account(alice)
+    run(alice)
+
+    # Her own data, the list of the day, the one whose day before it was, and the pack.
+    assert before == (4, True)
+    assert [traces(word) for word in ("alice@example.com", "Alice")] == [[], []]
+    assert (files_with("Alice"), Erasure.objects.count()) == ([], 0)
+    assert [Report.objects.get(pk=report.pk).status for report in lists] == ["expired", "expired", "ready"]
+    assert Pack.objects.get().status == "expired"
+
+
+@pytest.mark.parametrize("what", ["report", "pack"])
+def test_erasure_waits_for_a_list_that_is_being_written(
+    what: str, media: Path, staff: User, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live(alice)
+    row = listing(staff, 0) if what == "report" else pack_of(staff)
+    ended = outcomes if what == "report" else packs
+    finish = ended.finish
+
+    def after_the_deletion(*args: Any, **kwargs: Any) -> bool:
+        erasure.close_account(alice)
+        run(alice)
+        return finish(*args, **kwargs)
+
+    monkeypatch.setattr(ended, "finish", after_the_deletion)
+    published = write(row) if isinstance(row, Report) else packs.write_pack(row)
+    between = Erasure.objects.filter(cleared_at=None).count(), len(outbox.outbox)
+    run(alice)
+
+    assert (published, between) == (True, (1, 0))
+    assert (files_with("Alice"), traces("Alice"), len(outbox.outbox)) == ([], [], 1)
 
 
 def test_order_that_was_placed_in_the_same_moment_is_cancelled(alice: User) -> None:
