@@ -15,9 +15,12 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import mark_safe
+from django_celery_beat.admin import CrontabScheduleAdmin as BaseCrontabScheduleAdmin
+from django_celery_beat.admin import IntervalScheduleAdmin as BaseIntervalScheduleAdmin
 from django_celery_beat.admin import PeriodicTaskAdmin as BasePeriodicTaskAdmin
 from django_celery_beat.admin import PeriodicTaskForm as BasePeriodicTaskForm
-from django_celery_beat.models import PeriodicTask
+from django_celery_beat.admin import ScheduleAdmin as BaseScheduleAdmin
+from django_celery_beat.models import CrontabSchedule, IntervalSchedule, PeriodicTask
 from django_celery_results.admin import TaskResultAdmin as BaseTaskResultAdmin
 from django_celery_results.models import TaskResult
 from kombu.exceptions import OperationalError as BrokerError
@@ -211,6 +214,7 @@ class PeriodicTaskAdmin(ActingAdmin, BasePeriodicTaskAdmin):
     list_filter = ()
     date_hierarchy = None
     ordering = ["name"]
+    actions = ["enable_tasks", "disable_tasks", "run_tasks"]
     readonly_fields = ["last_run_at", "crontab_translation", "preview"]
     # The route follows from the queue; an exchange that nobody reads would swallow the messages.
     fieldsets = [
@@ -256,6 +260,12 @@ class PeriodicTaskAdmin(ActingAdmin, BasePeriodicTaskAdmin):
         # The extension's own fails for a schedule that is no crontab.
         return row.crontab.human_readable if row.crontab else ""
 
+    @admin.action(description="Enable selected tasks")
+    def enable_tasks(self, request: HttpRequest, rows: QuerySet[PeriodicTask]) -> None:
+        # As its form does: what was due while it was disabled is not made up for.
+        rows.filter(enabled=False).update(date_changed=timezone.now())
+        super().enable_tasks(request, rows)
+
     @admin.action(description="Run now, beside the schedule")
     def run_tasks(self, request: HttpRequest, rows: QuerySet[PeriodicTask]) -> None:
         for row in rows.order_by("name"):
@@ -268,6 +278,27 @@ class PeriodicTaskAdmin(ActingAdmin, BasePeriodicTaskAdmin):
                 self.message_user(request, f"{row.name} cannot be run: {error}", messages.ERROR)
             else:
                 self.message_user(request, f"{row.name} is queued; its schedule stays as it is.", messages.SUCCESS)
+
+
+class TimesAdmin(BaseScheduleAdmin):
+    """Times that tasks share: to change them is a change of each of these tasks."""
+
+    def save_model(self, request: HttpRequest, times: Any, *args: Any) -> None:
+        super().save_model(request, times, *args)
+        times.periodictask_set.update(date_changed=timezone.now())
+
+
+admin.site.unregister([CrontabSchedule, IntervalSchedule])
+
+
+@admin.register(CrontabSchedule)
+class CrontabScheduleAdmin(TimesAdmin, BaseCrontabScheduleAdmin):
+    pass
+
+
+@admin.register(IntervalSchedule)
+class IntervalScheduleAdmin(TimesAdmin, BaseIntervalScheduleAdmin):
+    pass
 
 
 def queue_now(row: PeriodicTask) -> None:

@@ -75,7 +75,10 @@ def next_run(schedule: ReportSchedule) -> datetime:
 
 def seen_to(schedule: ReportSchedule) -> datetime:
     """Return when the last of its times was seen to, or since when it has them."""
-    return max(filter(None, [schedule.last_due_at, schedule.periodic_task.date_changed]))
+    row = schedule.periodic_task
+    # A time that comes with the start is one of them.
+    start = row.start_time and row.start_time - timedelta.resolution
+    return max(filter(None, [schedule.last_due_at, row.date_changed, start]))
 
 
 def told(moment: datetime, zone: tzinfo) -> str:

@@ -188,6 +188,55 @@ def test_change_of_the_times_makes_nothing_for_a_time_that_was_before_it() -> No
     assert plan(schedule, tuesday + WEEK) is not None
 
 
+def act(office: Client, action: str, moment: datetime) -> None:
+    chosen = {"action": action, "_selected_action": [row.pk for row in PeriodicTask.objects.all()]}
+    with time_machine.travel(moment, tick=False):
+        office.post("/admin/django_celery_beat/periodictask/", chosen)
+
+
+def test_schedule_that_the_admin_disabled_does_not_catch_up_when_the_admin_enables_it(office: Client) -> None:
+    schedule = made_at(SUNDAY)
+
+    enabled = []
+    for action in ("disable_tasks", "toggle_tasks", "enable_tasks"):
+        act(office, action, MONDAY + timedelta(hours=1))
+        enabled.append(PeriodicTask.objects.get().enabled)
+
+    assert enabled == [False, False, True]
+    assert plan(schedule, MONDAY + timedelta(hours=2)) is None
+    assert plan(schedule, MONDAY + WEEK) is not None
+
+
+def test_schedule_that_the_admin_enables_once_more_owes_what_it_owed(office: Client) -> None:
+    schedule = made_at(SUNDAY)
+
+    act(office, "enable_tasks", MONDAY + timedelta(hours=1))
+
+    assert plan(schedule, MONDAY + timedelta(hours=2)) is not None
+
+
+def test_times_that_the_admin_changed_for_all_who_share_them_are_not_made_up_for(office: Client) -> None:
+    schedule, tuesday = made_at(SUNDAY), MONDAY + DAY
+    plan(schedule, MONDAY)
+    times = {"minute": "0", "hour": "7", "day_of_week": "2", "day_of_month": "*", "month_of_year": "*"}
+
+    with time_machine.travel(tuesday, tick=False):
+        address = f"/admin/django_celery_beat/crontabschedule/{schedule.periodic_task.crontab.pk}/change/"
+        inline = {"periodictask_set-TOTAL_FORMS": "0", "periodictask_set-INITIAL_FORMS": "0"}
+        answer = office.post(address, times | inline | {"timezone": "Europe/Berlin"})
+
+    assert answer.status_code == 302
+    assert plan(schedule, tuesday + timedelta(minutes=1)) is None
+    assert plan(schedule, tuesday + WEEK) is not None
+
+
+def test_nothing_is_due_before_the_start_that_the_admin_chose() -> None:
+    schedule = made_at(SUNDAY)
+    PeriodicTask.objects.update(start_time=MONDAY + WEEK)
+
+    assert [plan(schedule, moment) is not None for moment in (MONDAY, MONDAY + WEEK)] == [False, True]
+
+
 def test_times_that_were_edited_in_the_admin_count() -> None:
     schedule = made_at(SUNDAY)
     with time_machine.travel(SUNDAY, tick=False):
