@@ -34,8 +34,8 @@ class Copy:
             # The protocol sends each row as a message of its own.
             rows = iter(messages)
             while block := list(islice(rows, BLOCK)):
-                yield b"".join(block)
                 self.count += len(block)
+                yield b"".join(block)
                 self.progress(self.count)
 
 
