@@ -55,12 +55,13 @@ class Column(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """Bars for the largest labels, or a line through the days."""
+    """Bars for the largest labels, or a line through the days; `key` tells apart what has the same label."""
 
     title: str
     label: str
     value: str
     is_line: bool = False
+    key: str = "1"
 
 
 class Definition(NamedTuple):
@@ -163,7 +164,7 @@ def totals(columns: list[Column], taken: str) -> dict[str, Any]:
 def draw(chart: Chart, taken: str) -> SafeString | str:
     """Return the chart as SVG; empty where there is nothing to draw."""
     cut = "ORDER BY 1" if chart.is_line else f"ORDER BY 2 DESC LIMIT {BARS_DRAWN}"
-    points = fetch(f"SELECT {chart.label}, sum({chart.value}) FROM {taken} GROUP BY 1 {cut}")
+    points = fetch(f"SELECT {chart.label}, sum({chart.value}) FROM {taken} GROUP BY {chart.key}, 1 {cut}")
     if not any(value for _, value in points):
         return ""
     if chart.is_line:
@@ -331,7 +332,7 @@ KINDS = {
         [Column("customer_name", "Customer", width=26), Column("email", "E-mail", width=30), ORDERS, *COMPARED],
         NOTHING_SOLD,
         "amount DESC, before DESC, email",
-        Chart("The best customers", "coalesce(nullif(customer_name, ''), email)", "amount"),
+        Chart("The best customers", "coalesce(nullif(customer_name, ''), email)", "amount", key="email"),
     ),
     Kind.SALES: Definition(
         lines,

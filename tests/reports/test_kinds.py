@@ -155,6 +155,17 @@ def test_sales_by_customer_tell_who_bought_how_much() -> None:
     assert rows == [("", "b@example.com", 1, 3, 30, 0, None), ("Alice", "a@example.com", 1, 1, 10, 0, None)]
 
 
+def test_chart_of_customers_has_a_bar_for_each_also_when_they_have_one_name() -> None:
+    lamp = make_product(price=Decimal("10.00"))
+    for quantity in (1, 2):
+        sell(NOON, lamp, quantity, make_user(name="Alice"))
+
+    with table_of(report_of(Kind.SALES_BY_CUSTOMER)) as table:
+        drawn = str(table.drawn)
+
+    assert ["Alice: 20.00" in drawn, "Alice: 10.00" in drawn, "Alice: 30.00" in drawn] == [True, True, False]
+
+
 @pytest.mark.parametrize("status", [status for status in OrderStatus if status != OrderStatus.COMPLETED])
 @pytest.mark.parametrize("kind", [Kind.SALES_BY_PRODUCT, Kind.SALES_BY_CATEGORY, Kind.SALES_BY_CUSTOMER, Kind.SALES])
 def test_sales_leave_out_what_is_not_sold(kind: Kind, status: OrderStatus) -> None:
