@@ -149,7 +149,7 @@ class Spending(NamedTuple):
 
 def spending(customer: object) -> Spending:
     """Return what a customer has spent, and on which months; reads this customer's orders only."""
-    completed = Order.objects.of(customer).filter(status=Status.COMPLETED)
+    completed = Order.objects.of(customer).filter(status=Status.COMPLETED, currency=settings.CURRENCY)
     by_month = completed.annotate(month=TruncMonth("completed_at")).order_by("month").values_list("month")
     spent = {timezone.localdate(month): total for month, total in by_month.annotate(Sum("total"))}
     months = last_months(timezone.localdate())

@@ -89,7 +89,7 @@ class Table(NamedTuple):
     @property
     def total_cells(self) -> list[tuple[Column, Any]]:
         """The last row: each column with its total, None where there is nothing to sum up; empty without totals."""
-        words = {self.columns[0].name: "Total"} | self.totals
+        words = {self.columns[0].name: "Total", "currency": settings.CURRENCY} | self.totals
         return [(column, words.get(column.name)) for column in self.columns if self.totals]
 
     def preview(self) -> dict[str, Any]:
@@ -153,8 +153,11 @@ def fetch(sql: str, params: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def totals(columns: list[Column], taken: str) -> dict[str, Any]:
+    """Sum up the rows; where they say their currency, those in the shop's own."""
     names = [column.name for column in columns if column.is_summed]
-    [row] = fetch(f"SELECT {', '.join(f'coalesce(sum({name}), 0)' for name in names)} FROM {taken}")
+    own = [settings.CURRENCY] if any(column.name == "currency" for column in columns) else []
+    where = "WHERE currency = %s" if own else ""
+    [row] = fetch(f"SELECT {', '.join(f'coalesce(sum({name}), 0)' for name in names)} FROM {taken} {where}", (*own,))
     sums = dict(zip(names, row, strict=True))
     if before := sums.get("before"):
         sums["change"] = (sums["amount"] - before) / before
@@ -211,7 +214,8 @@ def compared(report: Report, **keys: Any) -> QuerySet[OrderItem, Any]:
     period = report.days
     now = Q(order__completed_at__gte=period.start)
     amount = ExpressionWrapper(F("price") * F("quantity"), MONEY)
-    rows = sold(Days(period.before.first, period.last)).order_by().values(**keys)
+    items = sold(Days(period.before.first, period.last)).filter(order__currency=settings.CURRENCY)
+    rows = items.order_by().values(**keys)
     return rows.annotate(
         orders=Count("order", distinct=True, filter=now),
         units=Coalesce(Sum("quantity", filter=now), 0),

@@ -234,6 +234,7 @@ def test_customer_sees_their_own_spending_per_month(login: Login, customer: User
         sell(timedelta(days=400), 40, customer=customer)
         refund(sell(price=99, customer=customer))
         sell(price=500)
+        Order.objects.filter(pk=sell(price=70, customer=customer).pk).update(currency="USD")
 
         spending = login(customer).get("/dashboard/").context["spending"]
 

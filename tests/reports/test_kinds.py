@@ -211,6 +211,47 @@ def test_statement_says_what_was_paid_and_paid_back_and_is_about_nobody_else() -
     assert totals_of(report) == {"paid": 20, "refunded": 10}
 
 
+# --- Currencies ---
+
+
+def in_dollars(order: Order) -> Order:
+    Order.objects.filter(pk=order.pk).update(currency="USD")
+    return order
+
+
+@pytest.mark.parametrize(
+    "kind", [Kind.SALES_BY_DAY, Kind.SALES_BY_PRODUCT, Kind.SALES_BY_CATEGORY, Kind.SALES_BY_CUSTOMER]
+)
+def test_sales_in_another_currency_are_left_out(kind: Kind) -> None:
+    lamp, alice = make_product(price=Decimal("10.00")), make_user()
+    sell(NOON, lamp, 1, alice)
+    for at in (NOON, NOON - timedelta(days=1)):
+        in_dollars(sell(at, lamp, 3, alice))
+
+    sums = totals_of(report_of(kind, start="2026-01-15", end="2026-01-15"))
+
+    assert (sums["units"], sums["amount"], sums["before"]) == (1, 10, 0)
+
+
+def test_order_lines_in_another_currency_say_so() -> None:
+    in_dollars(sell(NOON))
+
+    assert [row[-1] for row in rows_of(report_of(Kind.SALES))] == ["USD"]
+
+
+def test_statement_shows_orders_in_another_currency_and_does_not_sum_them_up() -> None:
+    alice, lamp = make_user(), make_product(price=Decimal("10.00"))
+    for hours, order in enumerate([sell(NOON, lamp, 1, alice), in_dollars(sell(NOON, lamp, 3, alice))]):
+        Order.objects.filter(pk=order.pk).update(created_at=NOON + timedelta(hours=hours))
+
+    report = report_of(Kind.STATEMENT, customer=alice)
+
+    assert [row[3:] for row in rows_of(report)] == [(10, 0, "EUR"), (30, 0, "USD")]
+    with table_of(report) as table:
+        assert table.totals == {"paid": 10, "refunded": 0}
+        assert table.total_texts == ["Total", "", "", "10.00", "0.00", "EUR"]
+
+
 # --- All of them ---
 
 
