@@ -418,6 +418,17 @@ def test_page_makes_as_many_queries_for_three_rows_as_for_one(path: str, office:
     assert counts[0] == counts[1]
 
 
+def test_reports_are_listed_by_index(staff: User) -> None:
+    with connection.cursor() as cursor:
+        # PostgreSQL would read a table of no rows as a whole; without that choice it says what else it can do.
+        cursor.execute("SET LOCAL enable_seqscan = off")
+
+    plan = Report.objects.listed_for(staff).explain()
+
+    parts = ["Index Cond: (requested_by_id = ", "Index Cond: (user_id = ", "Seq Scan"]
+    assert [part in plan for part in parts] == [True, True, False]
+
+
 def test_report_list_is_one_s_own(office: Client, staff: User) -> None:
     own = make_report(staff)
     make_report(make_user(is_staff=True))
