@@ -36,7 +36,7 @@ def generate_report(self: Task, *, report_id: str) -> None:
             services.write_report(report)
     finally:
         nudge_after(report)
-    queue_next()
+        queue_next()
 
 
 @contextmanager

@@ -180,6 +180,18 @@ def test_end_of_a_report_nudges_for_whoever_waits(media: Path, broker: Broker) -
     assert broker.messages() == [("reports", "reports.tasks.generate_report", {"report_id": str(second.pk)})]
 
 
+def test_end_of_a_report_that_went_wrong_nudges_for_whoever_waits(
+    media: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = make_reports(make_user(is_staff=True), 2)
+    failing(monkeypatch, ValueError("secret"))
+
+    run(second)
+
+    assert again(first).status == Status.FAILED
+    assert ("reports", "reports.tasks.generate_report", {"report_id": str(second.pk)}) in broker.messages()
+
+
 # --- The same report ---
 
 
