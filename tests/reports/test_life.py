@@ -547,6 +547,7 @@ def office(login: Login, staff: User) -> Client:
         ({"status": Status.RUNNING, "rows_done": 1200}, "1,200 rows so far"),
         ({"status": Status.RUNNING, "rows_done": 1200, "rows_total": 5000}, "1,200 of about 5,000 rows"),
         ({"status": Status.FAILED, "error": "The disk is full.", "due_at": None}, "Try again"),
+        ({"status": Status.CANCELLED, "due_at": None}, "It was cancelled. Nothing was kept."),
         ({"status": Status.CANCELLED, "due_at": None}, "Make it after all"),
     ],
 )
