@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from datetime import timedelta
 
+from celery.exceptions import SoftTimeLimitExceeded
 from django.core.files import File
 from django.core.files.storage import Storage, default_storage
 from django.utils import timezone
@@ -22,14 +23,18 @@ BY_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def save_whole(name: str, file: File, storage: Storage) -> str:
-    """Save the file, of which nothing stays when the storage refuses: then raises `TemporaryError`."""
+    """Save the file, of which nothing stays when the storage refuses or the time is over.
+
+    Raises `TemporaryError`, or the task's `SoftTimeLimitExceeded`.
+    """
     try:
         return storage.save(name, file)
     # Each storage has errors of its own.
     except Exception as error:
         with suppress(Exception):
             storage.delete(name)
-        if isinstance(error, TemporaryError):
+        # The time that is over is the task's, and no fault of the storage.
+        if isinstance(error, TemporaryError | SoftTimeLimitExceeded):
             raise
         why = getattr(error, "strerror", None) or type(error).__name__
         raise TemporaryError(f"The storage did not take the file: {why}.") from error

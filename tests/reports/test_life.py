@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, timedelta
 from itertools import count
-from pathlib import Path
+from pathlib import Path, PurePath
 from threading import Barrier, Thread
 from typing import Any, BinaryIO
 
 import psutil
 import pytest
 from django.conf import settings
+from django.core.files import File
 from django.db import IntegrityError, OperationalError, connection, transaction
 from django.test import Client
 from django.utils import timezone
@@ -21,7 +22,7 @@ from myproject.models import Alert
 from reports import kinds, services, tasks
 from reports.formats import to_csv
 from reports.kinds import Table
-from reports.models import MAX_ATTEMPTS, PAUSES, Format, Kind, Report, SalesCount, Status
+from reports.models import MAX_ATTEMPTS, PAUSES, Format, Kind, Report, SalesCount, Status, private_files
 from reports.services import Progress
 from tests.broker import Broker
 from tests.factories import make_export, make_report, make_user
@@ -482,6 +483,23 @@ def test_report_is_put_off_when_the_storage_refuses_its_file(media: Path) -> Non
     run(report)
     report.refresh_from_db()
     assert (report.status, report.error, report.attempts) == (Status.READY, "", 2)
+
+
+def test_report_whose_time_is_over_while_its_file_is_stored_says_so_and_leaves_none(
+    media: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = make_report()
+
+    def save(name: str, file: File) -> str:
+        (media / PurePath(name).name).write_bytes(b"half of it")
+        raise tasks.SoftTimeLimitExceeded
+
+    media.mkdir()
+    monkeypatch.setattr(private_files(), "save", save)
+    run(report)
+
+    assert (again(report).status, again(report).error) == (Status.QUEUED, "It took longer than 8 minutes.")
+    assert list(media.iterdir()) == []
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
