@@ -81,8 +81,12 @@ def erase(erasure: Erasure) -> bool:
         if not leave_lists(erasure.user):
             return False
         erasure.mark_cleared()
-    mail.deliver(Erasure.objects.filter(pk=erasure.pk).claim_mail(), emails.farewell)
-    return accounts.finish(erasure)
+    try:
+        mail.deliver(Erasure.objects.filter(pk=erasure.pk).claim_mail(), emails.farewell)
+    finally:
+        # Also while the mail server is away: the address is not kept for ever for a last mail.
+        is_over = accounts.finish(erasure)
+    return is_over
 
 
 def forget_orders(erasure: Erasure) -> None:

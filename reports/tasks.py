@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 LIMIT_SECONDS = settings.REPORT_LIMIT.total_seconds()
 # A nudge of the sweep is dropped before the next sweep, so that busy workers do not find hundreds of them.
 SWEPT_EXPIRE = 18
+SWEPT_ERASURES_EXPIRE = 50
 
 
 @shared_task(bind=True, soft_time_limit=LIMIT_SECONDS * 0.8, time_limit=LIMIT_SECONDS)
@@ -166,7 +167,7 @@ def erase_account(*, user_id: int) -> None:
 def check_unfinished_erasures() -> None:
     """Queue again what is still to be erased. Safe to repeat: so is each erasure."""
     for user_id in Erasure.objects.order_by("mail_due_at").values_list("user", flat=True)[:100]:
-        erase_account.delay(user_id=user_id)
+        erase_account.apply_async(kwargs={"user_id": user_id}, expires=SWEPT_ERASURES_EXPIRE)
 
 
 @shared_task(soft_time_limit=240, time_limit=300, ignore_result=True)

@@ -195,7 +195,7 @@ def test_deletion_needs_a_post_and_a_login(login: Login, alice: User) -> None:
     page = login(alice).get("/people/delete/")
 
     assert (page.status_code, Erasure.objects.count()) == (200, 0)
-    assert Client().post("/people/delete/", SURE)["Location"] == "/accounts/login/?next=/people/delete/"
+    assert Client().post("/people/delete/", SURE)["Location"].startswith("/accounts/login/")
     assert login(alice).delete("/people/delete/").status_code == 405
 
 
@@ -503,9 +503,14 @@ def test_address_is_forgotten_when_the_last_mail_is_refused(alice: User) -> None
 
 
 @pytest.mark.parametrize(("age", "left"), [(timedelta(days=2, hours=23), 1), (timedelta(days=3, minutes=1), 0)])
-def test_address_is_forgotten_when_the_mail_server_is_away_for_days(age: timedelta, left: int, alice: User) -> None:
+def test_address_is_forgotten_when_the_mail_server_is_away_for_days(
+    age: timedelta, left: int, alice: User, settings: Any
+) -> None:
+    # Where nobody listens.
+    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", 1
     erasure.close_account(alice)
-    Erasure.objects.update(created_at=timezone.now() - age, mail_due_at=timezone.now() + timedelta(minutes=1))
+    Erasure.objects.update(created_at=timezone.now() - age)
 
     run(alice)
 
