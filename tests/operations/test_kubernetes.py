@@ -94,6 +94,15 @@ def test_pods_may_do_no_more_than_the_restricted_standard_allows(manifests: list
             assert container["resources"]["requests"].keys() == {"cpu", "memory"}, name
 
 
+def test_images_have_a_tag(manifests: list[Manifest]) -> None:
+    """Without one it is `latest`, which Kubernetes pulls anew from a registry even where the image is there."""
+    images = {
+        it["image"] for pod in pods(manifests).values() for it in [*pod["containers"], *pod.get("initContainers", [])]
+    }
+
+    assert [image for image in images if ":" not in image] == []
+
+
 def test_pods_mount_only_volumes_that_they_have(manifests: list[Manifest]) -> None:
     claims = of_kind(manifests, "PersistentVolumeClaim")
 
