@@ -64,8 +64,24 @@ def test_services_come_back_and_finish_what_they_do(unit: str) -> None:
 
     assert said["Restart"] == ["always"]
     assert said["KillMode"] == ["mixed"]
-    assert "shop-migrate.service" in said["Requires"][0]
     assert said["TimeoutStopSec"]
+
+
+@pytest.mark.parametrize("unit", [unit for unit in SERVICES if unit != "shop-migrate.service"])
+def test_services_come_after_the_migrations_and_neither_stop_nor_stay_away_with_them(unit: str) -> None:
+    said = directives(unit)
+
+    assert said["Wants"][0] == "shop-migrate.service"
+    assert any("shop-migrate.service" in line.split() for line in said["After"])
+    assert "shop-migrate.service" not in " ".join(said.get("Requires", []))
+
+
+def test_migrations_are_tried_again_when_the_database_was_away() -> None:
+    said = directives("shop-migrate.service")
+
+    assert (said["Type"], said["Restart"]) == (["oneshot"], ["on-failure"])
+    # More seldom than systemd gives up: five starts in ten seconds.
+    assert int(said["RestartSec"][0]) > 2
 
 
 def test_workers_and_beat_write_their_heartbeat_where_no_other_does() -> None:
