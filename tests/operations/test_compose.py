@@ -90,6 +90,17 @@ def test_compose_starts_the_shop_after_the_migrations() -> None:
     assert SERVICES["migrate"]["restart"] == "no"
 
 
+def test_upgrade_replaces_every_container_of_ours_after_the_migrations_and_workers_first() -> None:
+    guide = (ROOT / "docs" / "operations.md").read_text()
+    upgrade = guide.split("To **upgrade**")[1].split("```")[1]
+
+    migrated, first, then = re.findall(r"docker compose (?:run --rm|up --detach --no-deps --wait) (\w[^&\n]*)", upgrade)
+
+    assert migrated.strip() == "migrate"
+    assert first.split() == WORKERS
+    assert sorted(then.split()) == sorted(set(OURS) - {"migrate", "sandbox", *WORKERS})
+
+
 def test_compose_checks_the_health_of_every_service() -> None:
     unchecked = [name for name, service in SERVICES.items() if "healthcheck" not in service]
 
