@@ -53,9 +53,9 @@ def test_deploy(arena: Arena, record_property: Callable[[str, object], None]) ->
         bought = [crowd.submit(buy_until, over, buyer) for buyer in buyers]
         try:
             for _ in range(ROUNDS):
-                replace_web(arena)
                 for name in WORKERS:
                     arena.restart(name)
+                replace_web(arena)
         finally:
             over.set()
         total = sum(future.result() for future in bought)

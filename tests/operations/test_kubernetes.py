@@ -152,6 +152,14 @@ def test_beat_is_one_and_leaves_before_the_next_one_comes(manifests: list[Manife
     assert (beat["replicas"], beat["strategy"]) == (1, {"type": "Recreate"})
 
 
+def test_labels_let_the_workers_be_upgraded_first(production: list[Manifest]) -> None:
+    """By `app!=web,app!=beat,app!=flower`, which leaves nothing out that workers need."""
+    labels = [(it["kind"], it["metadata"].get("labels", {}).get("app")) for it in production]
+
+    assert [kind for kind, app in labels if app in ("web", "beat", "flower")] == ["Deployment"] * 3
+    assert labels.count(("Deployment", "worker")) == 4
+
+
 def test_every_long_runner_is_probed(production: list[Manifest]) -> None:
     for name, it in of_kind(production, "Deployment").items():
         container = it["spec"]["template"]["spec"]["containers"][0]
