@@ -40,8 +40,10 @@ limit_request_fields = 60
 limit_request_field_size = 8190
 # Its default path is one for all applications of a user; signals do what we need.
 control_socket_disable = True
-# In development the code is read again when it changes.
+# In development changed views and templates are read again. What this file imports, the settings too, is inherited from
+# the parent process, and wants a new one.
 reload = settings.DEBUG
+reload_extra_files = [str(path) for path in settings.BASE_DIR.glob("templates/**/*.html")]
 
 
 class DjangoLogger(Logger):
