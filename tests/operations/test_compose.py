@@ -110,6 +110,17 @@ def test_compose_checks_the_health_of_every_service() -> None:
     assert ["CMD", *json.loads(image[0])] == SERVICES["web"]["healthcheck"]["test"]
 
 
+def test_prometheus_asks_each_container_that_serves_metrics_however_many_there_are() -> None:
+    jobs = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    worker, *others = sorted(jobs, key=lambda job: job["job_name"] != "worker")
+
+    [found] = worker["dns_sd_configs"]
+
+    assert (found["names"], found["type"]) == (WORKERS, "A")
+    assert {SERVICES[name]["environment"]["METRICS_PORT"] for name in WORKERS} == {str(found["port"])}
+    assert [job["static_configs"][0]["targets"] for job in others] == [["web:8000"], ["beat:9808"]]
+
+
 def test_compose_runs_one_beat() -> None:
     assert not {"deploy", "scale"} & SERVICES["beat"].keys()
 
