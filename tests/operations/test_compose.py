@@ -159,6 +159,19 @@ def test_compose_sets_only_variables_that_the_code_reads() -> None:
     assert IMAGE.keys() - variables_read() == {"PYTHONUNBUFFERED"}
 
 
+def test_pgbouncers_file_of_the_guide_leaves_out_the_migrations_alone() -> None:
+    guide = (ROOT / "docs" / "operations.md").read_text()
+    servers = yaml.safe_load("x-worker:" + guide.split("```\nx-worker:")[1].split("```")[0])["services"]
+
+    bounced = [name for name, service in servers.items() if service["environment"].get("DATABASE_PGBOUNCER") == "true"]
+
+    assert sorted(servers) == sorted(set(OURS) - {"sandbox"})
+    assert sorted(bounced) == sorted(servers.keys() - {"migrate"})
+    assert {service["environment"]["DATABASE_URL"].rpartition("/")[2] for service in servers.values()} == {
+        *("shop", "shop_web", "shop_worker"),
+    }
+
+
 def test_compose_overrules_what_a_laptops_dotenv_says_of_places() -> None:
     assert IMAGE.keys() - {"PYTHONUNBUFFERED"} <= SERVICES["web"]["environment"].keys()
     assert SERVICES["web"]["env_file"] == [{"path": ".env", "required": False}]
