@@ -203,7 +203,7 @@ def test_nobody_enters_who_is_not_named(production: list[Manifest]) -> None:
         for name, rules in entries.items()
         for rule in rules
     }
-    assert names == {"visitors": "ingress-nginx", "challenges": "ingress-nginx", "metrics": "monitoring"}
+    assert names == {"visitors": "traefik", "challenges": "traefik", "metrics": "monitoring"}
     # Workers and beat answer nobody else.
     visited = policies["visitors"]["spec"]["podSelector"]["matchExpressions"][0]["values"]
     assert visited == ["web", "flower"]
