@@ -1,4 +1,4 @@
-# The two commands of this project are `make run` and `make test`. `make help` lists the others.
+# `make run` is the shop, `make test` its tests; `make help` lists the others.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -13,7 +13,7 @@ help: ## List the targets
 run: install ## Run the whole shop in this terminal
 	@exec $(BIN)/python manage.py run
 
-test: install ## Run all tests, on their own PostgreSQL and Redis
+test: install ## Run the tests, in minutes, on their own PostgreSQL and Redis
 	@$(BIN)/python -m pytest -n 3 --dist worksteal
 
 operations: install ## Prove what docs/operations.md says: deploys, probes, signatures, logs, alerts, PgBouncer
