@@ -14,12 +14,9 @@ from kombu import Connection
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
+from .broker_url import RABBITMQ
 from .celery import app
 
-# Whoever looks at a page does not wait for a broker that is away.
-OF_REDIS = {"max_retries": 0, "socket_timeout": 1, "socket_connect_timeout": 1}
-OF_RABBITMQ = {"read_timeout": 1, "write_timeout": 1}
-QUICKLY = OF_RABBITMQ if settings.USES_RABBITMQ else OF_REDIS
 # A worker that is alive answers within milliseconds; the asking always takes this long, as nobody knows how many are.
 PING_SECONDS = 0.7
 # Of the messages that workers hold, as many are read as this: there may be very many that wait for a later attempt.
@@ -50,7 +47,7 @@ class Worker(NamedTuple):
 @contextmanager
 def connected() -> Iterator[Connection]:
     """Connect to the broker; raises `Away` when it does not answer, now or later in the block."""
-    connection = app.connection_for_read(transport_options=QUICKLY, connect_timeout=1)
+    connection = app.connection_for_read(transport_options=settings.BROKER.hasty, connect_timeout=1)
     try:
         yield connection
     except (KombuError, RedisError, AMQPError, OSError) as error:
@@ -62,7 +59,7 @@ def connected() -> Iterator[Connection]:
 def waiting(connection: Connection) -> list[Waiting]:
     """Return what waits in each queue: on Redis in one round trip, on RabbitMQ in one for each and without ages."""
     names = [queue.name for queue in settings.CELERY_TASK_QUEUES]
-    if settings.USES_RABBITMQ:
+    if settings.BROKER is RABBITMQ:
         return [Waiting(name, ready(connection, name), None) for name in names]
     channel: Any = connection.default_channel
     # The broker keeps a list for each priority that a message may have.
@@ -91,7 +88,7 @@ def running(connection: Connection) -> dict[str, int]:
 
     Beyond `SAMPLE` it is an estimate. Empty on RabbitMQ, which tells that to its management plugin alone.
     """
-    if settings.USES_RABBITMQ:
+    if settings.BROKER is RABBITMQ:
         return {}
     channel: Any = connection.default_channel
     held = channel.client.hlen(channel.unacked_key)

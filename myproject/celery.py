@@ -21,6 +21,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections, t
 from kombu.exceptions import OperationalError as BrokerError
 
 from . import log_context, signing
+from .broker_url import RABBITMQ
 from .errors import TemporaryError
 
 log = logging.getLogger(__name__)
@@ -160,7 +161,7 @@ SCHEDULES = {
 @signals.celeryd_init.connect
 def be_patient_with_the_broker(conf: Any, **kwargs: Any) -> None:
     """A customer waits for the web's publish, nobody waits for a worker's: let it outlast a slow broker."""
-    conf.broker_transport_options = conf.broker_transport_options | settings.BROKER_PATIENCE
+    conf.broker_transport_options = conf.broker_transport_options | settings.BROKER.patient
     conf.broker_connection_timeout = 5
     conf.task_publish_retry_policy = {"max_retries": 5, "interval_start": 0, "interval_step": 0.5, "interval_max": 2}
 
@@ -172,7 +173,7 @@ def leave_logging_to_django(**kwargs: Any) -> None:
 
 @signals.celeryd_init.connect
 def prepare_rabbitmq(**kwargs: Any) -> None:
-    if settings.USES_RABBITMQ:
+    if settings.BROKER is RABBITMQ:
         # Here, since only a worker needs what it imports.
         from . import rabbitmq
 

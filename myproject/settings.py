@@ -12,9 +12,10 @@ import environ
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 from django.urls import reverse_lazy
-from kombu import Exchange, Queue
+from kombu import Queue
 
 from myproject import embedded, logs
+from myproject.broker_url import broker
 from myproject.storage_url import storage
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -344,38 +345,14 @@ DATA_UPLOAD_MAX_NUMBER_FILES = 5
 # --- Celery: each setting with its reason --------------------------------------------------------------------
 
 CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default=embedded.broker_url(VAR_DIR))
-# Redis or Valkey by `redis://` and `rediss://`, RabbitMQ by `amqp://` and `amqps://`.
-USES_RABBITMQ = CELERY_BROKER_URL.startswith(("amqp", "pyamqp"))
+# Redis, Valkey or RabbitMQ: what each of them needs stands in `myproject/broker_url.py`, with its reasons.
+BROKER = broker(CELERY_BROKER_URL)
+CELERY_BROKER_TRANSPORT_OPTIONS = BROKER.options
 # A worker that starts before its broker waits for it.
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-REDIS_OPTIONS = {
-    # A message that nobody acknowledged comes back after this; it must exceed the longest hard time limit.
-    "visibility_timeout": 3600,
-    # Look for such messages every 2 seconds; the default is every 100.
-    "unacked_restore_interval": 2,
-    "unacked_restore_throttle": 1,
-    # Without these a click waits for ever on a broker that is frozen or unreachable.
-    "socket_timeout": 1,
-    "socket_connect_timeout": 1,
-    # Notice a half-open connection after about 10 seconds; the default is 51.
-    "health_check_interval": 5,
-}
-RABBITMQ_OPTIONS = {
-    # Wait until the message is safe on disk: without it whatever RabbitMQ refuses is lost without a word.
-    "confirm_publish": True,
-    # As above; a click on a frozen RabbitMQ waits three times as long: for the confirmation, the end of the old
-    # connection and the beginning of a new one.
-    "read_timeout": 0.7,
-    "write_timeout": 0.7,
-}
-CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = RABBITMQ_OPTIONS if USES_RABBITMQ else REDIS_OPTIONS
 # RabbitMQ only, like the pulse in seconds by which it and a worker notice that the other has gone without a word.
 CELERY_BROKER_CONNECTION_TIMEOUT = 0.7
 CELERY_BROKER_HEARTBEAT = 30
-# What differs in a worker (`myproject/celery.py`).
-BROKER_PATIENCE = (
-    {"read_timeout": 10, "write_timeout": 10} if USES_RABBITMQ else {"socket_timeout": 10, "socket_connect_timeout": 5}
-)
 # One more try, then the sweep takes over: a customer does not wait for the broker.
 CELERY_TASK_PUBLISH_RETRY_POLICY = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1}
 CELERY_BROKER_POOL_ACQUIRE_TIMEOUT = 2
@@ -402,19 +379,7 @@ CELERY_TIMEZONE = TIME_ZONE
 # Queues by nature, so that a long report never stands in front of an order, nor a mailing to everybody in front of a
 # password reset; a plain worker consumes them all.
 QUEUE_NAMES = ("default", "orders", "mail", "bulk", "reports")
-if USES_RABBITMQ:
-    QUEUE: dict[str, Any] = {
-        # By a topic: only then does RabbitMQ itself keep a retry until it is due. A worker that kept it would take
-        # nothing else meanwhile, since of a quorum queue it takes only so many messages.
-        "exchange": Exchange("shop", type="topic"),
-        # Quorum: on disk, on several machines where there are several. The time-out, in milliseconds, exceeds the
-        # longest hard time limit; RabbitMQ's own is half an hour, and before 3.12 only rabbitmq.conf can change it.
-        "queue_arguments": {"x-queue-type": "quorum", "x-consumer-timeout": 3_600_000},
-    }
-else:
-    # No exchange, no binding: when Redis has lost everything, nothing has to be declared anew.
-    QUEUE = {}
-CELERY_TASK_QUEUES = [Queue(name, routing_key=name, **QUEUE) for name in QUEUE_NAMES]
+CELERY_TASK_QUEUES = [Queue(name, routing_key=name, **BROKER.queue) for name in QUEUE_NAMES]
 CELERY_TASK_DEFAULT_QUEUE = "default"
 # By name, in this order: a `queue` in the decorator is deprecated since Celery 5.7.
 CELERY_TASK_ROUTES = {

@@ -21,6 +21,7 @@ from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 
 from myproject import broker, embedded
+from myproject.broker_url import RABBITMQ
 from myproject.celery import app
 
 T = TypeVar("T")
@@ -139,7 +140,7 @@ class Shop:
         self.running["beat"].terminate()
         self.running["beat"].wait(SECONDS)
         wait_for(lambda: not self.waits() and self.is_idle(), "an idle worker")
-        if not settings.USES_RABBITMQ:
+        if settings.BROKER is not RABBITMQ:
             with app.connection_for_read() as link:
                 link.default_channel.client.delete("unacked", "unacked_index")
 

@@ -1,0 +1,63 @@
+"""What Redis and RabbitMQ each need to be told; CELERY_BROKER_URL says which of them it is."""
+
+from typing import Any, NamedTuple
+
+from kombu import Exchange
+
+
+class Broker(NamedTuple):
+    """In what one broker is set otherwise than another; `patient` and `hasty` go above the `options`."""
+
+    # Of whoever sends a message, such as a click.
+    options: dict[str, Any]
+    # Of a worker, which can wait (`myproject/celery.py`).
+    patient: dict[str, Any]
+    # Of whoever only looks at a page (`myproject/broker.py`).
+    hasty: dict[str, Any]
+    # Of each queue.
+    queue: dict[str, Any]
+
+
+REDIS = Broker(
+    options={
+        # A message that nobody acknowledged comes back after this; it must exceed the longest hard time limit.
+        "visibility_timeout": 3600,
+        # Look for such messages every 2 seconds; the default is every 100.
+        "unacked_restore_interval": 2,
+        "unacked_restore_throttle": 1,
+        # Without these a click waits for ever on a broker that is frozen or unreachable.
+        "socket_timeout": 1,
+        "socket_connect_timeout": 1,
+        # Notice a half-open connection after about 10 seconds; the default is 51.
+        "health_check_interval": 5,
+    },
+    patient={"socket_timeout": 10, "socket_connect_timeout": 5},
+    hasty={"max_retries": 0, "socket_timeout": 1, "socket_connect_timeout": 1},
+    # No exchange, no binding: when Redis has lost everything, nothing has to be declared anew.
+    queue={},
+)
+RABBITMQ = Broker(
+    options={
+        # Wait until the message is safe on disk: without it whatever RabbitMQ refuses is lost without a word.
+        "confirm_publish": True,
+        # As above; a click on a frozen RabbitMQ waits three times as long: for the confirmation, the end of the old
+        # connection and the beginning of a new one.
+        "read_timeout": 0.7,
+        "write_timeout": 0.7,
+    },
+    patient={"read_timeout": 10, "write_timeout": 10},
+    hasty={"read_timeout": 1, "write_timeout": 1},
+    queue={
+        # By a topic: only then does RabbitMQ itself keep a retry until it is due. A worker that kept it would take
+        # nothing else meanwhile, since of a quorum queue it takes only so many messages.
+        "exchange": Exchange("shop", type="topic"),
+        # Quorum: on disk, on several machines where there are several. The time-out, in milliseconds, exceeds the
+        # longest hard time limit; RabbitMQ's own is half an hour, and before 3.12 only rabbitmq.conf can change it.
+        "queue_arguments": {"x-queue-type": "quorum", "x-consumer-timeout": 3_600_000},
+    },
+)
+
+
+def broker(url: str) -> Broker:
+    """Return what the broker at that address needs: RabbitMQ by `amqp://` and `amqps://`, else Redis or Valkey."""
+    return RABBITMQ if url.startswith(("amqp", "pyamqp")) else REDIS
