@@ -61,6 +61,9 @@ class Scheduler(DatabaseScheduler):
         """
         if self.is_closing:
             connection.close()
+            # Without a goodbye: where TERM cut a message short, RabbitMQ never answers it.
+            if broker := self.__dict__.pop("connection", None):
+                broker.collect()
             super().close()
             self.heartbeat.stop()
         self.is_closing = True

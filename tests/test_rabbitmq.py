@@ -1,16 +1,19 @@
 """What only RabbitMQ can show; `make brokers` runs these."""
 
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from amqp.exceptions import NotFound, PreconditionFailed
 
 from myproject import tasks
+from myproject.beat import Scheduler
 from myproject.celery import app
 from tests.broker import QUEUES, Broker
 from tests.servers import IS_RABBITMQ
@@ -90,3 +93,20 @@ def test_message_of_a_killed_worker_is_back_at_once(broker: Broker, hire: Hire) 
     worker.kill()
 
     wait_for(lambda: broker.lengths()["reports"] == 1, "the message to be back", 5)
+
+
+def test_beat_ends_when_it_was_cut_short_in_the_middle_of_an_answer(broker: Broker) -> None:
+    scheduler = Scheduler(app, lazy=True)
+    assert scheduler.connection.default_channel.is_open
+    # The head of a frame, whose body was read already when TERM came: no more will come.
+    scheduler.connection.connection.transport._read_buffer = struct.pack(">BHI", 1, 1, 1000)
+
+    def end() -> None:
+        for _ in range(2):
+            scheduler.close()
+
+    ending = Thread(target=end, daemon=True)
+    ending.start()
+    ending.join(20)
+
+    assert not ending.is_alive()
