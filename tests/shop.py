@@ -168,6 +168,20 @@ def worker_answers() -> bool:
         return False
 
 
+def strike(task_id: str, number: int) -> None:
+    """Send the signal to the process that works on the task."""
+    pid = wait_for(lambda: busy_with(task_id), "the task")
+    assert pid is not None
+    os.kill(pid, number)
+
+
+def busy_with(task_id: str) -> int | None:
+    """Return the process that works on the task, if one does."""
+    # There is one worker: to wait for answers of more costs a second, in which the task may end.
+    active = app.control.inspect(timeout=1, limit=1).active() or {}
+    return next((row["worker_pid"] for rows in active.values() for row in rows if row["id"] == task_id), None)
+
+
 def answers(url: str, seconds: float = 5) -> bool:
     try:
         with urlopen(url, timeout=seconds):

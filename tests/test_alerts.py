@@ -1,7 +1,6 @@
 """How the shop calls a person: once for each cause, and never in the way of the work."""
 
 import logging
-import os
 import signal
 from collections.abc import Iterator
 from datetime import timedelta
@@ -16,7 +15,6 @@ from django.utils import timezone
 
 from myproject import tasks
 from myproject.alerts import alert
-from myproject.celery import app
 from myproject.errors import TemporaryError
 from myproject.models import LEASE, Alert, AlertQuerySet
 from myproject.settings import ALERT_COOL_DOWN
@@ -25,7 +23,7 @@ from orders.tasks import process_order
 from tests.broker import Broker
 from tests.factories import make_alert, place_order
 from tests.sandbox.conftest import Sandbox
-from tests.shop import Shop, wait_for
+from tests.shop import Shop, strike, wait_for
 
 pytest_plugins = ["tests.broker"]
 pytestmark = pytest.mark.django_db
@@ -374,17 +372,3 @@ def test_worker_alerts_once_of_a_process_that_died_once_too_often(shop: Shop, sl
     cause = "orders.tasks.process_order WorkerLostError"
     wait_for(Alert.objects.filter(cause=cause, due_at=None).exists, "the alert")
     assert Alert.objects.get(cause=cause).count == 1
-
-
-def strike(task_id: str, number: int) -> None:
-    """Send the signal to the process that works on the task."""
-    pid = wait_for(lambda: busy_with(task_id), "the task")
-    assert pid is not None
-    os.kill(pid, number)
-
-
-def busy_with(task_id: str) -> int | None:
-    """Return the process that works on the task, if one does."""
-    # There is one worker: to wait for answers of more costs a second, in which the task may end.
-    active = app.control.inspect(timeout=1, limit=1).active() or {}
-    return next((row["worker_pid"] for rows in active.values() for row in rows if row["id"] == task_id), None)

@@ -3,7 +3,6 @@
 import csv
 import http.client
 import io
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -23,12 +22,11 @@ from django_celery_results.models import TaskResult
 from playwright.sync_api import Page, expect
 
 from accounts.models import Notification, User
-from myproject.celery import app
 from orders import tasks
 from orders.models import ImportStatus, Product, ProductImport
 from tests.broker import Broker
 from tests.factories import PASSWORD, make_import, make_user
-from tests.shop import Shop, wait_for
+from tests.shop import Shop, strike, wait_for
 
 pytest_plugins = ["tests.broker"]
 pytestmark = pytest.mark.django_db
@@ -254,28 +252,16 @@ def test_import_that_was_killed_in_the_middle_goes_on_and_ends_right(shop: Shop)
     nudge(row)
 
     wait_for(lambda: ProductImport.objects.filter(pk=row.pk, rows_done__gte=2000).exists(), "the first chunks")
-    killed = kill_the_child_at_work(row)
+    strike(ProductImport.objects.get(pk=row.pk).claimed_by, signal.SIGKILL)
     at_the_kill = ProductImport.objects.get(pk=row.pk).rows_done
     wait_for(lambda: ended(row), "the import")
     wait_for(lambda: Notification.objects.filter(mail_sent_at__isnull=False).exists(), "the mail")
 
-    assert killed
     assert 0 < at_the_kill < total
     assert (row.status, row.attempts >= 2) == (ImportStatus.DONE, True)
     assert (row.rows_done, row.created_count, row.updated_count, row.rejected_count) == (total, total, 0, 0)
     assert Product.objects.count() == total
     assert Notification.objects.count() == 1
-
-
-def kill_the_child_at_work(row: ProductImport) -> bool:
-    """SIGKILL the process of the worker that runs the import's task."""
-    claimed_by = ProductImport.objects.get(pk=row.pk).claimed_by
-    replies = app.control.inspect(timeout=2).active() or {}
-    for task in (task for tasks_of_one in replies.values() for task in tasks_of_one):
-        if task["id"] == claimed_by:
-            os.kill(task["worker_pid"], signal.SIGKILL)
-            return True
-    return False
 
 
 @pytest.mark.django_db(transaction=True)

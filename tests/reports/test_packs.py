@@ -26,7 +26,6 @@ from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
 
 from accounts.models import Notification, User
-from myproject.celery import app
 from myproject.files import files_in
 from orders.models import Status as OrderStatus
 from reports import erasure, packs, services, tasks
@@ -34,7 +33,7 @@ from reports.models import Format, Kind, Pack, PackStatus, Report, Status, priva
 from tests.broker import Broker
 from tests.factories import make_erasure, make_pack, make_product, make_report, make_user, place_order, put
 from tests.reports.conftest import largest_file
-from tests.shop import Shop, wait_for
+from tests.shop import Shop, strike, wait_for
 
 pytest_plugins = ["tests.broker"]
 pytestmark = pytest.mark.django_db
@@ -454,16 +453,6 @@ def test_list_of_packs_makes_as_many_queries_for_three_rows_as_for_one(office: C
 # --- In the real processes ---
 
 
-def kill_a_child_at(name: str) -> bool:
-    """SIGKILL the process of the worker that runs a task of that name."""
-    replies = app.control.inspect(timeout=2).active() or {}
-    for task in (task for tasks_of_one in replies.values() for task in tasks_of_one):
-        if task["name"] == name:
-            os.kill(task["worker_pid"], signal.SIGKILL)
-            return True
-    return False
-
-
 def ready(pack: Pack) -> bool:
     pack.refresh_from_db()
     return pack.is_ready and Notification.objects.filter(mail_sent_at__isnull=False).exists()
@@ -491,12 +480,12 @@ def test_pack_is_made_once_although_messages_are_doubled_and_a_child_is_killed(s
         cursor.execute("LOCK TABLE orders_orderitem IN ACCESS EXCLUSIVE MODE")
         for report_id in packs.open_members(pack) * 2:
             tasks.generate_report.delay(report_id=str(report_id))
-        wait_for(lambda: Report.objects.filter(status=Status.RUNNING).exists(), "a report at work")
-        killed = kill_a_child_at("reports.tasks.generate_report")
+        at_work = wait_for(Report.objects.filter(status=Status.RUNNING).first, "a report at work")
+        assert at_work is not None
+        strike(at_work.claimed_by, signal.SIGKILL)
     wait_for(lambda: ready(pack), "the pack", 90)
     shop.settle()
 
-    assert killed
     assert sum(Report.objects.values_list("attempts", flat=True)) >= 8
     promise_holds(pack)
     mails = shop.sandbox("/mail.json?to=pack-killed@example.com")
@@ -515,8 +504,10 @@ def test_pack_is_made_once_although_the_child_that_bundles_it_is_killed(shop: Sh
 
     for _ in range(2):
         tasks.generate_pack.delay(pack_id=str(pack.pk))
-    wait_for(lambda: Pack.objects.filter(status=PackStatus.BUNDLING).exists(), "the bundling")
-    killed = kill_a_child_at("reports.tasks.generate_pack")
+    at_work = wait_for(Pack.objects.filter(status=PackStatus.BUNDLING).first, "the bundling")
+    assert at_work is not None
+    # Not the other task, which has found the pack taken.
+    strike(at_work.claimed_by, signal.SIGKILL)
     pipe = path.rename(path.with_suffix(".pipe"))
     path.write_bytes(content)
     # Whoever took over at once already waits at the pipe, and would for ever; to open it both ways waits for nobody.
@@ -525,7 +516,6 @@ def test_pack_is_made_once_although_the_child_that_bundles_it_is_killed(shop: Sh
     wait_for(lambda: ready(pack), "the pack", 90)
     shop.settle()
 
-    assert killed
     assert pack.attempts >= 2
     promise_holds(pack)
 
