@@ -133,6 +133,7 @@ class Shop:
     def wait_until_ready(self) -> None:
         wait_for(lambda: answers(f"{settings.SITE_URL}/accounts/login/"), "the web server")
         wait_for(lambda: answers(f"{settings.SANDBOX_URL}/healthz"), "the sandbox")
+        wait_for(lambda: answers(f"{settings.FLOWER_URL}/healthcheck"), "Flower")
         wait_for(worker_answers, "the worker")
 
     def settle(self) -> None:
