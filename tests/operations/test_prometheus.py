@@ -16,8 +16,8 @@ from django.conf import settings
 from myproject.tasks import add, fail, fail_twice
 from orders.tasks import process_order
 from tests.factories import make_product, make_user, place_order
-from tests.ports import free_port, is_free
-from tests.shop import METRICS_PORTS, Shop, wait_for
+from tests.ports import free_port
+from tests.shop import METRICS_PORTS, Shop, answers, wait_for
 
 DEPLOY = settings.BASE_DIR / "deploy"
 PROMETHEUS = shutil.which("prometheus")
@@ -66,7 +66,7 @@ def prometheus(shop: Shop, tmp_path: Path) -> Iterator[None]:
         command = ["prometheus", *(f"--{name}={value}" for name, value in options.items())]
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        wait_for(lambda: process.poll() is not None or not is_free(PORT), "Prometheus")
+        wait_for(lambda: process.poll() is not None or answers(f"http://127.0.0.1:{PORT}/-/ready"), "Prometheus")
         assert process.poll() is None, (tmp_path / "log").read_text()
         yield
     finally:
