@@ -24,6 +24,14 @@ pytestmark = [pytest.mark.operations, pytest.mark.django_db(transaction=True)]
 # As docs/operations.md wants it for the workers of reports.
 HANDS_BACK = {"REMAP_SIGTERM": "SIGQUIT", "SOFT_SHUTDOWN_SECONDS": "1"}
 
+# The slow bank answers in time, and nobody takes an order over before it does.
+PATIENT = {"STRIPE_TIMEOUT_SECONDS": "15", "ORDER_LEASE_SECONDS": "60"}
+
+
+def send(order: Order) -> None:
+    # A message brings along the limits that its sender knows, which are those of the short lease of all tests.
+    process_order.apply_async(kwargs={"order_id": order.pk}, soft_time_limit=50, time_limit=60)
+
 
 def charging(order: Order) -> bool:
     return Order.objects.filter(pk=order.pk, status=Status.PROCESSING).exists()
@@ -46,9 +54,9 @@ def assert_completed_once(order: Order, places: dict[str, str]) -> None:
 def test_worker_of_orders_ends_its_order_and_leaves(queue: Broker) -> None:
     order = place_order(product=make_product(stock=10), card=Card.SLOW)
 
-    with sandbox() as places:
-        with worker(**places) as process:
-            process_order.delay(order_id=order.pk)
+    with sandbox(slow_seconds=5) as places:
+        with worker(**places, **PATIENT) as process:
+            send(order)
             wait_for(lambda: charging(order), "the worker to charge")
             process.terminate()
             code = process.wait(SECONDS)
@@ -60,14 +68,14 @@ def test_worker_of_orders_ends_its_order_and_leaves(queue: Broker) -> None:
 def test_order_that_was_handed_back_is_ended_once_by_the_next_worker(queue: Broker) -> None:
     order = place_order(product=make_product(stock=10), card=Card.SLOW)
 
-    with sandbox() as places:
-        with worker(**places, **HANDS_BACK) as process:
-            process_order.delay(order_id=order.pk)
+    with sandbox(slow_seconds=5) as places:
+        with worker(**places, **PATIENT, **HANDS_BACK) as process:
+            send(order)
             wait_for(lambda: charging(order), "the worker to charge")
             process.terminate()
             process.wait(SECONDS)
         handed_back = queue.lengths()["orders"]
-        with worker(**places):
+        with worker(**places, **PATIENT):
             wait_for(lambda: not charging(order), "the next worker")
         assert_completed_once(order, places)
 
