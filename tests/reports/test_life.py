@@ -633,7 +633,8 @@ def test_report_of_a_killed_child_is_taken_up_by_the_sweep(shop: Shop) -> None:
         wait_for(lambda: again(report).status == Status.RUNNING, "a worker to begin")
         # It waits for its first row for longer than the lease, and is not taken over while it lives.
         until = timezone.now() + settings.REPORT_LEASE
-        wait_for(lambda: timezone.now() > until and beats(report), "the lease to pass")
+        wait_for(lambda: timezone.now() > until, "the lease to pass")
+        wait_for(beats(report), "a sign of life")
         assert again(report).attempts == 1
         for child in psutil.Process(shop.running["worker"].pid).children():
             child.send_signal(signal.SIGKILL)
