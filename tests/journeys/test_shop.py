@@ -139,8 +139,9 @@ def test_checkout_places_one_order_when_the_button_is_pressed_twice(page: Page, 
 
     page.wait_for_url(re.compile(r"/orders/[0-9A-Z-]{9}/$"))
     expect(page.locator("#order-live")).to_contain_text("Completed", timeout=SLOWEST)
-    assert Order.objects.get().status == Status.COMPLETED
-    assert len(shop.sandbox("/ledger.json")["charges"]) >= 1
+    placed = Order.objects.get()
+    assert placed.status == Status.COMPLETED
+    assert len(shop.sandbox(f"/ledger.json?order={placed.reference}")["charges"]) == 1
 
 
 def test_order_page_follows_the_worker_without_javascript(browser: object, shop: Shop) -> None:
