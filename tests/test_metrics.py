@@ -168,7 +168,7 @@ def test_worker_keeps_its_counts_when_a_child_is_killed(shop: Shop) -> None:
     port, main = METRICS_PORTS["worker"], shop.running["worker"].pid
 
     def children() -> set[int]:
-        stats = app.control.inspect(timeout=1, limit=1).stats() or {}
+        stats = wait_for(app.control.inspect(timeout=1, limit=1).stats, "the worker's answer")
         return {pid for worker in stats.values() for pid in worker["pool"]["processes"]}
 
     def count() -> float:
