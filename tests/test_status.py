@@ -12,7 +12,7 @@ from pytest_django import DjangoAssertNumQueries
 
 from accounts.models import User
 from myproject import health
-from myproject.broker import QUICKLY
+from myproject.broker_url import REDIS
 from myproject.models import Canary
 from myproject.tasks import wait
 from tests.broker import QUEUES, Broker
@@ -66,7 +66,7 @@ def test_page_says_that_the_broker_is_away_and_shows_the_rest(office: Client, br
 def test_page_waits_for_a_frozen_broker_no_longer_than_readiness_does(
     office: Client, broker: Broker, monkeypatch: pytest.MonkeyPatch, frozen_redis: None
 ) -> None:
-    monkeypatch.setitem(QUICKLY, "socket_timeout", 30)
+    monkeypatch.setitem(REDIS.hasty, "socket_timeout", 30)
     monkeypatch.setattr(health, "FRESH", 60)
 
     page = shown(office)

@@ -17,7 +17,7 @@ from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
 from myproject import embedded, health
-from myproject.broker import QUICKLY
+from myproject.broker_url import REDIS
 from myproject.health import Readiness
 from tests.broker import Broker
 from tests.shop import SECONDS, Shop, answers, wait_for
@@ -105,7 +105,7 @@ def test_readiness_names_the_broker_that_refuses_and_says_so_once(
 def test_readiness_does_not_wait_for_a_broker_that_is_frozen(
     broker: Broker, monkeypatch: pytest.MonkeyPatch, frozen_redis: None
 ) -> None:
-    monkeypatch.setitem(QUICKLY, "socket_timeout", 30)
+    monkeypatch.setitem(REDIS.hasty, "socket_timeout", 30)
 
     answers = [ask(READY), ask(LIVE)]
 
