@@ -17,7 +17,7 @@ from django.db.models import Exists, Model, OuterRef, Q, QuerySet, TextField
 from django.db.models.functions import Cast
 from django.utils import timezone
 
-from myproject import http
+from myproject import http, mail
 from myproject.errors import TemporaryError
 
 from . import crm
@@ -30,8 +30,6 @@ log = logging.getLogger(__name__)
 CHUNK = 5_000
 # The longest pause that a task grants: `retry_backoff_max`.
 LONGEST_PAUSE = timedelta(minutes=10)
-# A last mail that cannot be delivered must not keep the address for ever.
-FAREWELL_TRIED_FOR = timedelta(days=3)
 
 
 # --- Mail ---
@@ -191,7 +189,8 @@ def all_sessions() -> Iterator[Session]:
 
 def finish(erasure: Erasure) -> bool:
     """Forget name and address, too, once the last mail is sent or has failed; False while it is still owed."""
-    given_up = Q(created_at__lt=timezone.now() - FAREWELL_TRIED_FOR)
+    # A last mail that cannot be delivered must not keep the address for ever.
+    given_up = Q(created_at__lt=timezone.now() - mail.TRIED_FOR)
     over = Q(mail_sent_at__isnull=False) | Q(mail_due_at=None) | given_up
     finished = Erasure.objects.filter(over, pk=erasure.pk).delete()[0]
     log.info("Account %s is %s", erasure.user_id, "erased" if finished else "still owed its last mail")

@@ -53,11 +53,13 @@ MOST_CONFIRMED = 500
 
 
 class ActingAdmin(admin.ModelAdmin):
-    """Offers actions to those only who may change such rows; Django, by default, to whoever may look at them."""
+    """Offers actions that name no permission to those who may change such rows; Django, to whoever may look at them."""
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
         # Django's own answer: a page on which nobody may edit a row still has its actions.
-        return super().get_actions(request) if admin.ModelAdmin.has_change_permission(self, request) else {}
+        may_change = admin.ModelAdmin.has_change_permission(self, request)
+        actions: dict[str, Any] = super().get_actions(request)
+        return {name: row for name, row in actions.items() if may_change or hasattr(row[0], "allowed_permissions")}
 
     def are_too_many(self, request: HttpRequest, rows: QuerySet[Any]) -> bool:
         """Refuse what nobody reads before confirming it; a form of all of them would be refused as well."""

@@ -122,7 +122,10 @@ def leave_schedules(person: User) -> None:
 
 
 def leave_lists(person: User) -> bool:
-    """Remove the files that list the person among the customers of some days; False while one is being written."""
+    """Remove the files that list the person among the customers of some days; False while one is being written.
+
+    Also files that were begun after the name was gone: to tell them apart is not worth it, they can be made again.
+    """
     written = Report.objects.filter(Q(status__in=WRITTEN) | Q(pack__status__in=BUNDLED), kind=Kind.SALES_BY_CUSTOMER)
     lists = [report for report in written if is_listed(person, report.days)]
     remove_files(lists)

@@ -290,7 +290,7 @@ def test_checkout_gives_each_form_its_own_token(shopper: Client) -> None:
         ({"token": str(uuid.uuid4()), "total": "12.50"}, "card"),
         ({"card": Card.VISA, "token": "x", "total": "12.50"}, "token"),
         ({"card": Card.VISA, "total": "12.50"}, "token"),
-        ({"card": Card.VISA, "token": str(uuid.uuid4())}, "total"),
+        ({"card": Card.VISA, "token": str(uuid.uuid4())}, "__all__"),
     ],
 )
 def test_checkout_shows_the_form_again_when_it_is_incomplete(data: dict[str, str], field: str, shopper: Client) -> None:
