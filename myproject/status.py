@@ -59,11 +59,12 @@ def rows(connection: Any) -> list[Queue]:
 
 def parts() -> dict[str, Any]:
     frequent = PeriodicTask.objects.filter(enabled=True, interval__isnull=False)
-    ticked_at = frequent.aggregate(at=Max("last_run_at"))["at"]
+    beat = frequent.aggregate(at=Max("last_run_at"), since=Max("date_changed"))
     return {
         "latencies": {part: seconds and seconds * 1000 for part, seconds in health.readiness.ask().items()},
-        "beat_at": ticked_at,
-        "beat_is_late": is_late(ticked_at),
+        "beat_at": beat["at"],
+        # In a new shop nothing was due yet.
+        "beat_is_late": is_late(beat["at"] or beat["since"]),
         "sweeps": sweeps(frequent),
         "alerts": Alert.objects.open().order_by("-last_at")[:ALERTS],
     }

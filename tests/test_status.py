@@ -84,6 +84,14 @@ def test_page_says_when_beat_was_seen(minutes: float | None, said: str, office: 
     assert said in shown(office)
 
 
+@pytest.mark.parametrize(("minutes", "said"), [(1, "not seen yet"), (5, "never seen")])
+def test_page_gives_beat_time_for_its_first_tick(minutes: int, said: str, office: Client, broker: Broker) -> None:
+    make_sweep()
+    PeriodicTask.objects.update(last_run_at=None, date_changed=timezone.now() - timedelta(minutes=minutes))
+
+    assert said in shown(office)
+
+
 def test_page_says_how_long_each_queue_takes_and_which_stands_still(office: Client, broker: Broker) -> None:
     now = timezone.now()
     Canary.objects.create(
