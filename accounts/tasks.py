@@ -5,7 +5,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from myproject import mail
-from myproject.celery import Task
+from myproject.celery import SCHEDULES, Task
 from myproject.tasks import CLEAR_LIMITS, delete_in_chunks, going_on_next_night
 
 from . import emails, services
@@ -15,10 +15,10 @@ from .models import AccountMail, CrmContact, Notification, User
 MAIL_KEPT = timedelta(days=30)
 NOTICES_KEPT = timedelta(days=365)
 LIMITS = {"soft_time_limit": 50, "time_limit": 60}
-# What a sweep queues is little, and dropped before the next one: a mail server, a CRM or a worker that is away must not
-# fill the broker.
-SWEPT_EXPIRE = 50
-SWEPT_CONTACTS = 100
+# What a sweep queues is little, and dropped when the sweep itself would be, before the next one: a mail server, a CRM
+# or a worker that is away must not fill the broker.
+SWEPT_MAIL_EXPIRE = SCHEDULES["Check unsent mail"].expires
+SWEPT_CONTACTS, SWEPT_CONTACTS_EXPIRE = 100, SCHEDULES["Check unsynced contacts"].expires
 # The CRM may take 30 seconds to be reached and 30 to answer.
 CRM_LIMITS = {"soft_time_limit": 75, "time_limit": 90}
 
@@ -47,12 +47,12 @@ def check_unsent_mail() -> None:
     """Queue again what was never sent. Safe to repeat: so is each mail."""
     # Each takes the others of its set along.
     for user_id in User.objects.mail_due().order_by("pk").values_list("pk", flat=True)[: 500 : mail.SET]:
-        send_welcome_email.apply_async(kwargs={"user_id": user_id}, expires=SWEPT_EXPIRE)
+        send_welcome_email.apply_async(kwargs={"user_id": user_id}, expires=SWEPT_MAIL_EXPIRE)
     for mail_id in AccountMail.objects.mail_due().order_by("pk").values_list("pk", flat=True)[: 500 : mail.SET]:
-        send_account_email.apply_async(kwargs={"mail_id": mail_id}, expires=SWEPT_EXPIRE)
+        send_account_email.apply_async(kwargs={"mail_id": mail_id}, expires=SWEPT_MAIL_EXPIRE)
     people = Notification.objects.mail_due().order_by("person").values_list("person", flat=True).distinct()
     for user_id in people[: mail.SET]:
-        send_notification_email.apply_async(kwargs={"user_id": user_id}, expires=SWEPT_EXPIRE)
+        send_notification_email.apply_async(kwargs={"user_id": user_id}, expires=SWEPT_MAIL_EXPIRE)
 
 
 @shared_task(bind=True, **CRM_LIMITS, ignore_result=True)
@@ -66,7 +66,7 @@ def check_unsynced_contacts() -> None:
     """Queue again what the CRM was never told. Safe to repeat: so is each contact."""
     if settings.CRM_URL:
         for pk in CrmContact.objects.due().order_by("due_at").values_list("pk", flat=True)[:SWEPT_CONTACTS]:
-            sync_user_to_crm.apply_async(kwargs={"user_id": pk}, expires=SWEPT_EXPIRE)
+            sync_user_to_crm.apply_async(kwargs={"user_id": pk}, expires=SWEPT_CONTACTS_EXPIRE)
 
 
 @shared_task(soft_time_limit=240, time_limit=300, ignore_result=True)

@@ -14,7 +14,7 @@ from structlog.contextvars import bound_contextvars
 
 from accounts.tasks import send_notification_email
 from myproject import mail
-from myproject.celery import Task, app
+from myproject.celery import SCHEDULES, Task, app
 from myproject.errors import PermanentError, TemporaryError
 from myproject.tasks import CLEAR_LIMITS, delete_in_chunks, going_on_next_night
 
@@ -39,13 +39,13 @@ log = logging.getLogger(__name__)
 
 # Orders that one wake-up takes along: fifty at a time drain a backlog far faster than one by one.
 SET = 50
-# Digests that one sweep queues again, and when such a message is dropped: before the next sweep, so that a mail server
-# which is away does not fill the queue.
+# Digests that one sweep queues again.
 SWEPT_DIGESTS = 10_000
-SWEPT_EXPIRE = 290
-# The same for confirmations and for pictures.
-SWEPT_MAIL_EXPIRE = 25
-SWEPT_PICTURES_EXPIRE = 50
+# What a sweep queues is dropped when the sweep itself would be, before the next one: a mail server or a worker that is
+# away must not fill the broker.
+SWEPT_DIGESTS_EXPIRE = SCHEDULES["Check unsent digests"].expires
+SWEPT_MAIL_EXPIRE = SCHEDULES["Check pending orders"].expires
+SWEPT_PICTURES_EXPIRE = SCHEDULES["Check pending pictures"].expires
 NOISE_KEPT = timedelta(days=365)
 DIGESTS_KEPT = timedelta(weeks=10)
 LEASE_SECONDS = settings.ORDER_LEASE.total_seconds()
@@ -207,7 +207,7 @@ def send_digest_emails(*, week: str) -> None:
 def check_unsent_digests() -> None:
     """Queue again digests that were left behind. Safe to repeat: so is each of them."""
     for week, people in Digest.objects.due_by_week():
-        queue_digests(week, min(people, SWEPT_DIGESTS), expires=SWEPT_EXPIRE)
+        queue_digests(week, min(people, SWEPT_DIGESTS), expires=SWEPT_DIGESTS_EXPIRE)
 
 
 @shared_task(bind=True, soft_time_limit=480, time_limit=600)

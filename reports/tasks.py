@@ -10,7 +10,7 @@ from kombu.exceptions import KombuError
 
 from accounts.models import Erasure
 from accounts.tasks import send_notification_email, sync_user_to_crm
-from myproject.celery import Task
+from myproject.celery import SCHEDULES, Task
 from myproject.errors import PermanentError, TemporaryError
 from myproject.tasks import CLEAR_LIMITS, going_on_next_night
 
@@ -20,9 +20,9 @@ from .models import MAX_ATTEMPTS, Pack, Report
 log = logging.getLogger(__name__)
 
 LIMIT_SECONDS = settings.REPORT_LIMIT.total_seconds()
-# A nudge of the sweep is dropped before the next sweep, so that busy workers do not find hundreds of them.
-SWEPT_EXPIRE = 18
-SWEPT_ERASURES_EXPIRE = 50
+# A nudge is dropped when its sweep would be, before the next one, so that busy workers do not find hundreds of them.
+SWEPT_REPORTS_EXPIRE = SCHEDULES["Check unfinished reports"].expires
+SWEPT_ERASURES_EXPIRE = SCHEDULES["Check unfinished erasures"].expires
 
 
 @shared_task(bind=True, soft_time_limit=LIMIT_SECONDS * 0.8, time_limit=LIMIT_SECONDS)
@@ -93,7 +93,7 @@ def check_unfinished_reports() -> None:
             )
             nudge_after(report)
         else:
-            generate_report.apply_async(kwargs={"report_id": str(report.pk)}, expires=SWEPT_EXPIRE)
+            generate_report.apply_async(kwargs={"report_id": str(report.pk)}, expires=SWEPT_REPORTS_EXPIRE)
 
 
 @shared_task(soft_time_limit=50, time_limit=60, ignore_result=True)

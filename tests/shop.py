@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 from urllib.request import Request, urlopen
@@ -198,6 +197,5 @@ def answers(url: str, seconds: float = 5) -> bool:
     try:
         with urlopen(url, timeout=seconds):
             return True
-    # A port that nobody listens on may be this connection's own: then it hears itself.
-    except (OSError, HTTPException):
+    except OSError:
         return False

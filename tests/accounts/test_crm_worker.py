@@ -1,6 +1,5 @@
 """The CRM is told by the real processes, whatever breaks meanwhile."""
 
-import os
 import re
 import signal
 from collections.abc import Iterator
@@ -13,9 +12,8 @@ from django.utils import timezone
 
 from accounts import services, tasks
 from accounts.models import CrmContact, CrmStatus, User
-from myproject.celery import app
 from tests.factories import PASSWORD, make_user
-from tests.shop import Shop, wait_for
+from tests.shop import Shop, strike, wait_for
 
 
 @pytest.fixture(autouse=True)
@@ -47,12 +45,6 @@ def synced(person: User) -> bool:
 
 def struck(shop: Shop, fault: str) -> int:
     return int(shop.sandbox("/controls.json")["faults"][fault]["struck"])
-
-
-def busy_child() -> int:
-    """Return the process id of the worker's child that tells the CRM; 0 while there is none."""
-    active = [task for found in (app.control.inspect(timeout=1, limit=1).active() or {}).values() for task in found]
-    return next((task["worker_pid"] for task in active if task["name"] == tasks.sync_user_to_crm.name), 0)
 
 
 def sign_up(email: str) -> None:
@@ -94,7 +86,7 @@ def test_person_is_told_once_when_the_child_is_killed_in_the_middle(shop: Shop, 
     tell(person)
     wait_for(lambda: struck(shop, "crm_slow"), "the call")
 
-    os.kill(wait_for(busy_child, "the child at work"), signal.SIGKILL)
+    strike(CrmContact.objects.get(pk=person.pk).claimed_by, signal.SIGKILL)
 
     wait_for(lambda: synced(person), "the CRM to be told")
     wait_for(lambda: known(shop, person)["asked"] == 2, "both calls to arrive")

@@ -413,7 +413,7 @@ def test_check_unsent_digests_twice_sends_each_once(broker: Broker) -> None:
 def test_sweep_drops_its_messages_before_the_next_one() -> None:
     schedule: Any = SCHEDULES["Check unsent digests"]
 
-    assert schedule.when.total_seconds() > tasks.SWEPT_EXPIRE
+    assert schedule.when.total_seconds() > tasks.SWEPT_DIGESTS_EXPIRE
 
 
 def test_lease_of_a_digest_is_longer_than_its_task_may_take() -> None:
