@@ -92,6 +92,8 @@ class Server:
                 self.process.wait()
         self.process = None
         if self._lock is not None:
+            # To close it is not enough: processes that were forked meanwhile have it, too.
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
             os.close(self._lock)
             self._lock = None
 

@@ -99,9 +99,12 @@ def test_orphan_is_stopped_and_replaced_when_its_starter_was_killed(kind: type[e
 def test_server_is_started_again_when_it_died(kind: type[embedded.Server], home: Path) -> None:
     with kind(home) as server:
         dead = pid_of(server)
+        # They keep a new PostgreSQL away for the moment by which they outlive the old one.
+        children = psutil.Process(dead).children()
         psutil.Process(dead).kill()
         assert server.process is not None
         server.process.wait(10)
+        assert psutil.wait_procs(children, 10)[1] == []
 
         server.keep_running()
 

@@ -67,15 +67,15 @@ class Run:
     def everybody(self) -> list[psutil.Process]:
         return [self.process, *self.process.children(recursive=True)]
 
-    def worker(self) -> psutil.Process | None:
-        """Return the process that starts the children which run tasks."""
-        found = [process for process in self.everybody() if is_worker(process)]
+    def first(self, word: str) -> psutil.Process | None:
+        """Return the process that has this word in its command, the first of its family."""
+        found = [process for process in self.everybody() if has_word(process, word)]
         return next((process for process in found if process.parent() not in found), None)
 
 
-def is_worker(process: psutil.Process) -> bool:
+def has_word(process: psutil.Process, word: str) -> bool:
     try:
-        return "worker" in process.cmdline()
+        return any(part.split(" ")[0].endswith(word) for part in process.cmdline())
     except psutil.Error:
         return False
 
@@ -89,14 +89,25 @@ def shop_of_a_laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 
 
 def test_process_that_is_killed_is_started_again(shop_of_a_laptop: Run) -> None:
-    killed = wait_for(shop_of_a_laptop.worker, "the worker")
+    killed = wait_for(lambda: shop_of_a_laptop.first("worker"), "the worker")
     assert killed is not None
 
     killed.kill()
 
     wait_for(lambda: "worker died; starting it again" in shop_of_a_laptop.said(), "a word about it")
-    wait_for(lambda: shop_of_a_laptop.worker() not in (None, killed), "another worker")
+    wait_for(lambda: shop_of_a_laptop.first("worker") not in (None, killed), "another worker")
     assert answers(shop_of_a_laptop.url)
+
+
+@pytest.mark.parametrize("name", ["/postgres", "/redis-server"])
+def test_server_that_is_killed_is_started_again(name: str, shop_of_a_laptop: Run) -> None:
+    killed = wait_for(lambda: shop_of_a_laptop.first(name), "the server")
+    assert killed is not None
+
+    killed.kill()
+
+    wait_for(lambda: shop_of_a_laptop.first(name) not in (None, killed), "another server")
+    wait_for(lambda: answers(f"http://localhost:{8000 + shop_of_a_laptop.offset}/healthz/ready"), "the shop")
 
 
 def test_second_start_says_that_this_shop_runs_already(shop_of_a_laptop: Run) -> None:
