@@ -8,7 +8,7 @@ from flower.views import BaseHandler
 from flower.views.monitor import Metrics
 from tornado.web import authenticated
 
-from myproject.flower import DAYS_BELIEVED
+from myproject.web.flower import DAYS_BELIEVED
 
 env = environ.Env()
 
@@ -16,7 +16,7 @@ address = env.str("FLOWER_ADDRESS", default="127.0.0.1")
 port = settings.FLOWER_PORT
 
 # Whoever is staff in the shop may enter; the handler names them "<user id>@staff".
-auth_provider = "myproject.flower.StaffLogin"
+auth_provider = "myproject.web.flower.StaffLogin"
 auth = ".*@staff"
 # Otherwise a cookie that somebody has copied is good for a month, whatever the browser was told.
 BaseHandler.get_secure_cookie = partialmethod(BaseHandler.get_signed_cookie, max_age_days=DAYS_BELIEVED)

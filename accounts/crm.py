@@ -9,8 +9,8 @@ from typing import Any
 import requests
 from django.conf import settings
 
+from durable.errors import PermanentError, TemporaryError
 from myproject import http
-from myproject.errors import PermanentError, TemporaryError
 
 from .models import User
 

@@ -4,7 +4,7 @@ from django.conf import settings
 from django.core.mail import EmailMultiAlternatives
 from django.urls import reverse
 
-from myproject import mail
+from durable import mail
 
 from .models import AccountMail, Erasure, Notification, User
 

@@ -17,8 +17,9 @@ from django.db.models import Exists, Model, OuterRef, Q, QuerySet, TextField
 from django.db.models.functions import Cast
 from django.utils import timezone
 
-from myproject import http, mail
-from myproject.errors import TemporaryError
+from durable import mail
+from durable.errors import TemporaryError
+from myproject import http
 
 from . import crm
 from .models import AccountMail, CrmContact, CrmContactQuerySet, Erasure, Notification, User

@@ -4,7 +4,7 @@ from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
-from myproject import mail
+from durable import mail
 from myproject.celery import SCHEDULES, Task
 from myproject.tasks import CLEAR_LIMITS, delete_in_chunks, going_on_next_night
 

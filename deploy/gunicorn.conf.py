@@ -20,12 +20,12 @@ from django.conf import settings
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
-from myproject import metrics
+from myproject.monitoring import metrics
 
 bind = os.environ.get("WEB_BIND", f"127.0.0.1:{settings.PORT}")
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
 # Threads, so that the polling pages and a slow broker do not stop the others.
-worker_class = "myproject.server.Worker"
+worker_class = "myproject.monitoring.server.Worker"
 threads = 4
 # Each worker has a socket of its own: with one for all, kept-alive connections can end up with one worker. One that
 # systemd passes on is taken instead.

@@ -25,9 +25,9 @@ from django_celery_results.admin import TaskResultAdmin as BaseTaskResultAdmin
 from django_celery_results.models import TaskResult
 from kombu.exceptions import OperationalError as BrokerError
 
-from .beat import next_runs
-from .celery import app
-from .models import Alert
+from myproject.alerting.models import Alert
+from myproject.celery import app
+from myproject.monitoring.beat import next_runs
 
 admin.site.site_header = admin.site.site_title = "Lantern & Loom"
 

@@ -9,7 +9,9 @@ class ProjectConfig(AppConfig):
 
     def ready(self) -> None:
         # Importing the modules registers the checks, the heartbeat of workers, what they answer, and what is measured.
-        from . import checks, control, gauges, heartbeats, metrics  # noqa: F401
+
+        from myproject import checks  # noqa: F401
+        from myproject.monitoring import control, gauges, heartbeats, metrics  # noqa: F401
 
         # Where machines read the log, a warning of Python's is a line like any other.
         logging.captureWarnings(settings.LOG_FORMAT == "json")
@@ -17,6 +19,6 @@ class ProjectConfig(AppConfig):
             metrics.count_tasks()
         if settings.SENTRY_DSN:
             # Here, since it costs time and memory, and most have none.
-            from . import sentry
+            from myproject.logs import sentry
 
             sentry.start(settings.SENTRY_DSN)

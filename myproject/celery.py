@@ -20,9 +20,10 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections, transaction
 from kombu.exceptions import OperationalError as BrokerError
 
-from . import log_context, signing
-from .broker_url import RABBITMQ
-from .errors import TemporaryError
+from durable.errors import TemporaryError
+from myproject.logs import log_context
+from myproject.transport import signing
+from myproject.transport.broker_url import RABBITMQ
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class Task(DjangoTask):
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         # Here, since the app is made before Django knows its models.
-        from .alerts import alert_of_failure
+        from myproject.alerting.alerts import alert_of_failure
 
         with log_context.about(self.request, task_id, self.name):
             log.error("%s gave up, %s, task %s: %r", self.name, kwargs or args, task_id, exc)
@@ -91,7 +92,7 @@ app = Celery("myproject", task_cls=Task)
 app.config_from_object("django.conf:settings", namespace="CELERY")
 
 # With Celery's own, a Redis of results that is away keeps every message from being sent.
-app.loader.override_backends = dict.fromkeys(("redis", "rediss"), "myproject.results:RedisBackend")
+app.loader.override_backends = dict.fromkeys(("redis", "rediss"), "myproject.transport.results:RedisBackend")
 
 # Finds the tasks.py of each installed app.
 app.autodiscover_tasks()
@@ -175,7 +176,7 @@ def leave_logging_to_django(**kwargs: Any) -> None:
 def prepare_rabbitmq(**kwargs: Any) -> None:
     if settings.BROKER is RABBITMQ:
         # Here, since only a worker needs what it imports.
-        from . import rabbitmq
+        from myproject.transport import rabbitmq
 
         rabbitmq.prepare(app)
 

@@ -13,9 +13,9 @@ from django_celery_beat.models import PeriodicTask
 from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 
-from . import certificates
-from .celery import SCHEDULES, app
-from .traps import TAG, TRAPS, Entry, Setup, queue_name, uses_redis
+from durable.checks.traps import TAG, TRAPS, Entry, Setup, queue_name, uses_redis
+from myproject.celery import SCHEDULES, app
+from myproject.transport import certificates
 
 
 def found(setup: Setup) -> list[CheckMessage]:

@@ -7,7 +7,7 @@ from typing import Any
 import requests
 from django.utils import timezone
 
-from .errors import PermanentError, TemporaryError
+from durable.errors import PermanentError, TemporaryError
 
 # Answers of the 4xx family that speak of the moment, not of the request.
 WORTH_ANOTHER_TRY = {408, 425, 429}

@@ -14,9 +14,10 @@ from django.core.exceptions import ImproperlyConfigured
 from django.urls import reverse_lazy
 from kombu import Queue
 
-from myproject import embedded, logs
-from myproject.broker_url import broker
-from myproject.storage_url import storage
+from myproject import embedded
+from myproject.logs import logs
+from myproject.storage.storage_url import storage
+from myproject.transport.broker_url import broker
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
@@ -119,28 +120,28 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     # First: a load balancer has no session, no host name and no HTTPS.
-    "myproject.health.probes",
+    "myproject.monitoring.health.probes",
     # Measures all that follows; what reads metrics knows neither host name nor HTTPS.
-    "myproject.metrics.measure",
+    "myproject.monitoring.metrics.measure",
     "django.middleware.security.SecurityMiddleware",
     # Before what answers by itself: static files have these headers too.
-    "myproject.web.add_headers",
+    "myproject.web.pages.add_headers",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     # After it: a static file needs no line.
-    "myproject.log_context.Requests",
+    "myproject.logs.log_context.Requests",
     "csp.middleware.CSPMiddleware",
     # Before whatever reads the body: the check of the CSRF token does.
-    "myproject.web.refuse_huge_requests",
+    "myproject.web.pages.refuse_huge_requests",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "myproject.login.Required",
+    "myproject.web.login.Required",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
-    "myproject.second_factor.Required",
+    "myproject.web.second_factor.Required",
 ]
 ROOT_URLCONF = "myproject.urls"
 WSGI_APPLICATION = "myproject.wsgi.application"
@@ -154,7 +155,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
-                "myproject.web.links",
+                "myproject.web.pages.links",
             ]
         },
     }
@@ -345,7 +346,7 @@ DATA_UPLOAD_MAX_NUMBER_FILES = 5
 # --- Celery: each setting with its reason --------------------------------------------------------------------
 
 CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default=embedded.broker_url(VAR_DIR))
-# Redis, Valkey or RabbitMQ: what each of them needs stands in `myproject/broker_url.py`, with its reasons.
+# Redis, Valkey or RabbitMQ: what each of them needs stands in `myproject/transport/broker_url.py`, with its reasons.
 BROKER = broker(CELERY_BROKER_URL)
 CELERY_BROKER_TRANSPORT_OPTIONS = BROKER.options
 # A worker that starts before its broker waits for it.
@@ -370,7 +371,7 @@ CELERY_ACCEPT_CONTENT = [CELERY_TASK_SERIALIZER]
 CELERY_RESULT_SERIALIZER = "json"
 CELERY_RESULT_ACCEPT_CONTENT = ["json"]
 # Tells somebody of the messages that it refuses.
-CELERY_WORKER_CONSUMER = "myproject.consumer:Consumer"
+CELERY_WORKER_CONSUMER = "myproject.alerting.consumer:Consumer"
 
 # Messages carry UTC; schedules are read in the shop's own time.
 CELERY_ENABLE_UTC = True
@@ -440,7 +441,7 @@ CELERY_RESULT_BACKEND_TRANSPORT_OPTIONS = {"retry_policy": {"max_retries": 1, "i
 CELERY_WORKER_SEND_TASK_EVENTS = True
 
 # Schedules live in the database and are edited in the admin; `sync_schedules` puts ours there.
-CELERY_BEAT_SCHEDULER = "myproject.beat:Scheduler"
+CELERY_BEAT_SCHEDULER = "myproject.monitoring.beat:Scheduler"
 
 # Celery closes the database connection around every task unless told how many tasks may share it.
 CELERY_DB_REUSE_MAX = 1000

@@ -15,10 +15,10 @@ from django.db.models import Model, QuerySet
 from django.utils import timezone
 from django_celery_results.models import GroupResult, TaskResult
 
-from . import chat
-from .celery import Task
-from .errors import PermanentError, TemporaryError
-from .models import Alert
+from durable.errors import PermanentError, TemporaryError
+from myproject.alerting import chat
+from myproject.alerting.models import Alert
+from myproject.celery import Task
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def heartbeat() -> str:
 def canary(self: Task, *, queue: str) -> None:
     """Come through a queue, to show how long that takes. Safe to repeat: only a newer one is noted."""
     # Here, since alerts are told by a task of this module.
-    from . import canaries
+    from myproject.alerting import canaries
 
     canaries.arrive(queue, datetime.fromtimestamp((self.request.headers or {}).get("sent_at", time.time()), UTC))
 

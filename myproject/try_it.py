@@ -20,10 +20,11 @@ from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
 from kombu.exceptions import OperationalError as BrokerError
 
-from . import results, tasks
-from .celery import app
-from .results import Result
-from .web import staff_only
+from myproject import tasks
+from myproject.celery import app
+from myproject.transport import results
+from myproject.transport.results import Result
+from myproject.web.pages import staff_only
 
 KEY = "try_it"
 RUNS_KEPT = 10

@@ -1,12 +1,14 @@
 from django.contrib import admin
 from django.urls import include, path
 
-from myproject import flower, second_factor, status, try_it, web
+from myproject import try_it
+from myproject.monitoring import status
+from myproject.web import flower, pages, second_factor
 from reports import dashboard
 from reports import views as reports
 
 # Where django-allauth looks for it.
-handler429 = web.too_many_requests
+handler429 = pages.too_many_requests
 
 urlpatterns = [
     path("", include("orders.urls")),

@@ -11,8 +11,8 @@ from django.urls import reverse
 from django.utils.html import format_html
 from structlog.contextvars import bound_contextvars
 
+from durable.errors import TemporaryError
 from myproject.admin import ActingAdmin, OwesMailAdmin, ReadOnlyAdmin
-from myproject.errors import TemporaryError
 
 from . import pictures, services, tasks, thumbnails
 from .models import (

@@ -8,7 +8,7 @@ from datetime import date
 from django.db.models import Count, Prefetch, Window
 from django.db.models.functions import RowNumber
 
-from myproject import mail
+from durable import mail
 
 from . import emails
 from .models import Digest, Order, OrderItem, Product, Skip, days_before

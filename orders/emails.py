@@ -6,7 +6,7 @@ from django.core.mail import EmailMultiAlternatives
 from django.urls import reverse
 
 from accounts import unsubscribe
-from myproject import mail
+from durable import mail
 
 from .models import Digest, Order, Product
 

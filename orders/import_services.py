@@ -17,8 +17,8 @@ from django.utils import timezone
 
 from accounts.models import User
 from accounts.services import notify
-from myproject.errors import TemporaryError
-from myproject.files import BY_UUID, delete_files, remove_orphans
+from durable.errors import TemporaryError
+from myproject.storage.files import BY_UUID, delete_files, remove_orphans
 
 from . import imports
 from .models import Kind, OrderEvent, Product, ProductImport, RejectedRow, slug_of

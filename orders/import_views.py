@@ -10,8 +10,8 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.models import User
-from myproject.errors import TemporaryError
-from myproject.web import staff_only
+from durable.errors import TemporaryError
+from myproject.web.pages import staff_only
 
 from . import import_services, imports, tasks
 from .forms import ImportForm

@@ -16,8 +16,8 @@ from typing import NamedTuple
 from django.db import transaction
 from django.db.models import F, Sum
 
-from myproject.alerts import alert
-from myproject.errors import TemporaryError
+from durable.errors import TemporaryError
+from myproject.alerting.alerts import alert
 
 from . import services, warehouse
 from .models import (

@@ -8,7 +8,7 @@ from django.db.models import Count, Min
 from django.utils import timezone
 from prometheus_client.core import Metric
 
-from myproject.gauges import age, database, gauge, gauges
+from myproject.monitoring.gauges import age, database, gauge, gauges
 
 from .models import OPEN, UNSOLD, Order, OrderEvent, Payment, Status
 from .models.events import NOISE

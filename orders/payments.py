@@ -15,7 +15,7 @@ from django.conf import settings
 from django.db import models
 from structlog.contextvars import bound_contextvars
 
-from myproject.errors import PermanentError, TemporaryError
+from durable.errors import PermanentError, TemporaryError
 
 from .models import Payment
 

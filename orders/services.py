@@ -12,7 +12,7 @@ from django.utils import timezone
 from structlog.contextvars import bind_contextvars
 
 from accounts.models import User
-from myproject.errors import PermanentError, TemporaryError
+from durable.errors import PermanentError, TemporaryError
 
 from . import payments
 from .models import (

@@ -13,9 +13,9 @@ from kombu.exceptions import KombuError
 from structlog.contextvars import bound_contextvars
 
 from accounts.tasks import send_notification_email
-from myproject import mail
+from durable import mail
+from durable.errors import PermanentError, TemporaryError
 from myproject.celery import SCHEDULES, Task, app
-from myproject.errors import PermanentError, TemporaryError
 from myproject.tasks import CLEAR_LIMITS, delete_in_chunks, going_on_next_night
 
 from . import digests, emails, import_services, inventory, services, thumbnails

@@ -11,8 +11,8 @@ from django.core.files.base import ContentFile, File
 from django.core.files.storage import FileSystemStorage, default_storage
 from django.db import transaction
 
-from myproject.errors import TemporaryError
-from myproject.files import BY_UUID, delete_files, remove_orphans
+from durable.errors import TemporaryError
+from myproject.storage.files import BY_UUID, delete_files, remove_orphans
 
 from . import pictures
 from .models import Product

@@ -13,8 +13,8 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from structlog.contextvars import bind_contextvars
 
 from accounts.models import User
-from myproject.errors import TemporaryError
-from myproject.web import staff_only
+from durable.errors import TemporaryError
+from myproject.web.pages import staff_only
 
 from . import payments, services, tasks
 from .basket import Basket

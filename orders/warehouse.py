@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import requests
 from django.conf import settings
 
+from durable.errors import PermanentError, TemporaryError
 from myproject import http
-from myproject.errors import PermanentError, TemporaryError
 
 # As many as the shop takes over in one transaction.
 PAGE_SIZE = 1_000

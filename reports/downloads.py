@@ -14,7 +14,7 @@ from django.urls import reverse
 from django.utils.http import content_disposition_header, http_date
 from django.views.decorators.cache import cache_control
 
-from myproject.errors import TemporaryError
+from durable.errors import TemporaryError
 
 from .models import Pack, Report, private_files
 

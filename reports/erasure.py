@@ -14,8 +14,8 @@ from django.db.models import Q
 from accounts import emails
 from accounts import services as accounts
 from accounts.models import Erasure, User
-from myproject import mail
-from myproject.files import files_in
+from durable import mail
+from myproject.storage.files import files_in
 from orders.models import Digest, Order, OrderEvent
 from orders.models import Status as OrderStatus
 

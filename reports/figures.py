@@ -13,7 +13,7 @@ from django.utils import timezone
 from django.utils.safestring import SafeString
 from django_celery_results.models import TaskResult
 
-from myproject.models import Alert
+from myproject.alerting.models import Alert
 from orders.models import OPEN, UNSOLD, Order, Status
 from orders.templatetags.shop import money
 

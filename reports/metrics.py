@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from django.db.models import Count, Min
 from prometheus_client.core import Metric
 
-from myproject.gauges import age, database, gauge, gauges
+from myproject.monitoring.gauges import age, database, gauge, gauges
 
 from .models import Report
 from .models.reports import OPEN

@@ -7,7 +7,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.models import User
-from myproject.web import staff_only
+from myproject.web.pages import staff_only
 
 from . import downloads, packs, tasks
 from .forms import PackForm

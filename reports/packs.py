@@ -29,8 +29,8 @@ from django.utils import timezone
 
 from accounts.models import User
 from accounts.services import notify
-from myproject import files
-from myproject.errors import TemporaryError
+from durable.errors import TemporaryError
+from myproject.storage import files
 
 from .models import OPEN, OPEN_PACK, WITH_DATES, Format, Kind, Pack, Report, private_files
 

@@ -18,7 +18,7 @@ from django.utils import timezone
 from django_celery_beat.models import CrontabSchedule, PeriodicTask
 
 from accounts.models import User
-from myproject.beat import following
+from myproject.monitoring.beat import following
 
 from .models import OPEN, Period, Report, ReportSchedule
 

@@ -12,8 +12,8 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 from django.utils import timezone
 
 from accounts.models import User
-from myproject import files
-from myproject.errors import TemporaryError
+from durable.errors import TemporaryError
+from myproject.storage import files
 
 from . import formats, kinds, outcomes, personal
 from .heartbeat import Heartbeat

@@ -10,8 +10,8 @@ from kombu.exceptions import KombuError
 
 from accounts.models import Erasure
 from accounts.tasks import send_notification_email, sync_user_to_crm
+from durable.errors import PermanentError, TemporaryError
 from myproject.celery import SCHEDULES, Task
-from myproject.errors import PermanentError, TemporaryError
 from myproject.tasks import CLEAR_LIMITS, going_on_next_night
 
 from . import daily_sales, erasure, outcomes, packs, schedules, services

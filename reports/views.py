@@ -17,7 +17,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from accounts.forms import DeleteAccountForm
 from accounts.models import User
-from myproject.web import staff_only
+from myproject.web.pages import staff_only
 
 from . import downloads, erasure, services, tasks
 from .forms import DaysForm, ReportForm

@@ -15,8 +15,8 @@ from django.utils import timezone
 from kombu.message import Message
 
 from myproject import embedded
-from myproject.broker import waiting
 from myproject.celery import app
+from myproject.monitoring.broker import waiting
 from tests.servers import IS_RABBITMQ, broker_aside
 
 QUEUES = [queue.name for queue in settings.CELERY_TASK_QUEUES]

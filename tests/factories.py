@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from accounts import services as people
 from accounts.models import AccountMail, CrmContact, CrmStatus, Erasure, Notification, User
-from myproject.models import Alert
+from myproject.alerting.models import Alert
 from orders import services
 from orders.models import OPEN, Card, Digest, Order, OrderEvent, Product, ProductImport, Status, week_of
 from reports import packs, schedules

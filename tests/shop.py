@@ -19,9 +19,10 @@ from honcho.environ import parse_procfile
 from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 
-from myproject import broker, embedded
-from myproject.broker_url import RABBITMQ
+from myproject import embedded
 from myproject.celery import app
+from myproject.monitoring import broker
+from myproject.transport.broker_url import RABBITMQ
 
 T = TypeVar("T")
 SECONDS = 60

@@ -25,7 +25,7 @@ from django_celery_beat.models import (
 from django_celery_results.models import GroupResult, TaskResult
 
 from accounts.models import AccountMail, CrmContact, Erasure, Notification, User
-from myproject.models import Alert
+from myproject.alerting.models import Alert
 from orders.models import (
     Digest,
     InventoryDifference,

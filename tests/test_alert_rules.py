@@ -10,7 +10,7 @@ import pytest
 import yaml
 from django.conf import settings
 
-from myproject import gauges, metrics
+from myproject.monitoring import gauges, metrics
 
 DEPLOY = settings.BASE_DIR / "deploy"
 GROUPS = yaml.safe_load((DEPLOY / "prometheus" / "rules.yml").read_text())["groups"]

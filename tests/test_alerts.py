@@ -13,10 +13,10 @@ from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from django.db import DatabaseError, connection
 from django.utils import timezone
 
+from durable.errors import TemporaryError
 from myproject import tasks
-from myproject.alerts import alert
-from myproject.errors import TemporaryError
-from myproject.models import LEASE, Alert, AlertQuerySet
+from myproject.alerting.alerts import alert
+from myproject.alerting.models import LEASE, Alert, AlertQuerySet
 from myproject.settings import ALERT_COOL_DOWN
 from orders.models import Order
 from orders.tasks import process_order
@@ -114,7 +114,7 @@ def test_alert_goes_on_when_the_database_does_not_take_it(cause: str, caplog: py
 
 
 def test_alert_leaves_the_transaction_around_it_whole_when_its_own_statement_fails(cause: str) -> None:
-    with patch("myproject.models.RECORD", "SELECT 1/0 AS id"):
+    with patch("myproject.alerting.models.RECORD", "SELECT 1/0 AS id"):
         alert(cause, "The red one.")
 
     assert Alert.objects.count() == 0

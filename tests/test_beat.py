@@ -19,8 +19,8 @@ from django_celery_beat.models import CrontabSchedule, IntervalSchedule, Periodi
 from django_celery_results.models import TaskResult
 
 from accounts.models import AccountMail, User
-from myproject.beat import Scheduler, next_runs
 from myproject.celery import app
+from myproject.monitoring.beat import Scheduler, next_runs
 from reports.models import Report
 from tests.broker import Broker
 from tests.factories import end_lease, make_mail, make_report, place_order

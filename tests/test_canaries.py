@@ -9,9 +9,9 @@ from django.conf import settings
 from django.utils import timezone
 
 from myproject import tasks
-from myproject.canaries import arrive
+from myproject.alerting.canaries import arrive
+from myproject.alerting.models import Alert, Canary
 from myproject.celery import SCHEDULES, app
-from myproject.models import Alert, Canary
 from tests.broker import QUEUES, Broker
 from tests.shop import Shop, wait_for
 

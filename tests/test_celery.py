@@ -13,8 +13,8 @@ from kombu import Producer
 from kombu.exceptions import ContentDisallowed
 
 import myproject
+from durable.errors import PermanentError, TemporaryError
 from myproject.celery import SCHEDULES, app
-from myproject.errors import PermanentError, TemporaryError
 from myproject.tasks import add, multiply
 from orders.tasks import (
     check_pending_orders,
@@ -108,7 +108,7 @@ def test_shared_task_binds_to_our_app_and_base() -> None:
         ("accept_content", ["json"]),
         ("task_serializer", "json"),
         ("result_backend", "django-db"),
-        ("beat_scheduler", "myproject.beat:Scheduler"),
+        ("beat_scheduler", "myproject.monitoring.beat:Scheduler"),
         ("task_create_missing_queues", False),
         ("timezone", settings.TIME_ZONE),
     ],

@@ -18,9 +18,9 @@ from django_celery_beat.models import IntervalSchedule, PeriodicTask
 from kombu import Queue
 from redis.exceptions import NoPermissionError
 
+from durable.checks.traps import TRAPS, Entry, Setup
 from myproject import checks, embedded
 from myproject.celery import app
-from myproject.traps import TRAPS, Entry, Setup
 from tests.broker import QUEUES, Broker
 
 pytest_plugins = ["tests.broker"]

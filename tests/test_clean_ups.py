@@ -25,7 +25,7 @@ from django_celery_results.models import GroupResult, TaskResult
 from accounts.models import AccountMail, Notification, User
 from accounts.tasks import clear_old_mail
 from myproject import tasks
-from myproject.models import Alert
+from myproject.alerting.models import Alert
 from orders import thumbnails
 from orders.models import (
     Difference,

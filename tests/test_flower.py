@@ -15,7 +15,7 @@ from flower.urls import handlers
 from tornado.web import create_signed_value
 
 from accounts.models import User
-from myproject.flower import SIGNER, TOKEN_LASTS
+from myproject.web.flower import SIGNER, TOKEN_LASTS
 from tests.factories import make_user
 from tests.shop import Shop, answers, wait_for
 

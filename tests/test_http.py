@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import time_machine
 
+from durable.errors import PermanentError, TemporaryError
 from myproject import http
-from myproject.errors import PermanentError, TemporaryError
 
 
 class Counterpart(HTTPServer):

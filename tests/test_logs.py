@@ -16,8 +16,8 @@ from django.test import Client, RequestFactory
 from structlog.contextvars import bind_contextvars, bound_contextvars, clear_contextvars, get_contextvars
 
 from accounts.models import User
-from myproject import log_context, logs
 from myproject.celery import app
+from myproject.logs import log_context, logs
 from myproject.tasks import heartbeat
 from orders import payments
 from orders.models import Card

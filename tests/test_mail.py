@@ -17,8 +17,8 @@ from django.utils import timezone
 
 from accounts import emails, tasks
 from accounts.models import AccountMail
-from myproject import mail
-from myproject.errors import TemporaryError
+from durable import mail
+from durable.errors import TemporaryError
 from orders import emails as order_emails
 from tests.factories import make_mail, make_product, make_user, place_order
 

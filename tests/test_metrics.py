@@ -23,8 +23,9 @@ from django.test import Client
 from prometheus_client.parser import text_string_to_metric_families
 
 from accounts.models import User
-from myproject import embedded, gauges, metrics
+from myproject import embedded
 from myproject.celery import app
+from myproject.monitoring import gauges, metrics
 from myproject.tasks import add, fail, fail_twice
 from tests.broker import Broker
 from tests.shop import METRICS_PORTS, Shop, wait_for

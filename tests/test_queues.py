@@ -11,9 +11,9 @@ import pytest
 from django.test import Client
 
 from accounts.models import User
-from myproject import broker as panel
-from myproject import health
 from myproject.celery import app
+from myproject.monitoring import broker as panel
+from myproject.monitoring import health
 from myproject.tasks import add, wait
 from tests.broker import QUEUES, Broker
 from tests.servers import broker_at

@@ -13,8 +13,8 @@ import pytest
 from amqp.exceptions import NotFound, PreconditionFailed
 
 from myproject import tasks
-from myproject.beat import Scheduler
 from myproject.celery import app
+from myproject.monitoring.beat import Scheduler
 from tests.broker import QUEUES, Broker
 from tests.servers import IS_RABBITMQ
 from tests.shop import wait_for

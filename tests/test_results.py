@@ -8,8 +8,8 @@ from pytest_django import DjangoAssertNumQueries
 from pytest_django.fixtures import Settings
 
 from accounts.models import User
-from myproject import results
 from myproject.celery import app
+from myproject.transport import results
 from tests.broker import Broker
 
 pytest_plugins = ["tests.broker"]

@@ -11,10 +11,10 @@ from django_celery_beat.models import IntervalSchedule, PeriodicTask
 from pytest_django import DjangoAssertNumQueries
 
 from accounts.models import User
-from myproject import health
-from myproject.broker_url import REDIS
-from myproject.models import Canary
+from myproject.alerting.models import Canary
+from myproject.monitoring import health
 from myproject.tasks import wait
+from myproject.transport.broker_url import REDIS
 from tests.broker import QUEUES, Broker
 from tests.factories import make_alert
 from tests.shop import Shop, wait_for

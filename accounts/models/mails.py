@@ -3,7 +3,7 @@
 from django.db import models
 from django.utils import timezone
 
-from myproject.mail import MailQuerySet, OwesMail
+from durable.mail import MailQuerySet, OwesMail
 
 from .people import User
 

@@ -9,7 +9,7 @@ from django.db.models import Q
 from django.db.models.functions import Lower
 from django.utils import timezone
 
-from myproject.mail import MailQuerySet, OwesMail
+from durable.mail import MailQuerySet, OwesMail
 
 # A domain that never exists (RFC 2606): nobody gets what is written to somebody who is gone.
 NOWHERE = "deleted.invalid"

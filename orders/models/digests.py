@@ -8,7 +8,7 @@ from django.db import connection, models
 from django.db.models import Count, Q
 from django.utils import timezone
 
-from myproject.mail import MailQuerySet, OwesMail
+from durable.mail import MailQuerySet, OwesMail
 
 # Set by set it would be many statements; person by person, 100,000. ON CONFLICT makes twice once.
 PLAN = """

@@ -15,8 +15,8 @@ from django.db.models.sql import UpdateQuery
 from django.urls import reverse
 from django.utils import timezone
 
-from myproject.alerts import alert
-from myproject.mail import MailQuerySet, OwesMail
+from durable.mail import MailQuerySet, OwesMail
+from myproject.alerting.alerts import alert
 
 from .events import Kind, OrderEvent
 from .products import Product

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.utils import timezone
 from django.utils.formats import date_format
 
-from myproject.errors import PermanentError
+from durable.errors import PermanentError
 from reports.kinds import NUMBERS, Table
 from reports.models import Report
 

@@ -16,7 +16,7 @@ from django.utils import timezone
 from accounts import unsubscribe
 from accounts.forms import PreferencesForm
 from accounts.models import User
-from myproject import mail
+from durable import mail
 from tests.factories import PASSWORD, make_notification, make_user
 
 pytestmark = pytest.mark.django_db

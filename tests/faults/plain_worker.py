@@ -8,7 +8,7 @@ from myproject.celery import app as app
 
 django.setup()
 
-from myproject import mail  # noqa: E402
+from durable import mail  # noqa: E402
 
 # So that nobody waits two minutes for each mail whose worker died.
 mail.LEASE = timedelta(seconds=8)

@@ -10,7 +10,7 @@ from myproject.celery import app as app
 
 django.setup()
 
-from myproject import mail  # noqa: E402
+from durable import mail  # noqa: E402
 from orders import tasks  # noqa: E402
 from tests.faults import points  # noqa: E402
 

@@ -16,9 +16,10 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
-from myproject import embedded, health
-from myproject.broker_url import REDIS
-from myproject.health import Readiness
+from myproject import embedded
+from myproject.monitoring import health
+from myproject.monitoring.health import Readiness
+from myproject.transport.broker_url import REDIS
 from tests.broker import Broker
 from tests.shop import SECONDS, Shop, answers, wait_for
 

@@ -15,7 +15,7 @@ from kombu import Connection, Producer
 from redis import Redis
 from redis.exceptions import AuthenticationError
 
-from myproject import certificates
+from myproject.transport import certificates
 from tests.containers import Machine, production
 from tests.shop import wait_for
 

@@ -122,7 +122,7 @@ def run(url: str, *words: str) -> subprocess.CompletedProcess[str]:
 PUBLISH = """
 import django; django.setup()
 from myproject.tasks import add, fail_twice
-from myproject.broker import connected, waiting
+from myproject.monitoring.broker import connected, waiting
 for queue in ("default", "orders", "mail", "bulk", "reports"):
     add.apply_async((1, 2), queue=queue, priority=0)
 fail_twice.delay()

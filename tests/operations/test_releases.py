@@ -14,8 +14,8 @@ from django.utils import timezone
 from kombu import Producer
 
 from accounts.models import AccountMail, User
+from myproject.alerting.models import Alert
 from myproject.celery import app
-from myproject.models import Alert
 from orders import tasks
 from orders.models import Order, Status
 from reports.models import Status as ReportStatus

@@ -23,10 +23,11 @@ from django_celery_beat.models import IntervalSchedule, PeriodicTask
 from django_celery_results.models import TaskResult
 from time_machine import travel
 
-from myproject import certificates, embedded
-from myproject.broker import connected, waiting
+from myproject import embedded
+from myproject.alerting.models import Alert
 from myproject.celery import app
-from myproject.models import Alert
+from myproject.monitoring.broker import connected, waiting
+from myproject.transport import certificates
 from orders.models import Order, Status
 from tests.broker import Broker
 from tests.factories import place_order

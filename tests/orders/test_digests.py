@@ -21,9 +21,9 @@ from django_celery_beat.models import PeriodicTask
 
 from accounts import unsubscribe
 from accounts.models import User
-from myproject import mail
+from durable import mail
+from durable.errors import TemporaryError
 from myproject.celery import SCHEDULES
-from myproject.errors import TemporaryError
 from orders import digests, emails, tasks
 from orders.models import Digest, Order, Product, Skip, days_before, week_of
 from tests import test_mail

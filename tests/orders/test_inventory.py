@@ -16,8 +16,8 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from accounts.models import User
+from durable.errors import TemporaryError
 from myproject.celery import SCHEDULES
-from myproject.errors import TemporaryError
 from orders import inventory, services, tasks, warehouse
 from orders.models import Card, Difference, InventorySync, Order, Product, Status, SyncStatus
 from orders.models.inventory import MAX_ATTEMPTS

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 import pytest
 from pytest_django.fixtures import Settings
 
-from myproject.errors import PermanentError, TemporaryError
+from durable.errors import PermanentError, TemporaryError
 from orders import payments
 from orders.models import Card, Payment
 from tests.factories import make_product, place_order

@@ -19,7 +19,7 @@ from django.utils import timezone
 from PIL import Image
 
 from accounts.models import User
-from myproject.errors import TemporaryError
+from durable.errors import TemporaryError
 from orders import pictures, tasks, thumbnails
 from orders.models import PictureStatus, Product
 from tests.broker import Broker

@@ -16,7 +16,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from accounts.models import User
-from myproject.errors import PermanentError, TemporaryError
+from durable.errors import PermanentError, TemporaryError
 from orders import payments, services, tasks
 from orders.models import Card, Order, OrderEvent, Payment, Status
 from tests.broker import Broker
@@ -326,7 +326,7 @@ def test_old_order_is_handed_to_a_person_once(broker: Broker, caplog: pytest.Log
         tasks.check_pending_orders()
 
     queued = {kwargs["order_id"] for _, _, kwargs in broker.messages() if "order_id" in kwargs}
-    alerts = [line for line in caplog.records if line.name == "myproject.alerts"]
+    alerts = [line for line in caplog.records if line.name == "myproject.alerting.alerts"]
     assert (queued, len(alerts)) == ({young.pk}, 1)
     assert old.reference in alerts[0].getMessage()
     assert (status_of(old), kinds(old)) == (Status.PENDING, ["placed", "flagged"])
@@ -341,7 +341,7 @@ def test_old_order_is_flagged_once_when_two_beats_sweep(broker: Broker, caplog: 
 
     assert sorted(flagged) == [[], [], [], [order.reference]]
     assert kinds(order) == ["placed", "flagged"]
-    assert len([line for line in caplog.records if line.name == "myproject.alerts"]) == 1
+    assert len([line for line in caplog.records if line.name == "myproject.alerting.alerts"]) == 1
 
 
 def test_old_order_is_not_taken_along_but_processed_when_staff_asks() -> None:
@@ -603,4 +603,4 @@ def test_alert_waits_for_the_commit(caplog: pytest.LogCaptureFixture) -> None:
         Order.objects.filter(pk=order.pk).flag("Odd.")
         transaction.set_rollback(True)
 
-    assert (flag_of(order), [line for line in caplog.records if line.name == "myproject.alerts"]) == ("", [])
+    assert (flag_of(order), [line for line in caplog.records if line.name == "myproject.alerting.alerts"]) == ("", [])

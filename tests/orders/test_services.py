@@ -12,7 +12,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from myproject.errors import TemporaryError
+from durable.errors import TemporaryError
 from orders import payments, services
 from orders.models import Card, Order, Payment, Product, Status
 from tests.factories import end_lease, make_product, make_user, place_order, put

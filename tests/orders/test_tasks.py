@@ -8,9 +8,9 @@ from django.core.mail import EmailMultiAlternatives
 from django.utils import timezone
 from django_celery_results.models import TaskResult
 
-from myproject import mail
+from durable import mail
+from durable.errors import TemporaryError
 from myproject.celery import SCHEDULES
-from myproject.errors import TemporaryError
 from orders import emails, payments, tasks
 from orders.models import Order, OrderEvent, Status
 from tests.broker import Broker

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pytest_django.fixtures import Settings
 
-from myproject.errors import PermanentError, TemporaryError
+from durable.errors import PermanentError, TemporaryError
 from orders import warehouse
 from tests.sandbox.conftest import Sandbox
 

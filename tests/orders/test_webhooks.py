@@ -12,7 +12,7 @@ from django.http import HttpResponse
 from django.test import Client
 from stripe import WebhookSignature
 
-from myproject.errors import TemporaryError
+from durable.errors import TemporaryError
 from orders import payments, services
 from orders.models import Order, Payment, Status
 from tests.broker import Broker

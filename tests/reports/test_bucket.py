@@ -22,9 +22,9 @@ from django.utils import timezone
 from PIL import Image
 
 from accounts.models import User
-from myproject import files
-from myproject.errors import TemporaryError
-from myproject.storage_url import storage
+from durable.errors import TemporaryError
+from myproject.storage import files
+from myproject.storage.storage_url import storage
 from orders import tasks as order_tasks
 from orders import thumbnails
 from orders.models import PictureStatus, Product, ProductImport

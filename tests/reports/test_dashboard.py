@@ -15,7 +15,7 @@ from django.utils import timezone
 from django_celery_results.models import TaskResult
 
 from accounts.models import User
-from myproject.models import Alert
+from myproject.alerting.models import Alert
 from orders.models import Order, Status
 from reports import daily_sales, figures
 from reports.models import DailySales, SalesCount

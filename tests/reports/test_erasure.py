@@ -23,8 +23,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from accounts.models import AccountMail, CrmContact, Erasure, Notification, User
-from myproject import mail
-from myproject.errors import PermanentError, TemporaryError
+from durable import mail
+from durable.errors import PermanentError, TemporaryError
 from orders import services as orders
 from orders.models import Digest, Kind, Order, OrderEvent, Payment, PaymentStatus
 from orders.models import Status as OrderStatus

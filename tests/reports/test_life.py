@@ -18,7 +18,7 @@ from django.test import Client
 from django.utils import timezone
 
 from accounts.models import Notification, User
-from myproject.models import Alert
+from myproject.alerting.models import Alert
 from reports import kinds, services, tasks
 from reports.formats import to_csv
 from reports.kinds import Table

@@ -26,7 +26,7 @@ from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
 
 from accounts.models import Notification, User
-from myproject.files import files_in
+from myproject.storage.files import files_in
 from orders.models import Status as OrderStatus
 from reports import erasure, packs, services, tasks
 from reports.models import Format, Kind, Pack, PackStatus, Report, Status, private_files

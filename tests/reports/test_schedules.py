@@ -19,8 +19,8 @@ from django.utils import timezone
 from django_celery_beat.models import CrontabSchedule, PeriodicTask, PeriodicTasks
 
 from accounts.models import Notification, User
-from myproject.beat import Scheduler
 from myproject.celery import app
+from myproject.monitoring.beat import Scheduler
 from reports import erasure, schedules, services, tasks
 from reports.models import Format, Kind, Period, Report, ReportSchedule, Status
 from tests.broker import Broker

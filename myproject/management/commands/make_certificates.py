@@ -3,7 +3,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from myproject import certificates
+from myproject.transport import certificates
 
 
 class Command(BaseCommand):

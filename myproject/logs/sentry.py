@@ -13,8 +13,8 @@ from sentry_sdk.integrations.django import DjangoIntegration
 from sentry_sdk.integrations.logging import ignore_logger
 from structlog.contextvars import get_contextvars
 
-from .log_context import about
-from .logs import scrub
+from myproject.logs.log_context import about
+from myproject.logs.logs import scrub
 
 # Their errors are events already, or the fault of a visitor.
 IGNORED = ("django_structlog.*", "django.request", "django.security.*", "celery.*", "gunicorn.*")

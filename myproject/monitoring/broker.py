@@ -14,8 +14,8 @@ from kombu import Connection
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
-from .broker_url import RABBITMQ
-from .celery import app
+from myproject.celery import app
+from myproject.transport.broker_url import RABBITMQ
 
 # A worker that is alive answers within milliseconds; the asking always takes this long, as nobody knows how many are.
 PING_SECONDS = 0.7

@@ -13,7 +13,7 @@ from django.core.files import File
 from s3transfer.exceptions import RetriesExceededError
 from storages.backends.s3 import S3Storage
 
-from .errors import TemporaryError
+from durable.errors import TemporaryError
 
 # In memory; what is longer waits in a temporary file while it is read.
 SPOOLED = 1024 * 1024

@@ -11,7 +11,7 @@ from django.core.files import File
 from django.core.files.storage import Storage, default_storage
 from django.utils import timezone
 
-from .errors import TemporaryError
+from durable.errors import TemporaryError
 
 log = logging.getLogger(__name__)
 

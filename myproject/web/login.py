@@ -9,7 +9,7 @@ from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponseRedirect
 from django.shortcuts import resolve_url
 
-from .web import View
+from myproject.web.pages import View
 
 
 class Required(LoginRequiredMiddleware):

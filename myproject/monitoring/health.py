@@ -12,8 +12,8 @@ from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
-from . import broker
-from .web import View
+from myproject.monitoring import broker
+from myproject.web.pages import View
 
 log = logging.getLogger(__name__)
 

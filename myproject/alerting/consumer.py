@@ -6,8 +6,8 @@ from typing import Any
 from celery.worker import consumer
 from kombu.message import Message
 
-from . import signing
-from .alerts import alert_of_refused_message
+from myproject.alerting.alerts import alert_of_refused_message
+from myproject.transport import signing
 
 
 class Consumer(consumer.Consumer):

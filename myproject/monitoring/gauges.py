@@ -20,9 +20,9 @@ from django_celery_beat.models import PeriodicTask
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from . import broker, metrics
-from .mail import OwesMail
-from .models import Alert, Canary
+from durable.mail import OwesMail
+from myproject.alerting.models import Alert, Canary
+from myproject.monitoring import broker, metrics
 
 log = logging.getLogger(__name__)
 

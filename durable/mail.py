@@ -4,6 +4,7 @@ The idea that an outgoing message is a row with a state is pretix's (`base/model
 """
 
 import logging
+import re
 import smtplib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,11 +21,12 @@ from django.db.models import Q
 from django.template.loader import render_to_string
 from django.utils import timezone
 
-from .errors import PermanentError, TemporaryError
-from .logs import scrub
+from durable.errors import PermanentError, TemporaryError
 
 log = logging.getLogger(__name__)
 
+# An e-mail address.
+ADDRESS = re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}\.[\w.-]{1,255}")
 # How long one attempt may take before the sweep believes its worker dead; above the task's hard limit.
 LEASE = timedelta(minutes=2)
 # "Service not available, closing transmission channel."
@@ -252,7 +254,7 @@ def _error(
     code: int, reason: bytes | str, later: type[TemporaryError] = Disconnected
 ) -> TemporaryError | PermanentError:
     # It may quote the address, and goes on to logs and results.
-    text = scrub(reason.decode(errors="replace") if isinstance(reason, bytes) else reason)
+    text = ADDRESS.sub("…", reason.decode(errors="replace") if isinstance(reason, bytes) else reason)
     if code >= 500:
         return PermanentError(f"{code} {text}")
     return (Disconnected if code == HANGS_UP else later)(f"{code} {text}")

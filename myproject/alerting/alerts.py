@@ -7,9 +7,9 @@ from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery import signals
 from django.db import Error, close_old_connections, connection, connections, transaction
 
-from .logs import scrub
-from .models import Alert
-from .tasks import send_alert
+from myproject.alerting.models import Alert
+from myproject.logs.logs import scrub
+from myproject.tasks import send_alert
 
 log = logging.getLogger(__name__)
 

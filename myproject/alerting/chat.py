@@ -10,8 +10,8 @@ from apprise import Apprise, AppriseAsset, NotifyBase, NotifyType
 from django.conf import settings
 from django.urls import reverse
 
-from .errors import PermanentError, TemporaryError
-from .models import Alert
+from durable.errors import PermanentError, TemporaryError
+from myproject.alerting.models import Alert
 
 log = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from django.views.decorators.http import require_safe
 from django.views.decorators.vary import vary_on_headers
 from django_celery_beat.models import PeriodicTask
 
-from . import broker, health
-from .admin import OVERDUE
-from .models import Alert, Canary
-from .web import staff_only
+from myproject.admin import OVERDUE
+from myproject.alerting.models import Alert, Canary
+from myproject.monitoring import broker, health
+from myproject.web.pages import staff_only
 
 ALERTS = 6
 

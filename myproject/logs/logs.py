@@ -13,7 +13,7 @@ import structlog
 from django.http import HttpRequest
 from structlog.stdlib import ProcessorFormatter
 
-from .log_context import IDS, path_of
+from myproject.logs.log_context import IDS, path_of
 
 FORMATS: tuple[str, ...] = ("json", "console")
 
@@ -94,7 +94,7 @@ def settings(form: str, level: str) -> dict[str, Any]:
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {"line": {"()": f"myproject.logs.{form}"}},
+        "formatters": {"line": {"()": f"myproject.logs.logs.{form}"}},
         "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
         "root": {"handlers": ["console"], "level": level},
         "loggers": {

@@ -13,7 +13,7 @@ from django.core.cache import caches
 from django_celery_results.models import TaskResult
 from redis.exceptions import RedisError
 
-from .celery import app, log
+from myproject.celery import app, log
 
 
 class RedisBackend(CelerysRedisBackend):

@@ -4,8 +4,8 @@ from datetime import datetime
 
 from django.utils.timesince import timesince
 
-from .alerts import alert
-from .models import Canary
+from myproject.alerting.alerts import alert
+from myproject.alerting.models import Canary
 
 
 def arrive(queue: str, sent_at: datetime) -> None:

@@ -12,7 +12,7 @@ class Broker(NamedTuple):
     options: dict[str, Any]
     # Of a worker, which can wait (`myproject/celery.py`).
     patient: dict[str, Any]
-    # Of whoever only looks at a page (`myproject/broker.py`).
+    # Of whoever only looks at a page (`myproject/monitoring/broker.py`).
     hasty: dict[str, Any]
     # Of each queue.
     queue: dict[str, Any]

@@ -19,11 +19,11 @@ from django.views.decorators.cache import cache_control
 from flower.views import BaseHandler
 from flower.views.auth import get_next_url
 
-from .web import staff_only
+from myproject.web.pages import staff_only
 
 # Flower asks the shop again after this: how long it still believes somebody who has logged out.
 DAYS_BELIEVED = 1 / 24
-SIGNER = TimestampSigner(salt="myproject.flower")
+SIGNER = TimestampSigner(salt="myproject.web.flower")
 # On its way the token stands in an address, which a proxy may write down: it is of use for one redirect.
 TOKEN_LASTS = timedelta(seconds=30)
 

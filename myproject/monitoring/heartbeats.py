@@ -11,9 +11,9 @@ from celery import bootsteps
 from django.conf import settings
 from django.db import Error
 
-from . import broker
-from .celery import app
-from .health import database_latency
+from myproject.celery import app
+from myproject.monitoring import broker
+from myproject.monitoring.health import database_latency
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from django.shortcuts import redirect, resolve_url
 from django.urls import reverse
 from django_htmx.http import HttpResponseClientRefresh
 
-from .web import View
+from myproject.web.pages import View
 
 SESSION_KEY = "second_factor_of"
 # What is open before the second factor was shown. To show it:

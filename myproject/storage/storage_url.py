@@ -26,4 +26,4 @@ def storage(url: str) -> dict[str, Any]:
     # Without them boto3 looks for its own: AWS_ACCESS_KEY_ID, the role of the machine.
     if parts.username and parts.password:
         options |= {"access_key": unquote(parts.username), "secret_key": unquote(parts.password)}
-    return {"BACKEND": "myproject.bucket.Bucket", "OPTIONS": options}
+    return {"BACKEND": "myproject.storage.bucket.Bucket", "OPTIONS": options}

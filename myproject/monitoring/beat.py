@@ -10,7 +10,7 @@ from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
 from django_celery_beat.schedulers import DatabaseScheduler, ModelEntry
 
-from .heartbeats import Heartbeat
+from myproject.monitoring.heartbeats import Heartbeat
 
 log = logging.getLogger(__name__)
 

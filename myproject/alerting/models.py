@@ -1,0 +1,181 @@
+"""What belongs to no app: what the shop has to tell whoever looks after it, and how it knows that its queues move."""
+
+from datetime import datetime, timedelta
+from typing import Self
+
+from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models import Case, F, Q, Value, When
+from django.utils import timezone
+
+# How long one task may try, retries included, before the sweep believes it dead.
+LEASE = timedelta(minutes=10)
+# Canaries are sent each minute; when none was sent for this long, beat was away.
+CANARY_PAUSE = timedelta(minutes=3)
+# One statement, so that a hundred tasks which fail at once are one row, and none of them waits for another's answer.
+RECORD = """
+INSERT INTO myproject_alert AS known
+    (cause, subject, message, count, told_count, first_at, last_at, due_at, claimed_by, reached, error)
+VALUES (%(cause)s, %(subject)s, %(message)s, 1, 0, %(now)s, %(now)s, %(due_at)s, '', '{}', '')
+ON CONFLICT (cause) DO UPDATE SET
+    subject = EXCLUDED.subject, message = EXCLUDED.message, count = known.count + 1, last_at = EXCLUDED.last_at,
+    due_at = CASE WHEN EXCLUDED.due_at IS NULL THEN NULL
+        ELSE COALESCE(known.due_at, GREATEST(EXCLUDED.due_at, known.sent_at + %(cool_down)s)) END
+RETURNING *
+"""
+
+
+class AlertQuerySet(models.QuerySet["Alert"]):
+    def due(self) -> Self:
+        """Alerts to be told of now, which nobody is busy with."""
+        return self.filter(due_at__lte=timezone.now())
+
+    def quiet_since(self, moment: datetime) -> Self:
+        """Alerts that nobody has to be told of, and whose cause has not happened since."""
+        return self.filter(due_at=None, last_at__lt=moment)
+
+    def record(self, cause: str, subject: str, message: str) -> "Alert":
+        """Count the cause up and return its row; within the cool-down the row is due only when that ends."""
+        now = timezone.now()
+        values = {"cause": cause[:200], "subject": subject[:200], "message": message, "now": now}
+        values |= {"due_at": now if settings.ALERT_URLS else None, "cool_down": settings.ALERT_COOL_DOWN}
+        return self.raw(RECORD, values)[0]
+
+    def open(self) -> Self:
+        """Alerts of which somebody is still to be told, or whose cause has struck within a day."""
+        return self.filter(Q(due_at__isnull=False) | Q(last_at__gte=timezone.now() - timedelta(days=1)))
+
+    def give_up_silent(self) -> None:
+        """End those that some address has heard of, so that one that is silent does not hold up the others."""
+        for alert in self.exclude(reached=[]).exclude(due_at=None):
+            alert.mark_sent(error=alert.error)
+
+
+class Alert(models.Model):
+    """One cause, however often it happens. `due_at` None: nobody has to be told, or everybody has been."""
+
+    cause = models.CharField(max_length=200, unique=True)
+    subject = models.CharField(max_length=200)
+    message = models.TextField()
+    count = models.PositiveBigIntegerField("happened", default=1, help_text="Times, all in all.")
+    told_count = models.PositiveBigIntegerField("told", default=0, help_text="How many of them messages spoke of.")
+    first_at = models.DateTimeField(default=timezone.now)
+    last_at = models.DateTimeField(default=timezone.now)
+    due_at = models.DateTimeField(null=True, blank=True, help_text="When somebody is to be told.")
+    sent_at = models.DateTimeField(null=True, blank=True)
+    claimed_by = models.CharField(max_length=40, blank=True, help_text="The task that tells of it, if any.")
+    reached = ArrayField(models.CharField(max_length=16), default=list, blank=True, editable=False)
+    error = models.CharField(max_length=300, blank=True)
+
+    objects = AlertQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(count__gte=F("told_count")), name="alert_told_of_what_happened")
+        ]
+        indexes = [models.Index(fields=["due_at"], name="alert_due", condition=Q(due_at__isnull=False))]
+
+    def __str__(self) -> str:
+        return self.subject
+
+    @property
+    def is_due(self) -> bool:
+        return self.due_at is not None and self.due_at <= timezone.now()
+
+    @property
+    def text(self) -> str:
+        """The message, with how often it happened since the last one."""
+        untold = self.count - self.told_count
+        if self.sent_at is None:
+            return self.message if untold < 2 else f"{self.message} It happened {untold} times."
+        since = timezone.localtime(self.sent_at)
+        return f"{self.message} It happened {untold} more time{'s' * (untold != 1)} since {since:%d %b %H:%M}."
+
+    def claim(self, claimant: str) -> bool:
+        """Take the alert for `LEASE`, with the newest count; False when it is told, not yet due, or another task's.
+
+        The same claimant, a task that is tried again, finds its own at once.
+        """
+        now, mine = timezone.now(), Q(due_at__isnull=False, claimed_by=claimant) & ~Q(claimed_by="")
+        claimed = self._self().filter(Q(due_at__lte=now) | mine).update(due_at=now + LEASE, claimed_by=claimant)
+        if claimed:
+            self.refresh_from_db()
+        return bool(claimed)
+
+    def mark_reached(self, address: str) -> None:
+        self.reached = [*self.reached, address]
+        self._mine().update(reached=self.reached)
+
+    def mark_silent(self, reason: str) -> None:
+        self._mine().update(error=reason[:300])
+
+    def mark_sent(self, error: str = "") -> bool:
+        """Record what was told; what has happened since is due after the cool-down."""
+        now = timezone.now()
+        later = Case(When(count__gt=self.count, then=Value(now + settings.ALERT_COOL_DOWN)), default=None)
+        fields = {"sent_at": now, "told_count": self.count, "due_at": later, "claimed_by": "", "reached": []}
+        return bool(self._mine().update(**fields, error=error))
+
+    def mark_failed(self, reason: str) -> None:
+        self._mine().update(due_at=None, claimed_by="", error=reason[:300])
+
+    def _mine(self) -> AlertQuerySet:
+        return self._self().filter(claimed_by=self.claimed_by)
+
+    def _self(self) -> AlertQuerySet:
+        return Alert.objects.filter(pk=self.pk)
+
+
+class CanaryQuerySet(models.QuerySet["Canary"]):
+    def record(self, queue: str, sent_at: datetime) -> bool:
+        """Note that a canary came through its queue; False for one that is no newer than the last."""
+        now = timezone.now()
+        rows = [self.model(queue=known.name, watched_since=now) for known in settings.CELERY_TASK_QUEUES]
+        self.bulk_create(rows, ignore_conflicts=True)
+        before = self.get(queue=queue).sent_at
+        ran = {"sent_at": sent_at, "ran_at": now, "watched_since": sent_at, "told_at": None}
+        is_newest = self.filter(Q(sent_at=None) | Q(sent_at__lt=sent_at), queue=queue).update(**ran)
+        # Nobody sent any for a while: then none could come through the other queues either.
+        if before and sent_at - before > CANARY_PAUSE:
+            self.update(watched_since=now)
+        return bool(is_newest)
+
+    def overdue(self) -> list["Canary"]:
+        return [row for row in self.order_by("queue") if row.is_overdue]
+
+
+class Canary(models.Model):
+    """The newest of the small messages through one queue that has run; one of each queue is sent each minute."""
+
+    queue = models.CharField(max_length=50, primary_key=True)
+    sent_at = models.DateTimeField(null=True, blank=True)
+    ran_at = models.DateTimeField(null=True, blank=True)
+    watched_since = models.DateTimeField(help_text="One that was sent after this should have run.")
+    told_at = models.DateTimeField(null=True, blank=True, help_text="When it was found to be overdue.")
+
+    objects = CanaryQuerySet.as_manager()
+
+    class Meta:
+        verbose_name_plural = "canaries"
+
+    def __str__(self) -> str:
+        return self.queue
+
+    @property
+    def in_queue(self) -> timedelta | None:
+        """How long the newest one waited for a worker; None when none has run yet."""
+        return max(self.ran_at - self.sent_at, timedelta(0)) if self.ran_at and self.sent_at else None
+
+    @property
+    def is_overdue(self) -> bool:
+        late_after = settings.CANARY_LATE_AFTER.get(self.queue)
+        return late_after is not None and timezone.now() - self.watched_since > late_after
+
+    def mark_told(self) -> bool:
+        """Note that somebody is to be told that it is overdue; False when that was noted lately."""
+        now = timezone.now()
+        untold = Q(told_at=None) | Q(told_at__lt=now - settings.ALERT_COOL_DOWN)
+        return bool(
+            Canary.objects.filter(untold, queue=self.queue, watched_since=self.watched_since).update(told_at=now)
+        )
