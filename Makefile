@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-BROKERS ?= redis-server valkey rabbitmq
+BROKERS ?= valkey redis-server rabbitmq
 
 .PHONY: help install run test operations brokers faults bench check format clean-data
 
@@ -19,7 +19,7 @@ test: install ## Run the tests, in minutes, on their own PostgreSQL and Redis
 operations: install ## Prove what docs/operations.md says: deploys, probes, signatures, logs, alerts, PgBouncer
 	@$(BIN)/python -m pytest -n 3 --dist loadfile -m operations -rs
 
-brokers: install ## Run what must hold everywhere on Redis, Valkey and RabbitMQ from the PATH, and with other stores of results
+brokers: install ## Run what must hold everywhere on Valkey, Redis and RabbitMQ, and with other stores of results
 	@for broker in $(BROKERS); do \
 		echo "On $$broker:"; TEST_BROKER=$$broker $(BIN)/python -m pytest -n 2 -q -rs -m every_broker || exit 1; \
 	done

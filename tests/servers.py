@@ -14,7 +14,7 @@ from kombu.exceptions import OperationalError as BrokerError
 from myproject import embedded
 from tests.ports import HOST, free_port
 
-NAME = os.environ.get("TEST_BROKER") or "redis"
+NAME = os.environ.get("TEST_BROKER") or "valkey"
 USER, PASSWORD = "shop", "lantern-loom"
 VHOSTS = ("shop", "aside")
 RIGHTS = {"user": USER, "configure": ".*", "write": ".*", "read": ".*"}
@@ -28,18 +28,12 @@ PROGRAM = shutil.which("/usr/lib/rabbitmq/bin/rabbitmq-server") or shutil.which(
 
 
 class RedisOfThePath(embedded.Redis):
-    """Newer in most distributions than the one in the wheel."""
-
-    program = shutil.which("redis-server")
+    """Redis itself; the wheel has Valkey."""
 
     def command(self) -> Sequence[str | Path]:
-        if self.program is None:
-            raise embedded.Unavailable(f"needs {NAME}: the wheel or a program on the PATH")
-        return [self.program, *super().command()[1:]]
-
-
-class Valkey(RedisOfThePath):
-    program = embedded.valkey_of_the_wheel() or shutil.which("valkey-server")
+        if (program := shutil.which("redis-server")) is None:
+            raise embedded.Unavailable("needs redis-server on the PATH")
+        return [program, *super().command()[1:]]
 
 
 class RabbitMQ(embedded.Server):
@@ -108,9 +102,8 @@ class RabbitMQ(embedded.Server):
 
 
 BROKERS: dict[str, type[embedded.Server]] = {
-    "redis": embedded.Redis,
+    "valkey": embedded.Redis,
     "redis-server": RedisOfThePath,
-    "valkey": Valkey,
     "rabbitmq": RabbitMQ,
 }
 IS_RABBITMQ = NAME == "rabbitmq"

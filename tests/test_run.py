@@ -99,7 +99,7 @@ def test_process_that_is_killed_is_started_again(shop_of_a_laptop: Run) -> None:
     assert answers(shop_of_a_laptop.url)
 
 
-@pytest.mark.parametrize("name", ["/postgres", "/redis-server"])
+@pytest.mark.parametrize("name", ["/postgres", "/valkey-server"])
 def test_server_that_is_killed_is_started_again(name: str, shop_of_a_laptop: Run) -> None:
     killed = wait_for(lambda: shop_of_a_laptop.first(name), "the server")
     assert killed is not None
