@@ -38,6 +38,9 @@ worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # nosec B108
 limit_request_line = 4094
 limit_request_fields = 60
 limit_request_field_size = 8190
+# No header says what path, scheme or person a request has. What a proxy tells, Django reads if BEHIND_PROXY says so.
+forwarded_allow_ips = ""
+forwarder_headers = ""
 # Its default path is one for all applications of a user; signals do what we need.
 control_socket_disable = True
 # In development changed views and templates are read again. What this file imports, the settings too, is inherited from

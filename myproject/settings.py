@@ -46,7 +46,8 @@ SANDBOX_PORT = 8001 + PORT_OFFSET
 SMTP_PORT = 1025 + PORT_OFFSET
 
 SITE_NAME = "Lantern & Loom"
-SITE_URL = env.str("SITE_URL", default=f"http://localhost:{PORT}")
+# What each link that leaves the shop begins with, in mails and chats.
+SITE_URL = env.str("SITE_URL", default=f"http://localhost:{PORT}").rstrip("/")
 FLOWER_URL = env.str("FLOWER_URL", default=f"http://localhost:{FLOWER_PORT}")
 # The stand-in for the payment provider and the mail server; empty where the real ones are used.
 SANDBOX_URL = env.str("SANDBOX_URL", default=f"http://localhost:{SANDBOX_PORT}" if DEBUG else "")
@@ -74,6 +75,7 @@ CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 # The prefix makes browsers refuse one that another host of the domain, or a page without TLS, has set.
 COOKIE_PREFIX = "__Host-" if HTTPS else ""
 SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = f"{COOKIE_PREFIX}sessionid", f"{COOKIE_PREFIX}csrftoken"
+MESSAGE_STORAGE = "myproject.web.pages.Messages"
 # Pages carry the token in their forms; no script needs to read it.
 SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
@@ -126,6 +128,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     # Before what answers by itself: static files have these headers too.
     "myproject.web.pages.add_headers",
+    "myproject.web.pages.link_to_site_url",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     # After it: a static file needs no line.
     "myproject.logs.log_context.Requests",

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
@@ -150,12 +151,21 @@ def read_notice(body: bytes, signature: str) -> Notice | None:
         event = stripe.Webhook.construct_event(
             body, signature, settings.STRIPE_WEBHOOK_SECRET, api_key=settings.STRIPE_API_KEY
         ).to_dict()
+        _refuse_the_future(signature)
         return _read(event)
     except stripe.SignatureVerificationError as error:
         raise NotGenuine("its signature is missing, wrong or old") from error
-    except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
-        # Nothing of it is checked yet, so whatever it lacks shows up as one of these.
+    except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        # Nothing of it is checked yet, so whatever it lacks shows up as one of these; RecursionError: it is nested too
+        # deeply.
         raise NotGenuine("it cannot be read") from error
+
+
+def _refuse_the_future(signature: str) -> None:
+    """Raise `NotGenuine` for a date yet to come, which Stripe's library takes: it would stay valid until then."""
+    signed_at = re.search(r"(?:^|,)t=(\d+)", signature)
+    if signed_at and int(signed_at[1]) > time.time() + stripe.Webhook.DEFAULT_TOLERANCE:
+        raise NotGenuine("its date lies in the future")
 
 
 def _read(event: Mapping[str, Any]) -> Notice | None:

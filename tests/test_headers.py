@@ -12,6 +12,7 @@ from django.core.management import call_command
 from django.urls import reverse
 from playwright.sync_api import Page
 
+from accounts.models import User
 from tests.factories import PASSWORD, make_user, place_order
 from tests.production import Answer, Web
 
@@ -84,6 +85,45 @@ def test_cookies_of_production_are_for_this_host_and_no_script(web: Web) -> None
     for cookie in cookies.values():
         assert {"HttpOnly", "Secure", "SameSite=Lax", "Path=/"} <= set(cookie)
         assert not any(part.startswith("Domain") for part in cookie)
+
+
+def sign_in(web: Web, person: User) -> str:
+    """Return the Cookie header of the person's session."""
+    token = pair(web.get(LOGIN))
+    form = {"csrfmiddlewaretoken": token.partition("=")[2], "login": person.email, "password": PASSWORD}
+    return "; ".join(cookie.partition(";")[0] for cookie in web.post(LOGIN, form, Cookie=token).cookies())
+
+
+def test_each_cookie_has_the_prefix_that_of_messages_too(web: Web) -> None:
+    # A button pressed after signing out leaves a message.
+    token = pair(web.get(LOGIN))
+    answer = web.post("/checkout/", {"csrfmiddlewaretoken": token.partition("=")[2]}, Cookie=token)
+    names = {cookie.partition("=")[0] for page in (web.get(LOGIN), answer) for cookie in page.cookies()}
+
+    assert "__Host-messages" in names
+    assert {name for name in names if not name.startswith("__Host-")} == set()
+
+
+def test_each_page_of_a_person_is_private_and_kept_nowhere(web: Web) -> None:
+    order = place_order()
+    shopper = sign_in(web, order.customer)
+    boss = sign_in(web, make_user(is_staff=True, is_superuser=True))
+    own = ["/", "/basket/", "/orders/", order.get_absolute_url(), "/dashboard/", "/reports/", "/people/profile/"]
+    account = ["/accounts/email/", "/people/preferences/", "/nothing/", "/reports/7/"]
+    answers = {path: web.get(path, Cookie=shopper) for path in own + account}
+    answers |= {path: web.get(path, Cookie=boss) for path in ["/admin/", "/dashboard/queues/", "/try-it/", "/flower/"]}
+
+    kept = {path: answer.headers["Cache-Control"] for path, answer in answers.items()}
+
+    assert {path: said for path, said in kept.items() if not {"private", "no-store"} <= set(said.split(", "))} == {}
+    assert web.get("/").headers["Cache-Control"] is None
+
+
+@pytest.mark.parametrize("name", ["SCRIPT_NAME", "Script-Name", "PATH_INFO", "REMOTE_USER", "X-Script-Name"])
+def test_headers_say_nothing_of_path_or_person(name: str, web: Web) -> None:
+    answer = web.get(LOGIN, **{name: "/elsewhere"})
+
+    assert (answer.status, "/elsewhere" in answer.text) == (200, False)
 
 
 def pair(answer: Answer) -> str:

@@ -1,12 +1,17 @@
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
+from urllib.parse import urljoin
 
 from django.conf import settings
+from django.contrib.messages.storage.cookie import CookieStorage
+from django.contrib.messages.storage.fallback import FallbackStorage
+from django.contrib.messages.storage.session import SessionStorage
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.template.loader import render_to_string
+from django.utils.encoding import iri_to_uri
 
 View = Callable[..., HttpResponseBase]
 
@@ -37,9 +42,37 @@ def add_headers(get_response: View) -> View:
         response = get_response(request)
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
+        if settings.SESSION_COOKIE_NAME in request.COOKIES or settings.SESSION_COOKIE_NAME in response.cookies:
+            # A page made for one person: no proxy may keep it, nor the browser of a machine that others use.
+            response.headers.setdefault("Cache-Control", "private, no-store")
         return response
 
     return headed
+
+
+def link_to_site_url(get_response: View) -> View:
+    """Middleware: let absolute links begin with SITE_URL, since the Host header is the visitor's to choose."""
+
+    def linked(request: HttpRequest) -> HttpResponseBase:
+        def absolute(location: str | None = None) -> str:
+            page = settings.SITE_URL + request.path
+            return str(iri_to_uri(urljoin(page, request.get_full_path() if location is None else str(location))))
+
+        # On the request, since django-allauth and Django itself ask it by this name.
+        request.build_absolute_uri = absolute  # type: ignore[method-assign]
+        return get_response(request)
+
+    return linked
+
+
+class MessagesCookie(CookieStorage):
+    cookie_name = f"{settings.COOKIE_PREFIX}messages"
+
+
+class Messages(FallbackStorage):
+    """Django's own, with the same prefix as the other cookies."""
+
+    storage_classes = (MessagesCookie, SessionStorage)
 
 
 def refuse_huge_requests(get_response: View) -> View:

@@ -266,8 +266,10 @@ def test_webhook_is_refused_when_the_signature_is_rubbish(signature: str, order:
     assert send(intent(order), signature=signature).status_code == 400
 
 
-@pytest.mark.parametrize(("age", "status"), [(290, 200), (310, 400), (86_400, 400)])
-def test_webhook_is_refused_when_it_is_old(age: int, status: int, order: Order) -> None:
+@pytest.mark.parametrize(
+    ("age", "status"), [(290, 200), (310, 400), (86_400, 400), (-290, 200), (-310, 400), (-86_400, 400)]
+)
+def test_webhook_is_refused_when_it_is_old_or_of_the_future(age: int, status: int, order: Order) -> None:
     assert send(intent(order), at=time.time() - age).status_code == status
 
 
@@ -304,6 +306,8 @@ def test_webhook_is_refused_when_no_secret_is_set(order: Order, settings: Any) -
         event("charge.refunded", {"refunded": True}),
         event("refund.updated", {}),
         event("refund.updated", {"metadata": {"order": "x"}, "status": []}),
+        pytest.param("[" * 200_000 + "]" * 200_000, id="nested deeply"),
+        pytest.param('{"a":' * 100_000 + "1" + "}" * 100_000, id="objects nested deeply"),
     ],
 )
 def test_webhook_of_rubbish_is_refused_although_it_is_signed(said: object) -> None:
