@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 BROKERS ?= valkey redis-server rabbitmq
 
-.PHONY: help install run test operations brokers faults bench check format clean-data
+.PHONY: help install run test operations brokers faults bench check docs format clean-data
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -16,7 +16,7 @@ run: install ## Run the whole shop in this terminal
 test: install ## Run the tests, in minutes, on their own PostgreSQL and Redis
 	@$(BIN)/python -m pytest -n 3 --dist worksteal
 
-operations: install ## Prove what docs/operations.md says: deploys, probes, signatures, logs, alerts, PgBouncer
+operations: install ## Prove what docs/operations/ says: deploys, probes, signatures, logs, alerts, PgBouncer
 	@$(BIN)/python -m pytest -n 3 --dist loadfile -m operations -rs
 
 brokers: install ## Run what must hold everywhere on Valkey, Redis and RabbitMQ, and with other stores of results
@@ -42,8 +42,14 @@ check: install ## Lint, format, types, import contracts, migrations, deploy chec
 	@$(BIN)/python .ci/audit
 	@# No database is needed to compare models and migrations; Django warns that it found none.
 	@$(BIN)/python -W "ignore:Got an error checking" manage.py makemigrations --check --dry-run --skip-checks
+	@$(MAKE) --no-print-directory docs
 	@env -u VAR_DIR DEBUG=false SECRET_KEY=$$(head -c 48 /dev/urandom | base64 -w0) ALLOWED_HOSTS=shop.example.com \
 		$(BIN)/python manage.py check --deploy --fail-level WARNING
+
+docs: install ## Make the documentation, with its search, in var/docs
+	@$(BIN)/python manage.py reference
+	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs var/docs
+	@echo "The documentation is var/docs/index.html."
 
 format: install ## Let ruff put the code in order
 	@$(BIN)/ruff check --fix .

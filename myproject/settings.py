@@ -429,7 +429,7 @@ CELERY_TASK_SOFT_TIME_LIMIT = 25 * 60
 CELERY_TASK_TIME_LIMIT = 30 * 60
 
 # In the Django database the admin shows them with their task's name and arguments. `django-cache` and `redis://…` keep
-# them for a day, and pages that list results say what they cannot show then (docs/operations.md).
+# them for a day, and pages that list results say what they cannot show then (docs/operations/brokers.md).
 CELERY_RESULT_BACKEND = env.str("CELERY_RESULT_BACKEND", default="django-db")
 RESULTS_IN_DATABASE = CELERY_RESULT_BACKEND == "django-db"
 CELERY_RESULT_EXTENDED = True

@@ -18,7 +18,9 @@ RULES: list[dict[str, Any]] = [rule for group in GROUPS for rule in group["rules
 TESTS = yaml.safe_load((DEPLOY / "prometheus" / "rules_test.yml").read_text())["tests"]
 PANELS = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())["panels"]
 QUERIES = [target["expr"] for panel in PANELS for target in panel.get("targets", [])]
-OPERATIONS = (settings.BASE_DIR / "docs" / "operations.md").read_text()
+RUNBOOK = settings.BASE_DIR / "docs" / "operations" / "alerts.md"
+METRICS = RUNBOOK.with_name("metrics.md").read_text()
+OPERATIONS = "".join(page.read_text() for page in RUNBOOK.parent.glob("*.md"))
 PROMTOOL = shutil.which("promtool")
 
 
@@ -45,25 +47,21 @@ def test_alert_has_a_test_in_which_it_fires_and_one_in_which_it_does_not(rule: d
 @pytest.mark.parametrize("rule", RULES, ids=by_name)
 def test_alert_leads_to_a_paragraph_that_says_what_to_do(rule: dict[str, Any]) -> None:
     page, anchor = rule["annotations"]["runbook"].split("#")
-    alerts = OPERATIONS.split("\n## Alerts\n")[1].split("\n## ")[0]
 
-    paragraph = re.search(rf"^### {rule['alert']}\n\n(.+?)\n(?=\n#|\Z)", alerts, re.MULTILINE | re.DOTALL)
+    paragraph = re.search(rf"^## {rule['alert']}\n\n(.+?)\n(?=\n#|\Z)", RUNBOOK.read_text(), re.MULTILINE | re.DOTALL)
 
-    assert (settings.BASE_DIR / page).read_text() == OPERATIONS
+    assert settings.BASE_DIR / page == RUNBOOK
     assert anchor == rule["alert"].lower()
     assert paragraph is not None
     assert len(paragraph[1]) > 100
 
 
 def test_no_paragraph_is_about_an_alert_that_does_not_exist() -> None:
-    alerts = OPERATIONS.split("\n## Alerts\n")[1].split("\n## ")[0]
-
-    assert re.findall(r"^### (\w+)$", alerts, re.MULTILINE) == [rule["alert"] for rule in RULES]
+    assert re.findall(r"^## (\w+)$", RUNBOOK.read_text(), re.MULTILINE) == [rule["alert"] for rule in RULES]
 
 
 @pytest.mark.django_db
 def test_metrics_of_rules_panels_and_documentation_are_those_that_are_exported() -> None:
-    section = OPERATIONS.split("\n## Metrics\n")[1].split("\n## ")[0]
     exported = metrics_exported()
 
     for words in (*(rule["expr"] for rule in RULES), *QUERIES, OPERATIONS):
@@ -72,7 +70,7 @@ def test_metrics_of_rules_panels_and_documentation_are_those_that_are_exported()
         assert used <= exported
         assert used or re.search(r"\bup\b", words)
 
-    assert {name.removesuffix("_total") for name in re.findall(r"`(shop_\w+)", section)} == exported
+    assert {name.removesuffix("_total") for name in re.findall(r"`(shop_\w+)", METRICS)} == exported
 
 
 def metrics_exported() -> set[str]:

@@ -267,18 +267,3 @@ def test_worker_does_not_start_with_an_error() -> None:
     assert done.returncode == 1
     assert "(celery.E002) orders.tasks.process_order" in done.stderr
     assert "(celery.W003) The database 'default' has a pool" in done.stderr
-
-
-def test_docs_list_each_trap() -> None:
-    document = (settings.BASE_DIR / "docs" / "checks.md").read_text()
-
-    assert document.endswith(table())
-
-
-def table() -> str:
-    rows = [f"| `{trap.id}` | {trap.danger} | {trap.hint} | {link(trap.seen)} |" for trap in sorted(TRAPS)]
-    return "\n".join(["| id | what goes wrong | what to set | seen |", "|---|---|---|---|", *rows]) + "\n"
-
-
-def link(seen: str) -> str:
-    return f"[{seen}](https://github.com/{seen.replace('#', '/issues/')})" if seen else ""

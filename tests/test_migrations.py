@@ -60,7 +60,7 @@ def test_migrations_do_no_harm_to_the_release_that_is_still_running() -> None:
     blamed = {name: codes for name, codes in found_in(*OURS).items() if codes}
 
     fresh = {name: codes for name, codes in blamed.items() if name not in EXCUSED}
-    assert not fresh, f"{fresh}: spread it over two releases, see Deploys in docs/operations.md"
+    assert not fresh, f"{fresh}: spread it over two releases, see docs/operations/deploys.md"
     assert blamed.keys() == EXCUSED.keys()
 
 

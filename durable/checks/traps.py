@@ -1,7 +1,7 @@
 """The traps of Celery that a machine can see, one small function each.
 
 A trap asks nobody. It looks at a `Setup`, yields a sentence for each place where it was found, and says nothing about
-what is not filled in. docs/checks.md lists them all; `checks.py` fills in what there is.
+what is not filled in. The documentation lists them all; `checks.py` fills in what there is.
 """
 
 import re
@@ -191,7 +191,7 @@ def messages_cannot_be_signed(setup: Setup) -> Iterable[str]:
 @trap(
     "W005",
     "From then on every message is refused.",
-    hint="Make a new one with `manage.py make_certificates`, and change over as docs/operations.md says.",
+    hint="Make a new one with `manage.py make_certificates`, and change over as docs/operations/security.md says.",
 )
 def certificate_ends_soon(setup: Setup) -> Iterable[str]:
     return setup.expiring

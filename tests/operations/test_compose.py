@@ -91,7 +91,7 @@ def test_compose_starts_the_shop_after_the_migrations() -> None:
 
 
 def test_upgrade_replaces_every_container_of_ours_after_the_migrations_and_workers_first() -> None:
-    guide = (ROOT / "docs" / "operations.md").read_text()
+    guide = (ROOT / "docs" / "operations" / "docker-compose.md").read_text()
     upgrade = guide.split("To **upgrade**")[1].split("```")[1]
 
     migrated, first, then = re.findall(r"docker compose (?:run --rm|up --detach --no-deps --wait) (\w[^&\n]*)", upgrade)
@@ -162,7 +162,7 @@ def test_compose_sets_only_variables_that_the_code_reads() -> None:
 
 
 def test_pgbouncers_file_of_the_guide_leaves_out_the_migrations_alone() -> None:
-    guide = (ROOT / "docs" / "operations.md").read_text()
+    guide = (ROOT / "docs" / "operations" / "database.md").read_text()
     servers = yaml.safe_load("x-worker:" + guide.split("```\nx-worker:")[1].split("```")[0])["services"]
 
     bounced = [name for name, service in servers.items() if service["environment"].get("DATABASE_PGBOUNCER") == "true"]

@@ -18,7 +18,7 @@ KUSTOMIZE = ["kustomize", "build"] if shutil.which("kustomize") else ["kubectl",
 # The oldest that is still supported, and the newest that has a schema.
 VERSIONS = ("1.33", "1.37")
 OVERLAYS = ("production", "demo", "bucket")
-# Production with its files in S3, as docs/operations.md says.
+# Production with its files in S3, as docs/operations/kubernetes.md says.
 BUCKET = {"resources": ["../production"], "components": ["../../components/bucket"]}
 # Of KEDA and of the Prometheus operator, whose schemas no package has: what they need is tested by hand.
 FOREIGN = ("ScaledObject", "PodMonitor")
@@ -33,7 +33,7 @@ Manifest = dict[str, Any]
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Copy the manifests and write the secrets that are not in them, as docs/operations.md says."""
+    """Copy the manifests and write the secrets that are not in them, as docs/operations/kubernetes.md says."""
     copy = tmp_path_factory.mktemp("kubernetes") / "kubernetes"
     shutil.copytree(FOLDER, copy)
     overlay = copy / "overlays" / "production"

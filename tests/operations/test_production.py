@@ -27,7 +27,7 @@ LOGIN = {"login": "customer@example.com", "password": "lantern-loom"}
 
 
 def dotenv() -> dict[str, str]:
-    """Return what docs/operations.md says to write into `.env`, with the sandbox in the place of the real services."""
+    """Return the `.env` of docs/operations/docker-compose.md, with the sandbox in the place of the real services."""
     return {
         "SECRET_KEY": secrets.token_urlsafe(48),
         "POSTGRES_PASSWORD": secrets.token_urlsafe(24),

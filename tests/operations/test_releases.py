@@ -33,7 +33,7 @@ app.loader.import_default_modules()
 OURS: dict[str, Task] = {name: task for name, task in app.tasks.items() if not name.startswith("celery.")}
 ADVICE = (
     "Workers of this release still get what the one before has queued. Give a new argument a default; rename or remove"
-    " one in two releases: see Deploys in docs/operations.md. When a release is out, or a task is new, record what it"
+    " one in two releases: see docs/operations/deploys.md. When a release is out, or a task is new, record what it"
     " sends: python -m tests.releases"
 )
 

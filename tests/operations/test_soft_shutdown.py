@@ -21,7 +21,7 @@ from tests.shop import SECONDS, wait_for
 pytest_plugins = ["tests.broker", "tests.running"]
 pytestmark = [pytest.mark.operations, pytest.mark.django_db(transaction=True)]
 
-# As docs/operations.md wants it for the workers of reports.
+# As docs/operations/deploys.md wants it for the workers of reports.
 HANDS_BACK = {"REMAP_SIGTERM": "SIGQUIT", "SOFT_SHUTDOWN_SECONDS": "1"}
 
 # The slow bank answers in time, and nobody takes an order over before it does.

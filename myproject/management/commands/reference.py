@@ -1,0 +1,117 @@
+import re
+from argparse import ArgumentParser
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from celery.schedules import crontab
+from django.conf import settings
+from django.core.management.base import BaseCommand
+
+from durable.checks.traps import TRAPS, Trap
+from myproject import settings as settings_module
+from myproject.celery import SCHEDULES, Task, app
+
+INTRODUCTION = """\
+Each of these checks finds a Celery configuration that fails later, in production. Every management command runs them
+first, except those that Django exempts. A worker runs them too, and does not start with an error (E); a warning (W) is
+only printed. Run them alone with `manage.py check --tag celery`, and silence one with `SILENCED_SYSTEM_CHECKS`.
+
+- `manage.py check` needs neither broker nor database.
+- `manage.py check --database default` also reads the schedules in the database.
+- `manage.py check --deploy --database default` also asks Redis for its memory policy.
+- W003 is checked when a worker starts, since only a worker knows that it is one.
+
+A check looks at the settings for all tasks first, and at single tasks if those are in order. Celery's own tasks are
+left alone. Each check is one function in `durable/checks/traps.py`."""
+
+
+class Command(BaseCommand):
+    help = "Write the reference of the documentation from the code; `make docs` runs it."
+    requires_system_checks = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("folder", nargs="?", type=Path, default=settings.BASE_DIR / "docs" / "reference")
+
+    def handle(self, *args: Any, folder: Path, **options: Any) -> None:
+        for write in (tasks, environment, celery_settings, checks):
+            (folder / f"{write.__name__}.md").write_text(write())
+
+
+def tasks() -> str:
+    """Describe each task: what its docstring and its decorator say, its queue, and when it runs."""
+    app.loader.import_default_modules()
+    ours = sorted(name for name in app.tasks if not name.startswith("celery."))
+    counted = f"`python manage.py reference` wrote this page: {len(ours)} tasks."
+    return "\n\n".join(["# Tasks", counted, *(described(app.tasks[name]) for name in ours)]) + "\n"
+
+
+def described(task: Task) -> str:
+    purpose, _, safe = " ".join((task.__doc__ or "").split()).partition(" Safe to repeat: ")
+    facts = {
+        "Queue": app.amqp.router.route({}, task.name)["queue"].name,
+        "Runs": "; ".join(words(s.when) for s in SCHEDULES.values() if s.task == task.name) or "when it is queued",
+        "Time limits": f"{seconds(task.soft_time_limit, 'soft')}, {seconds(task.time_limit, 'hard')}",
+        "Retries": f"at most {task.max_retries}",
+        "Result": "not stored" if task.ignore_result else "stored",
+        "Safe to repeat": safe,
+    }
+    return "\n".join([f"## {task.name}", "", purpose, "", *(f"- *{name}*: {fact}" for name, fact in facts.items())])
+
+
+def seconds(own: float | None, kind: str) -> str:
+    shared = app.conf.task_soft_time_limit if kind == "soft" else app.conf.task_time_limit
+    return f"{own or shared} s {kind}"
+
+
+def words(when: crontab | timedelta) -> str:
+    """Say when a schedule runs."""
+    if isinstance(when, timedelta):
+        return f"every {when.total_seconds():g} s"
+    return f"by the crontab `{when._orig_minute} {when._orig_hour} * * {when._orig_day_of_week}`"
+
+
+def environment() -> str:
+    """Return `.env.example` as a page: a section for each heading, an entry for each variable with its comment."""
+    page = [
+        "# Environment variables",
+        "Every variable there is, with its default on a laptop.",
+    ]
+    comment: list[str] = []
+    for line in (settings.BASE_DIR / ".env.example").read_text().splitlines():
+        text = line.removeprefix("#").strip()
+        if heading := re.fullmatch(r"--- (.+?) -+", text):
+            page.append(f"## {heading[1]}")
+        elif variable := re.fullmatch(r"([A-Z][A-Z_]+)=(.*)", text):
+            page.append(entry(variable[1], variable[2], comment))
+        elif text:
+            comment.append(text)
+            continue
+        comment = []
+    return "\n\n".join(page) + "\n"
+
+
+def celery_settings() -> str:
+    """Return Celery's settings as a page: each with the comment above it, which may be about several."""
+    page = ["# Celery settings", "They stand in `myproject/settings.py`, each with its reason."]
+    code = Path(settings_module.__file__).read_text()
+    for comment, block in re.findall(r"((?:^#.*\n)+)((?:^(?![#\n]).*\n)+)", code, re.MULTILINE):
+        if names := re.findall(r"\b(CELERY_\w+)(?= = )", block):
+            page.append(entry(", ".join(names), "", [line.lstrip("# ") for line in comment.splitlines()]))
+    return "\n\n".join(page) + "\n"
+
+
+def entry(name: str, value: str, comment: list[str]) -> str:
+    """Return an entry of a definition list."""
+    reason = re.sub(r"([*<])", r"\\\1", " ".join(comment))
+    return f"`{name}`{value and f': `{value}`'}\n: {reason}"
+
+
+def checks() -> str:
+    page = ["# Start-up checks", INTRODUCTION, *(described_trap(trap) for trap in sorted(TRAPS))]
+    return "\n\n".join(page) + "\n"
+
+
+def described_trap(trap: Trap) -> str:
+    seen = f"\n- *Seen in*: [{trap.seen}](https://github.com/{trap.seen.replace('#', '/issues/')})" if trap.seen else ""
+    return f"## {trap.id}\n\n{trap.danger}\n\n- *What to set*: {trap.hint}{seen}"
