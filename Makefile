@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 BROKERS ?= valkey redis-server rabbitmq
 
-.PHONY: help install run test operations brokers faults bench check docs format clean-data
+.PHONY: help install run test operations attack brokers faults bench check docs format clean-data
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -18,6 +18,9 @@ test: install ## Run the tests, in minutes, on their own PostgreSQL and Redis
 
 operations: install ## Prove what docs/operations/ says: deploys, probes, signatures, logs, alerts, PgBouncer
 	@$(BIN)/python -m pytest -n 3 --dist loadfile -m operations -rs
+
+attack: install ## Attack the shop in production settings: slow clients, secrets, addresses, filters, messages
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m attack -rs
 
 brokers: install ## Run what must hold everywhere on Valkey, Redis and RabbitMQ, and with other stores of results
 	@for broker in $(BROKERS); do \

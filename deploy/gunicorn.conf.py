@@ -1,4 +1,5 @@
 import os
+import resource
 from pathlib import Path
 
 import environ
@@ -25,8 +26,11 @@ from myproject.monitoring import metrics
 bind = os.environ.get("WEB_BIND", f"127.0.0.1:{settings.PORT}")
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
 # Threads, so that the polling pages and a slow broker do not stop the others.
-worker_class = "myproject.monitoring.server.Worker"
+worker_class = "myproject.web.server.Worker"
 threads = 4
+# Of one process: whoever is slow holds no thread, but memory (`myproject/web/connections.py`), and a descriptor or two.
+worker_connections = 500
+resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
 # Each worker has a socket of its own: with one for all, kept-alive connections can end up with one worker. One that
 # systemd passes on is taken instead.
 reuse_port = "LISTEN_FDS" not in os.environ
