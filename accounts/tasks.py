@@ -5,8 +5,9 @@ from django.conf import settings
 from django.utils import timezone
 
 from durable import mail
-from myproject.celery import SCHEDULES, Task
-from myproject.tasks import CLEAR_LIMITS, delete_in_chunks, going_on_next_night
+from durable.task import Task
+from myproject.celery import SCHEDULES
+from myproject.storage.clean_ups import CLEAR_LIMITS, delete_in_chunks, going_on_next_night
 
 from . import emails, services
 from .models import AccountMail, CrmContact, Notification, User

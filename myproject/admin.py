@@ -1,6 +1,7 @@
 import json
 import re
 from datetime import datetime, timedelta, tzinfo
+from functools import partial
 from typing import Any
 
 from allauth.mfa.admin import AuthenticatorAdmin as BaseAuthenticatorAdmin
@@ -23,8 +24,8 @@ from django_celery_beat.admin import ScheduleAdmin as BaseScheduleAdmin
 from django_celery_beat.models import CrontabSchedule, IntervalSchedule, PeriodicTask
 from django_celery_results.admin import TaskResultAdmin as BaseTaskResultAdmin
 from django_celery_results.models import TaskResult
-from kombu.exceptions import OperationalError as BrokerError
 
+from durable.task import survive
 from myproject.alerting.models import Alert
 from myproject.celery import app
 from myproject.monitoring.beat import next_runs
@@ -272,14 +273,14 @@ class PeriodicTaskAdmin(ActingAdmin, BasePeriodicTaskAdmin):
     def run_tasks(self, request: HttpRequest, rows: QuerySet[PeriodicTask]) -> None:
         for row in rows.order_by("name"):
             try:
-                queue_now(row)
-            except (BrokerError, OSError) as error:
-                self.message_user(request, f"The broker does not answer, {row} was not queued: {error}", messages.ERROR)
-                return
+                is_queued = survive(partial(queue_now, row), row.name)
             except (LookupError, TypeError, ValueError) as error:
                 self.message_user(request, f"{row.name} cannot be run: {error}", messages.ERROR)
-            else:
-                self.message_user(request, f"{row.name} is queued; its schedule stays as it is.", messages.SUCCESS)
+                continue
+            if not is_queued:
+                self.message_user(request, f"The broker does not answer, {row} was not queued.", messages.ERROR)
+                return
+            self.message_user(request, f"{row.name} is queued; its schedule stays as it is.", messages.SUCCESS)
 
 
 class TimesAdmin(BaseScheduleAdmin):

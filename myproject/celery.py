@@ -1,11 +1,8 @@
-"""The Celery app, the base task, and what runs when."""
+"""The Celery app, and what each of its processes does as it starts."""
 
-import logging
-import math
 import os
 import time
 from collections.abc import Mapping
-from contextvars import copy_context
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -13,72 +10,12 @@ from typing import Any, NamedTuple
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "myproject.settings")
 
 from celery import Celery, current_task, signals
-from celery.contrib.django.task import DjangoTask
-from celery.exceptions import SoftTimeLimitExceeded
 from celery.schedules import crontab
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, close_old_connections, transaction
-from kombu.exceptions import OperationalError as BrokerError
+from django.db import close_old_connections
 
-from durable.errors import TemporaryError
-from myproject.logs import log_context
+from durable.task import Task
 from myproject.transport import signing
-from myproject.transport.broker_url import RABBITMQ
-
-log = logging.getLogger(__name__)
-
-
-class Task(DjangoTask):
-    """What every task of the shop has in common: it retries what is temporary, with backoff, and says why it failed."""
-
-    autoretry_for = (TemporaryError, OperationalError, InterfaceError, SoftTimeLimitExceeded)
-    # 1, 2, 4, 8 … seconds, at most ten minutes, each a little off so that not all come back at once.
-    retry_backoff = True
-    retry_backoff_max = 600
-    retry_jitter = True
-    max_retries = 5
-    # Seconds until a task whose process was killed runs again, which no backoff governs; the default is 180.
-    default_retry_delay = 3
-
-    def delay_on_commit(self, *args: Any, **kwargs: Any) -> None:
-        """Queue the task when the transaction is committed; a broker that is away costs time, not the request."""
-        self.apply_async_on_commit(args, kwargs)
-
-    def apply_async_on_commit(self, *args: Any, **kwargs: Any) -> None:
-        """Like `apply_async`, when the transaction is committed; returns no task id."""
-
-        # The ids of now: by the time of the commit, the code may be at another order.
-        context = copy_context()
-
-        # A named function: `robust` cannot log a functools.partial on Django 5.2.
-        def publish() -> None:
-            try:
-                context.run(self.apply_async, *args, **kwargs)
-            except (BrokerError, OSError) as error:
-                log.warning("%s was not queued, the sweep will do it: %s", self.name, error)
-
-        transaction.on_commit(publish, robust=True)
-
-    def retry(self, *args: Any, exc: Exception | None = None, countdown: float | None = None, **options: Any) -> Any:
-        """Like Celery's own, but not before the pause that a counterpart asked for, as long as that is bearable."""
-        asked = min(getattr(exc, "retry_after", None) or 0, self.retry_backoff_max)
-        # Whole seconds: RabbitMQ cannot wait for a part of one.
-        pause = math.ceil(max(countdown or 0, asked))
-        return super().retry(*args, exc=exc, countdown=pause or countdown, **options)
-
-    def signature_from_request(self, request: Any = None, *args: Any, **options: Any) -> Any:
-        """Like Celery's own; the message of another try carries the ids of the first one's."""
-        request = request or self.request
-        headers = {**(request.headers or {}), log_context.HEADER: log_context.carried(request)}
-        return super().signature_from_request(request, *args, **{"headers": headers} | options)
-
-    def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
-        # Here, since the app is made before Django knows its models.
-        from myproject.alerting.alerts import alert_of_failure
-
-        with log_context.about(self.request, task_id, self.name):
-            log.error("%s gave up, %s, task %s: %r", self.name, kwargs or args, task_id, exc)
-            alert_of_failure(self.name, exc, task_id)
 
 
 def worker_name() -> str:
@@ -169,16 +106,7 @@ def be_patient_with_the_broker(conf: Any, **kwargs: Any) -> None:
 
 @signals.setup_logging.connect
 def leave_logging_to_django(**kwargs: Any) -> None:
-    """Be there: without a receiver Celery replaces the handlers of Django's LOGGING by its own."""
-
-
-@signals.celeryd_init.connect
-def prepare_rabbitmq(**kwargs: Any) -> None:
-    if settings.BROKER is RABBITMQ:
-        # Here, since only a worker needs what it imports.
-        from myproject.transport import rabbitmq
-
-        rabbitmq.prepare(app)
+    """Keep the handlers of Django's LOGGING: without a receiver Celery replaces them by its own."""
 
 
 @signals.before_task_publish.connect

@@ -272,6 +272,7 @@ class Redis(Server):
         ]
 
     def answers(self) -> bool:
+        # Here, since every process reads this module, and this takes a tenth of a second.
         from redis import Redis as Client
         from redis.backoff import NoBackoff
         from redis.exceptions import RedisError
@@ -319,6 +320,7 @@ def _first_pid(pidfile: Path) -> int | None:
 
 def _is_running(pid: int, programs: tuple[str, ...]) -> bool:
     """True while a process of that pid lives and is the server: pids are used again after a reboot."""
+    # As above: 25 ms.
     import psutil
 
     try:

@@ -1,8 +1,8 @@
 from django.contrib import admin
 from django.urls import include, path
 
-from myproject import try_it
 from myproject.monitoring import status
+from myproject.try_it import page as try_it
 from myproject.web import flower, pages, second_factor
 from reports import dashboard
 from reports import views as reports

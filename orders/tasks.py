@@ -1,5 +1,5 @@
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import date, timedelta
 from math import ceil
@@ -9,14 +9,14 @@ from celery import shared_task
 from django.conf import settings
 from django.db import DatabaseError
 from django.utils import timezone
-from kombu.exceptions import KombuError
 from structlog.contextvars import bound_contextvars
 
 from accounts.tasks import send_notification_email
 from durable import mail
 from durable.errors import PermanentError, TemporaryError
-from myproject.celery import SCHEDULES, Task, app
-from myproject.tasks import CLEAR_LIMITS, delete_in_chunks, going_on_next_night
+from durable.task import Task, queue_many
+from myproject.celery import SCHEDULES
+from myproject.storage.clean_ups import CLEAR_LIMITS, delete_in_chunks, going_on_next_night
 
 from . import digests, emails, import_services, inventory, services, thumbnails
 from .models import (
@@ -89,21 +89,6 @@ def process_order(self: Task, *, order_id: int) -> dict[str, Any]:
 def queue_confirmations(order_ids: Iterable[int]) -> None:
     """Queue a mail for each of these orders."""
     queue_many(send_order_confirmation, [{"order_id": pk} for pk in order_ids])
-
-
-def queue_many(task: Task, calls: Sequence[dict[str, Any]], **options: Any) -> int:
-    """Queue the task with each of these arguments, all in one go; return how many.
-
-    What the broker does not take is left to the sweep.
-    """
-    try:
-        with app.producer_or_acquire() as producer, producer.batch():
-            for kwargs in calls:
-                task.apply_async(kwargs=kwargs, producer=producer, **options)
-    except (KombuError, OSError) as error:
-        log.warning("%s was not queued, the sweep will do it: %s", task.name, error)
-        return 0
-    return len(calls)
 
 
 @shared_task(base=OrderTask, bind=True, soft_time_limit=LEASE_SECONDS * 0.8, time_limit=LEASE_SECONDS)

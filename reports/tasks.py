@@ -6,13 +6,13 @@ from typing import Any
 from celery import shared_task
 from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
-from kombu.exceptions import KombuError
 
 from accounts.models import Erasure
 from accounts.tasks import send_notification_email, sync_user_to_crm
 from durable.errors import PermanentError, TemporaryError
-from myproject.celery import SCHEDULES, Task
-from myproject.tasks import CLEAR_LIMITS, going_on_next_night
+from durable.task import Task, queue_many
+from myproject.celery import SCHEDULES
+from myproject.storage.clean_ups import CLEAR_LIMITS, going_on_next_night
 
 from . import daily_sales, erasure, outcomes, packs, schedules, services
 from .models import MAX_ATTEMPTS, Pack, Report
@@ -68,10 +68,7 @@ def put_off(report: Report, error: Exception, reason: str = "") -> None:
 def queue_next() -> None:
     """Nudge for whoever had to wait until this person, or this worker, had one report less."""
     if report := Report.objects.next():
-        try:
-            generate_report.delay(report_id=str(report.pk))
-        except (KombuError, OSError) as error:
-            log.warning("Report %s was not queued, the sweep will do it: %s", report.pk, error)
+        queue_many(generate_report, [{"report_id": str(report.pk)}])
 
 
 def nudge_after(report: Report) -> None:

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from durable.errors import TemporaryError
 from myproject import tasks
-from myproject.alerting.alerts import alert
+from myproject.alerting.alerts import alert, note_failure
 from myproject.alerting.models import LEASE, Alert, AlertQuerySet
 from myproject.settings import ALERT_COOL_DOWN
 from orders.models import Order
@@ -288,7 +288,7 @@ def test_task_that_gives_up_is_one_alert_without_its_arguments() -> None:
 
 
 def test_task_that_is_tried_again_is_no_alert_until_it_gives_up() -> None:
-    with patch("myproject.tasks.timezone.now", side_effect=[TemporaryError("away"), timezone.now()]):
+    with patch("myproject.monitoring.tasks.timezone.now", side_effect=[TemporaryError("away"), timezone.now()]):
         tasks.heartbeat.apply()
 
     assert Alert.objects.count() == 0
@@ -297,7 +297,7 @@ def test_task_that_is_tried_again_is_no_alert_until_it_gives_up() -> None:
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("error", [WorkerLostError("died"), TimeLimitExceeded(30)])
 def test_failure_found_by_the_main_process_leaves_no_connection_behind(error: Exception) -> None:
-    tasks.heartbeat.on_failure(error, "t-1", (), {}, None)
+    note_failure(tasks.heartbeat, error, "t-1")
 
     assert connection.connection is None
     assert Alert.objects.get().cause == f"myproject.tasks.heartbeat {type(error).__name__}"

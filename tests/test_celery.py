@@ -237,8 +237,8 @@ def test_delay_on_commit_only_warns_when_the_broker_is_away(broker: Broker, capl
     with transaction.atomic():
         add.delay_on_commit(1, 2)
 
-    assert [record.levelno for record in caplog.records if record.name == "myproject.celery"] == [logging.WARNING]
-    assert "myproject.tasks.add was not queued, the sweep will do it" in caplog.text
+    assert [record.levelno for record in caplog.records if record.name == "durable.task"] == [logging.WARNING]
+    assert "myproject.tasks.add was not queued, the broker does not answer" in caplog.text
 
 
 @pytest.mark.django_db(transaction=True)
@@ -305,9 +305,8 @@ def test_task_waits_as_long_as_it_was_asked_to_and_never_more_than_ten_minutes(
 def test_task_that_failed_for_good_says_so_with_its_reference(fail: Task, caplog: pytest.LogCaptureFixture) -> None:
     fail.apply(kwargs={"error": "permanent"}, task_id="task-1")
 
-    assert [record.getMessage() for record in caplog.records if record.name == "myproject.celery"] == [
-        "tests.fail gave up, {'error': 'permanent'}, task task-1: PermanentError('never')"
-    ]
+    said = "tests.fail gave up, {'error': 'permanent'}, task task-1: PermanentError('never')"
+    assert [record.getMessage() for record in caplog.records].count(said) == 1
 
 
 def test_retries_wait_longer_each_time_and_never_more_than_ten_minutes() -> None:

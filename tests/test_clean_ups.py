@@ -26,6 +26,8 @@ from accounts.models import AccountMail, Notification, User
 from accounts.tasks import clear_old_mail
 from myproject import tasks
 from myproject.alerting.models import Alert
+from myproject.alerting.tasks import ALERTS_KEPT
+from myproject.storage import clean_ups
 from orders import thumbnails
 from orders.models import (
     Difference,
@@ -164,9 +166,9 @@ def test_clear_old_mail_keeps_notices_for_a_year() -> None:
 
 def test_clear_old_alerts_keeps_what_is_due_or_has_happened_lately() -> None:
     due, new, _ = (make_alert(cause=cause) for cause in ("due", "new", "old"))
-    Alert.objects.update(first_at=ago(YEAR), last_at=ago(tasks.ALERTS_KEPT + DAY))
+    Alert.objects.update(first_at=ago(YEAR), last_at=ago(ALERTS_KEPT + DAY))
     Alert.objects.exclude(pk=due.pk).update(due_at=None)
-    Alert.objects.filter(pk=new.pk).update(last_at=ago(tasks.ALERTS_KEPT - DAY))
+    Alert.objects.filter(pk=new.pk).update(last_at=ago(ALERTS_KEPT - DAY))
 
     for _ in range(2):
         tasks.clear_old_alerts()
@@ -339,18 +341,18 @@ def test_download_is_not_found_when_the_file_is_lost(media: Path, login: Callabl
 
 
 def test_each_statement_deletes_a_bounded_number_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks, "CHUNK", 10)
+    monkeypatch.setattr(clean_ups, "CHUNK", 10)
     old_results(35)
 
     with CaptureQueriesContext(connection) as queries:
-        deleted = tasks.delete_in_chunks(TaskResult.objects.order_by("date_done"))
+        deleted = clean_ups.delete_in_chunks(TaskResult.objects.order_by("date_done"))
 
     assert (deleted, len(queries)) == (35, 4)
     assert all("LIMIT 10" in query["sql"] and len(query["sql"]) < 500 for query in queries)
 
 
 def test_what_was_deleted_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "myproject.tasks")
+    caplog.set_level("INFO", "myproject.storage.clean_ups")
     old_results(3)
 
     tasks.clear_task_results()
@@ -392,7 +394,7 @@ def test_chunk_is_found_and_deleted_by_index_where_there_are_many_rows(name: str
     with connection.cursor() as cursor:
         cursor.execute(insert, [MANY])
         cursor.execute("ANALYZE")
-        statement, params = tasks.deletion(rows())
+        statement, params = clean_ups.deletion(rows())
         cursor.execute(f"EXPLAIN {statement}", params)
         plan = "\n".join(line for (line,) in cursor.fetchall())
 

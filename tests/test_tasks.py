@@ -9,6 +9,7 @@ from django.utils import timezone
 from django_celery_results.models import TaskResult
 
 from myproject import tasks
+from myproject.storage import clean_ups
 
 pytestmark = pytest.mark.django_db
 
@@ -41,11 +42,11 @@ def test_clear_sessions_keeps_what_has_not_expired() -> None:
 
 
 def test_delete_in_chunks_deletes_all_and_says_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks, "CHUNK", 2)
+    monkeypatch.setattr(clean_ups, "CHUNK", 2)
     for number in range(5):
         finish(timedelta(days=8), number)
 
-    deleted = tasks.delete_in_chunks(TaskResult.objects.all())
+    deleted = clean_ups.delete_in_chunks(TaskResult.objects.all())
 
     assert (deleted, TaskResult.objects.count()) == (5, 0)
 

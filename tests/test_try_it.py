@@ -11,7 +11,8 @@ from django.utils.html import escape
 from django_celery_results.models import TaskResult
 
 from accounts.models import User
-from myproject import tasks, try_it
+from myproject import tasks
+from myproject.try_it import page as try_it
 from tests.broker import Broker
 from tests.factories import make_user
 from tests.shop import Shop, wait_for

@@ -5,11 +5,13 @@ from typing import Any
 
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery import signals
+from celery.exceptions import Reject
 from django.db import Error, close_old_connections, connection, connections, transaction
 
 from myproject.alerting.models import Alert
+from myproject.alerting.tasks import send_alert
+from myproject.logs import log_context
 from myproject.logs.logs import scrub
-from myproject.tasks import send_alert
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +58,17 @@ def alert_of_refused_message(task: str, queue: str, reason: str) -> None:
 
 
 @signals.task_failure.connect
-def alert_of_lost_worker(sender: Any, exception: BaseException, task_id: str, **kwargs: Any) -> None:
-    """Alert of a process that died once too often: of that alone Celery does not tell `on_failure`."""
-    if isinstance(exception, WorkerLostError):
-        sender.on_failure(exception, task_id, kwargs.get("args"), kwargs.get("kwargs"), None)
+def note_failure(
+    sender: Any, exception: BaseException, task_id: str, args: Any = (), kwargs: Any = None, **rest: Any
+) -> None:
+    """Log and alert that a task gave up. The alert's own task is only logged: an alert of it would never end."""
+    # Thrown away on purpose; only Celery's signal calls it a failure.
+    if isinstance(exception, Reject):
+        return
+    with log_context.about(sender.request, task_id, sender.name):
+        log.error("%s gave up, %s, task %s: %r", sender.name, kwargs or args, task_id, exception)
+        if sender.name != send_alert.name:
+            alert_of_failure(sender.name, exception, task_id)
 
 
 @signals.task_unknown.connect

@@ -66,8 +66,8 @@ class Receiver(CeleryReceiver):
     """What becomes of each task, in lines that carry its ids; and the ids of whoever queues one, in its message."""
 
     def receiver_before_task_publish(self, sender: Any = None, headers: Any = None, *args: Any, **kwargs: Any) -> None:
-        # What is tried again has its ids already.
-        headers.setdefault(HEADER, to_carry())
+        # What is tried again keeps its ids, as far as they are well-formed.
+        headers[HEADER] = well_formed(headers.get(HEADER)) if headers.get("retries") else to_carry()
 
     def receiver_task_prerun(self, task_id: str, task: Any, *args: Any, **kwargs: Any) -> None:
         # A task that is applied in place belongs to its caller's request.
@@ -114,7 +114,10 @@ def to_carry() -> dict[str, str]:
 
 def carried(request: Any) -> dict[str, str]:
     """Return what a task's message brought along, as far as it is well-formed: others write to the broker as well."""
-    told = getattr(request, HEADER, None)
+    return well_formed(getattr(request, HEADER, None))
+
+
+def well_formed(told: Any) -> dict[str, str]:
     if not isinstance(told, dict):
         return {}
     return {name: told[name] for name in CARRIED if isinstance(told.get(name), str) and ID.fullmatch(told[name])}

@@ -33,7 +33,8 @@ from django.http.response import HttpResponseBase
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from myproject.celery import Task, app
+from durable.task import Task
+from myproject.celery import app
 from myproject.web.pages import View
 
 log = logging.getLogger(__name__)

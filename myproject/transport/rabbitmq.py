@@ -2,11 +2,13 @@
 
 from typing import Any
 
-from celery import Celery
+from celery import signals
 from celery.bootsteps import StartStopStep
 from celery.worker.consumer import Connection
 from celery.worker.consumer.delayed_delivery import DelayedDelivery
 from django.conf import settings
+
+from myproject.transport.broker_url import RABBITMQ
 
 
 class DeclareQueues(StartStopStep):
@@ -20,7 +22,9 @@ class DeclareQueues(StartStopStep):
                 queue.bind(channel).declare()
 
 
-def prepare(app: Celery) -> None:
+@signals.celeryd_init.connect
+def prepare(instance: Any, **kwargs: Any) -> None:
     """Let each worker of this process declare the queues before Celery relies on them."""
-    app.steps["consumer"].add(DeclareQueues)
-    DelayedDelivery.requires = (*DelayedDelivery.requires, DeclareQueues)
+    if settings.BROKER is RABBITMQ:
+        instance.app.steps["consumer"].add(DeclareQueues)
+        DelayedDelivery.requires = (*DelayedDelivery.requires, DeclareQueues)

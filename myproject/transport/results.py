@@ -1,6 +1,7 @@
 """What became of tasks, by their ids, wherever CELERY_RESULT_BACKEND keeps it."""
 
 import json
+import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +14,9 @@ from django.core.cache import caches
 from django_celery_results.models import TaskResult
 from redis.exceptions import RedisError
 
-from myproject.celery import app, log
+from myproject.celery import app
+
+log = logging.getLogger(__name__)
 
 
 class RedisBackend(CelerysRedisBackend):

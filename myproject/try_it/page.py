@@ -18,12 +18,12 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
-from kombu.exceptions import OperationalError as BrokerError
 
-from myproject import tasks
+from durable.task import survive
 from myproject.celery import app
 from myproject.transport import results
 from myproject.transport.results import Result
+from myproject.try_it import tasks
 from myproject.web.pages import staff_only
 
 KEY = "try_it"
@@ -75,8 +75,7 @@ class Sample:
     @property
     def code(self) -> tuple[str, str]:
         """Return the file and the function of the task."""
-        module, _, function = self.task.name.rpartition(".")
-        return f"{module.replace('.', '/')}.py", function
+        return f"{self.task.__module__.replace('.', '/')}.py", self.task.__name__
 
 
 SAMPLES = {
@@ -222,15 +221,16 @@ def publish(run: Run, calls: list[dict[str, Any]]) -> int:
 
     At once and not after the commit: no row is written here, and the page is to say when the broker is away.
     """
-    published = 0
-    try:
+    sent: list[str] = []
+
+    def send() -> None:
         with app.producer_or_acquire() as producer:
             for task_id, kwargs in zip(run.ids, calls, strict=True):
                 SAMPLES[run.sample].task.apply_async(kwargs=kwargs, task_id=task_id, queue=run.queue, producer=producer)
-                published += 1
-    except (BrokerError, OSError) as error:
-        tasks.log.warning("%s of %s samples queued: %s", published, run.count, error)
-    return published
+                sent.append(task_id)
+
+    survive(send, f"A sample of {run.count} tasks")
+    return len(sent)
 
 
 def remember(request: HttpRequest, run: Run) -> None:

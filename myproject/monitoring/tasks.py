@@ -1,0 +1,22 @@
+"""The tasks by which the shop knows that its processes live and that its queues move."""
+
+import time
+from datetime import UTC, datetime
+
+from celery import shared_task
+from django.utils import timezone
+
+from durable.task import Task
+from myproject.alerting import canaries
+
+
+@shared_task(name="myproject.tasks.heartbeat")
+def heartbeat() -> str:
+    """Show in the list of results that beat, broker and worker are alive. Safe to repeat: it changes nothing."""
+    return timezone.now().isoformat(timespec="seconds")
+
+
+@shared_task(name="myproject.tasks.canary", bind=True, soft_time_limit=20, time_limit=30, ignore_result=True)
+def canary(self: Task, *, queue: str) -> None:
+    """Come through a queue, to show how long that takes. Safe to repeat: only a newer one is noted."""
+    canaries.arrive(queue, datetime.fromtimestamp((self.request.headers or {}).get("sent_at", time.time()), UTC))
