@@ -6,11 +6,11 @@ from django.utils import timezone
 
 from durable import mail
 from durable.task import Task
-from myproject.celery import SCHEDULES
 from myproject.storage.clean_ups import CLEAR_LIMITS, delete_in_chunks, going_on_next_night
 
 from . import emails, services
 from .models import AccountMail, CrmContact, Notification, User
+from .schedules import SCHEDULES
 
 # Mails about accounts hold one-time links, which open nothing any more by then.
 MAIL_KEPT = timedelta(days=30)

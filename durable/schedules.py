@@ -1,4 +1,8 @@
-"""What runs when: each app declares it in its own `schedules.py`, and `sync_schedules` writes it to the database."""
+"""What runs when: each app declares it in its own `schedules.py`, and `sync_schedules` writes it to the database.
+
+What runs often, day and night, is an interval: it takes no notice of daylight saving, which would skip an hour of a
+crontab. What goes by the clock on the wall is a crontab in the project's own time.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -37,7 +41,7 @@ class Schedule:
 
 
 def declared() -> dict[str, Schedule]:
-    """Return the `SCHEDULES` of all installed apps by name."""
+    """Return by name what the `SCHEDULES` of all installed apps say."""
     modules = [
         import_module(f"{config.name}.schedules")
         for config in apps.get_app_configs()

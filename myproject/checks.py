@@ -14,7 +14,8 @@ from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 
 from durable.checks.traps import TAG, TRAPS, Entry, Setup, queue_name, uses_redis
-from myproject.celery import SCHEDULES, app
+from durable.schedules import declared
+from myproject.celery import app
 from myproject.transport import certificates
 
 
@@ -59,11 +60,11 @@ def stop_worker_with_errors(**kwargs: Any) -> None:
 def this_setup() -> Setup:
     # Not by `import_default_modules`, which would run the checks again.
     app.autodiscover_tasks(force=True)
-    declared = [Entry(f"The schedule {name!r}", each.task, each.queue or "") for name, each in SCHEDULES.items()]
+    ours = [Entry(f"The schedule {name!r}", each.task, each.queue or "") for name, each in declared().items()]
     return Setup(
         conf=app.conf,
         tasks=app.tasks,
-        entries=[*declared, *beat_entries(app.conf)],
+        entries=[*ours, *beat_entries(app.conf)],
         databases=settings.DATABASES,
         names=[name.removeprefix("CELERY_").lower() for name in dir(settings) if name.startswith("CELERY_")],
         debug=settings.DEBUG,

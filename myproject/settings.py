@@ -98,6 +98,7 @@ CONTENT_SECURITY_POLICY = {
 # --- Django --------------------------------------------------------------------------------------------------
 
 INSTALLED_APPS = [
+    "durable",
     "myproject",
     "accounts",
     "orders",

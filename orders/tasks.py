@@ -15,7 +15,6 @@ from accounts.tasks import send_notification_email
 from durable import mail
 from durable.errors import PermanentError, TemporaryError
 from durable.task import Task, queue_many
-from myproject.celery import SCHEDULES
 from myproject.storage.clean_ups import CLEAR_LIMITS, delete_in_chunks, going_on_next_night
 
 from . import digests, emails, import_services, inventory, services, thumbnails
@@ -34,6 +33,7 @@ from .models import (
     SyncStatus,
     week_of,
 )
+from .schedules import SCHEDULES
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 from accounts.models import User
 from myproject.web.pages import staff_only
 
-from . import schedules, tasks
+from . import planning, tasks
 from .forms import ScheduleForm
 from .models import Format, Kind, Report, ReportSchedule
 
@@ -44,7 +44,7 @@ def schedule_detail(request: HttpRequest, pk: UUID) -> HttpResponse:
         "form": form,
         "next": _next(schedule),
         "history": [(report, report.pk in readable) for report in history],
-        "recipients": schedules.recipients(schedule),
+        "recipients": planning.recipients(schedule),
     }
     return render(request, "reports/schedule.html", context, status=422 if form.errors else 200)
 
@@ -53,7 +53,7 @@ def schedule_detail(request: HttpRequest, pk: UUID) -> HttpResponse:
 @staff_only
 def run_schedule(request: HttpRequest, pk: UUID) -> HttpResponse:
     schedule = _schedule(pk)
-    if report := schedules.run_now(schedule):
+    if report := planning.run_now(schedule):
         tasks.generate_report.delay_on_commit(report_id=str(report.pk))
         messages.success(request, "It is being made, and its recipients are told when it is ready.")
     else:
@@ -65,7 +65,7 @@ def run_schedule(request: HttpRequest, pk: UUID) -> HttpResponse:
 @staff_only
 def pause_schedule(request: HttpRequest, pk: UUID, paused: bool) -> HttpResponse:
     schedule = _schedule(pk)
-    schedules.pause(schedule, paused)
+    planning.pause(schedule, paused)
     messages.success(request, f"{schedule} is {'paused' if paused else 'running again'}.")
     return redirect(schedule)
 
@@ -74,13 +74,13 @@ def pause_schedule(request: HttpRequest, pk: UUID, paused: bool) -> HttpResponse
 @staff_only
 def delete_schedule(request: HttpRequest, pk: UUID) -> HttpResponse:
     schedule = _schedule(pk)
-    schedules.delete(schedule)
+    planning.delete(schedule)
     messages.success(request, f"{schedule} is deleted; the reports that it made stay.")
     return redirect("reports:schedules")
 
 
 def _save(request: HttpRequest, form: ScheduleForm) -> HttpResponse:
-    schedules.save(form.instance, form.cleaned_data["recipients"], form.crontab())
+    planning.save(form.instance, form.cleaned_data["recipients"], form.crontab())
     messages.success(request, f"{form.instance} is saved.")
     return redirect(form.instance)
 
@@ -91,4 +91,4 @@ def _schedule(pk: UUID) -> ReportSchedule:
 
 def _next(schedule: ReportSchedule) -> str:
     """Say when it runs next, in its own time; empty while it is paused."""
-    return "" if schedule.is_paused else schedules.told(schedules.next_run(schedule), schedule.zone)
+    return "" if schedule.is_paused else planning.told(planning.next_run(schedule), schedule.zone)

@@ -11,11 +11,11 @@ from accounts.models import Erasure
 from accounts.tasks import send_notification_email, sync_user_to_crm
 from durable.errors import PermanentError, TemporaryError
 from durable.task import Task, queue_many
-from myproject.celery import SCHEDULES
 from myproject.storage.clean_ups import CLEAR_LIMITS, going_on_next_night
 
-from . import daily_sales, erasure, outcomes, packs, schedules, services
+from . import daily_sales, erasure, outcomes, packs, planning, services
 from .models import MAX_ATTEMPTS, Pack, Report
+from .schedules import SCHEDULES
 
 log = logging.getLogger(__name__)
 
@@ -96,14 +96,14 @@ def check_unfinished_reports() -> None:
 @shared_task(soft_time_limit=50, time_limit=60, ignore_result=True)
 def plan_scheduled_report(*, schedule_id: str) -> None:
     """Write down the report that a schedule owes, and queue it. Safe to repeat: each of its times is seen to once."""
-    if report := schedules.plan_due(schedule_id):
+    if report := planning.plan_due(schedule_id):
         generate_report.delay(report_id=str(report.pk))
 
 
 @shared_task(soft_time_limit=50, time_limit=60, ignore_result=True)
 def check_due_schedules() -> None:
     """Queue schedules whose time was missed, or whose message was lost. Safe to repeat: so is each schedule."""
-    for schedule in schedules.all_due():
+    for schedule in planning.all_due():
         plan_scheduled_report.delay(schedule_id=str(schedule.pk))
 
 

@@ -17,7 +17,7 @@ from accounts.models import AccountMail, CrmContact, CrmStatus, Erasure, Notific
 from myproject.alerting.models import Alert
 from orders import services
 from orders.models import OPEN, Card, Digest, Order, OrderEvent, Product, ProductImport, Status, week_of
-from reports import packs, schedules
+from reports import packs, planning
 from reports.models import Format, Kind, Pack, Report, ReportSchedule
 
 PASSWORD = "correct-horse-battery"
@@ -78,7 +78,7 @@ def make_schedule(*recipients: User, **fields: Any) -> ReportSchedule:
     at_eight = {"minute": "0", "hour": "8", "day_of_week": "1", "day_of_month": "*", "month_of_year": "*"}
     when = at_eight | {"timezone": "Europe/Berlin"} | fields.pop("when", {})
     schedule = ReportSchedule(**{"name": "Monday sales", "made_by": make_user(is_staff=True)} | fields)
-    schedules.save(schedule, recipients or [make_user(is_staff=True)], when)
+    planning.save(schedule, recipients or [make_user(is_staff=True)], when)
     return ReportSchedule.objects.select_related("periodic_task__crontab").get(pk=schedule.pk)
 
 

@@ -8,10 +8,11 @@ import pytest
 from django.conf import settings
 from django.utils import timezone
 
+from durable.schedules import declared
 from myproject import tasks
 from myproject.alerting.canaries import arrive
 from myproject.alerting.models import Alert, Canary
-from myproject.celery import SCHEDULES, app
+from myproject.celery import app
 from tests.broker import QUEUES, Broker
 from tests.shop import Shop, wait_for
 
@@ -71,7 +72,7 @@ def test_late_canary_never_moves_its_row_back(broker: Broker) -> None:
 
 
 def test_beat_sends_one_to_each_queue_itself() -> None:
-    sent = {each.queue: each.kwargs for each in SCHEDULES.values() if each.task == tasks.canary.name}
+    sent = {each.queue: each.kwargs for each in declared().values() if each.task == tasks.canary.name}
 
     assert sent == {queue: {"queue": queue} for queue in QUEUES}
     assert set(settings.CANARY_LATE_AFTER) == set(QUEUES)

@@ -11,7 +11,8 @@ from django.urls import reverse
 from django_celery_beat.models import PeriodicTask
 
 from accounts.models import User
-from myproject.celery import SCHEDULES, app
+from durable.schedules import declared
+from myproject.celery import app
 from orders.models import InventorySync
 from tests.factories import make_import, make_pack, make_report, place_order
 
@@ -25,7 +26,7 @@ def places(person: User) -> dict[str, list[str]]:
     order, product_import, report = place_order(person), make_import("x"), make_report(person)
     pack = make_pack(person)
     run = InventorySync.objects.open_one()
-    scheduled = [schedule.task for schedule in SCHEDULES.values()]
+    scheduled = [schedule.task for schedule in declared().values()]
     return {
         order.get_absolute_url(): [
             *("orders.tasks.process_order", "orders.tasks.send_order_confirmation", "orders.tasks.refund_order"),
@@ -95,6 +96,6 @@ def test_admin_lists_each_schedule(login: Callable[[User], Client], staff: User)
     page = login(staff).get(reverse("admin:django_celery_beat_periodictask_changelist")).content.decode()
 
     tasks = dict(PeriodicTask.objects.values_list("name", "task"))
-    assert tasks == {name: schedule.task for name, schedule in SCHEDULES.items()}
-    assert [name for name in SCHEDULES if f">{name}</a>" not in page] == []
+    assert tasks == {name: schedule.task for name, schedule in declared().items()}
+    assert [name for name in declared() if f">{name}</a>" not in page] == []
     assert [task for task in tasks.values() if f">{task}</td>" not in page] == []

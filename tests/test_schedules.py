@@ -10,7 +10,9 @@ from django.core.management import CommandError, call_command
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
 from django_celery_beat.schedulers import DatabaseScheduler
 
-from myproject.celery import SCHEDULES, Schedule, app
+from durable.schedules import Schedule, declared
+from myproject.celery import app
+from orders.schedules import SCHEDULES
 
 pytestmark = pytest.mark.django_db
 
@@ -39,9 +41,9 @@ def declare(monkeypatch: pytest.MonkeyPatch, name: str, schedule: Schedule) -> N
 def test_sync_creates_each_declared_schedule(capsys: pytest.CaptureFixture[str]) -> None:
     printed = sync(capsys)
 
-    assert printed == [f"create {name}" for name in SCHEDULES]
+    assert printed == [f"create {name}" for name in declared()]
     assert {(task.name, task.task, task.expire_seconds, task.enabled) for task in PeriodicTask.objects.all()} == {
-        (name, schedule.task, schedule.expires, True) for name, schedule in SCHEDULES.items()
+        (name, schedule.task, schedule.expires, True) for name, schedule in declared().items()
     }
 
 
@@ -153,7 +155,7 @@ def test_sync_enables_what_was_declared_again(
 
 
 def test_sync_check_fails_and_changes_nothing_when_something_would_change() -> None:
-    with pytest.raises(CommandError, match=f"it would: create {next(iter(SCHEDULES))}; "):
+    with pytest.raises(CommandError, match=f"it would: create {next(iter(declared()))}; "):
         call_command("sync_schedules", check=True)
 
     assert rows() == []
@@ -176,3 +178,31 @@ def test_beat_reads_what_was_written(capsys: pytest.CaptureFixture[str]) -> None
     assert entries[NAME].task == "orders.tasks.check_pending_orders"
     assert entries[NAME].schedule.run_every == timedelta(seconds=30)
     assert entries[NAME].options["expires"] == 25
+
+
+FORMER = "Declared in myproject/celery.py. Edits made here are kept. "
+
+
+def age(name: str, **edit: object) -> None:
+    """Have the row look as the release before wrote it, and as it was edited since."""
+    description = FORMER + row(name).description.split()[-1]
+    PeriodicTask.objects.filter(name=name).update(description=description, **edit)
+
+
+def test_sync_knows_what_the_release_before_has_written(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync(capsys)
+    for name in declared():
+        age(name)
+    assert sync(capsys) == []
+    assert not PeriodicTask.objects.filter(description__startswith=FORMER).exists()
+
+    age(NAME)
+    age("Clear sessions", enabled=False)
+    age("Sync inventory")
+    declare(monkeypatch, NAME, Schedule("orders.tasks.check_pending_orders", timedelta(seconds=10)))
+    monkeypatch.delitem(SCHEDULES, "Sync inventory")
+
+    assert sync(capsys) == [f"update {NAME}", "disable Sync inventory"]
+    assert row("Clear sessions").description.startswith(FORMER)

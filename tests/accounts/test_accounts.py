@@ -12,8 +12,8 @@ from django.utils import timezone
 
 from accounts import tasks
 from accounts.models import AccountMail, User
+from accounts.schedules import SCHEDULES
 from durable import mail
-from myproject.celery import SCHEDULES
 from tests.broker import Broker
 from tests.factories import PASSWORD, make_mail, make_notification, make_user
 

@@ -17,9 +17,9 @@ from pytest_django.fixtures import Settings
 
 from accounts import crm, services, tasks
 from accounts.models import CrmContact, CrmStatus, User
+from accounts.schedules import SCHEDULES
 from durable.errors import TemporaryError
 from myproject import http
-from myproject.celery import SCHEDULES
 from tests.accounts.test_accounts import sign_up
 from tests.broker import Broker
 from tests.factories import make_contact, make_user

@@ -23,9 +23,9 @@ from accounts import unsubscribe
 from accounts.models import User
 from durable import mail
 from durable.errors import TemporaryError
-from myproject.celery import SCHEDULES
 from orders import digests, emails, tasks
 from orders.models import Digest, Order, Product, Skip, days_before, week_of
+from orders.schedules import SCHEDULES
 from tests import test_mail
 from tests.broker import Broker
 from tests.factories import make_product, make_user, place_order

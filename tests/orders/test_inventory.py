@@ -17,10 +17,10 @@ from pytest_django.fixtures import Settings
 
 from accounts.models import User
 from durable.errors import TemporaryError
-from myproject.celery import SCHEDULES
 from orders import inventory, services, tasks, warehouse
 from orders.models import Card, Difference, InventorySync, Order, Product, Status, SyncStatus
 from orders.models.inventory import MAX_ATTEMPTS
+from orders.schedules import SCHEDULES
 from tests.broker import Broker
 from tests.factories import make_product, place_order
 from tests.sandbox.conftest import Sandbox

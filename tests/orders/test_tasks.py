@@ -10,9 +10,9 @@ from django_celery_results.models import TaskResult
 
 from durable import mail
 from durable.errors import TemporaryError
-from myproject.celery import SCHEDULES
 from orders import emails, payments, tasks
 from orders.models import Order, OrderEvent, Status
+from orders.schedules import SCHEDULES
 from tests.broker import Broker
 from tests.factories import end_lease, make_product, place_order, put
 

@@ -21,7 +21,7 @@ from django_celery_beat.models import CrontabSchedule, PeriodicTask, PeriodicTas
 from accounts.models import Notification, User
 from myproject.celery import app
 from myproject.monitoring.beat import Scheduler
-from reports import erasure, schedules, services, tasks
+from reports import erasure, planning, services, tasks
 from reports.models import Format, Kind, Period, Report, ReportSchedule, Status
 from tests.broker import Broker
 from tests.factories import make_erasure, make_report, make_schedule, make_user
@@ -56,7 +56,7 @@ def made_at(moment: datetime, *recipients: User, **fields: Any) -> ReportSchedul
 
 def plan(schedule: ReportSchedule, moment: datetime) -> Report | None:
     with time_machine.travel(moment, tick=False):
-        return schedules.plan_due(str(schedule.pk))
+        return planning.plan_due(str(schedule.pk))
 
 
 def posted(person: User, **fields: Any) -> dict[str, Any]:
@@ -156,7 +156,7 @@ def test_slot_is_a_day_of_the_schedule_s_zone_and_the_days_are_whole_ones_of_the
     ],
 )
 def test_period_has_whole_days(period: Period, today: str, start: str, end: str) -> None:
-    days = schedules.days(period, date.fromisoformat(today))
+    days = planning.days(period, date.fromisoformat(today))
 
     assert days == (date.fromisoformat(start), date.fromisoformat(end))
 
@@ -164,11 +164,11 @@ def test_period_has_whole_days(period: Period, today: str, start: str, end: str)
 def test_paused_schedule_makes_nothing_and_does_not_catch_up_when_resumed() -> None:
     schedule = made_at(SUNDAY)
     with time_machine.travel(SUNDAY, tick=False):
-        schedules.pause(schedule, True)
+        planning.pause(schedule, True)
 
     while_paused = plan(schedule, MONDAY)
     with time_machine.travel(MONDAY + timedelta(hours=1), tick=False):
-        schedules.pause(schedule, False)
+        planning.pause(schedule, False)
     resumed = plan(schedule, MONDAY + timedelta(hours=2))
     a_week_later = plan(schedule, MONDAY + WEEK)
 
@@ -182,7 +182,7 @@ def test_change_of_the_times_makes_nothing_for_a_time_that_was_before_it() -> No
 
     with time_machine.travel(tuesday, tick=False):
         when = {"minute": "0", "hour": "7", "day_of_week": "2", "day_of_month": "*", "month_of_year": "*"}
-        schedules.save(schedule, [make_user(is_staff=True)], when | {"timezone": "Europe/Berlin"})
+        planning.save(schedule, [make_user(is_staff=True)], when | {"timezone": "Europe/Berlin"})
 
     assert plan(schedule, tuesday + timedelta(minutes=1)) is None
     assert plan(schedule, tuesday + WEEK) is not None
@@ -266,7 +266,7 @@ def test_times_that_the_admin_chose_need_not_be_a_crontab_s(
     due, made = [], []
     for moment in (SUNDAY + timedelta(hours=hours) for hours in range(7 * 24)):
         with time_machine.travel(moment, tick=False):
-            due += [moment] * len(schedules.all_due())
+            due += [moment] * len(planning.all_due())
         made += [moment] * bool(plan(schedule, moment))
 
     assert (due, made) == (runs, runs)
@@ -356,17 +356,17 @@ def test_beat_reads_it_and_drops_it_when_it_is_paused_or_deleted() -> None:
     schedule = make_schedule(when=THIS_HOUR)
     name = schedule.periodic_task.name
     known = [name in Scheduler(app=app, lazy=True).all_as_schedule()]
-    for change in (lambda: schedules.pause(schedule, True), lambda: schedules.pause(schedule, False)):
+    for change in (lambda: planning.pause(schedule, True), lambda: planning.pause(schedule, False)):
         change()
         known.append(name in Scheduler(app=app, lazy=True).all_as_schedule())
-    schedules.delete(schedule)
+    planning.delete(schedule)
     known.append(name in Scheduler(app=app, lazy=True).all_as_schedule())
 
     assert known == [True, False, True, False]
     assert PeriodicTask.objects.count() == ReportSchedule.objects.count() == 0
 
 
-@pytest.mark.parametrize("act", [lambda s: schedules.pause(s, True), schedules.delete])
+@pytest.mark.parametrize("act", [lambda s: planning.pause(s, True), planning.delete])
 def test_beat_s_row_changes_in_the_same_transaction(act: Callable[[ReportSchedule], None]) -> None:
     schedule = make_schedule()
 
@@ -407,7 +407,7 @@ def test_plan_scheduled_report_twice_is_once(broker: Broker) -> None:
 
 def test_plan_scheduled_report_does_nothing_when_the_schedule_is_gone(broker: Broker) -> None:
     schedule = made_at(SUNDAY)
-    schedules.delete(schedule)
+    planning.delete(schedule)
 
     tasks.plan_scheduled_report(schedule_id=str(schedule.pk))
 
@@ -417,7 +417,7 @@ def test_plan_scheduled_report_does_nothing_when_the_schedule_is_gone(broker: Br
 def test_check_due_schedules_queues_what_was_missed(broker: Broker) -> None:
     due, paused, later = made_at(SUNDAY), made_at(SUNDAY), made_at(MONDAY)
     with time_machine.travel(SUNDAY, tick=False):
-        schedules.pause(paused, True)
+        planning.pause(paused, True)
 
     with time_machine.travel(MONDAY + timedelta(minutes=1), tick=False):
         for _ in range(2):
@@ -539,7 +539,7 @@ def test_schedule_makes_what_was_chosen(
 
 
 def test_notice_of_a_scheduled_report_names_kind_and_format(staff: User, media: None) -> None:
-    report = schedules.run_now(make_schedule(staff, kind=Kind.STOCK, format=Format.XLSX))
+    report = planning.run_now(make_schedule(staff, kind=Kind.STOCK, format=Format.XLSX))
     assert report is not None
 
     services.write_report(report)
@@ -561,7 +561,7 @@ def test_customer_is_no_recipient(office: Client, customer: User) -> None:
 
 def test_schedule_is_changed_on_its_page(office: Client, staff: User) -> None:
     schedule = make_schedule()
-    schedules.pause(schedule, True)
+    planning.pause(schedule, True)
 
     office.post(schedule.get_absolute_url(), posted(staff, name="Daily", every="day", at="06:15"))
 
@@ -621,7 +621,7 @@ def test_delete_cancels_what_is_being_made_also_when_it_is_the_same_report_sever
     schedule = made_at(SUNDAY, when={"day_of_week": "*"})
     made = [plan(schedule, MONDAY + after) for after in (timedelta(), DAY, 2 * DAY)]
     with time_machine.travel(MONDAY + 2 * DAY, tick=False):
-        made.append(schedules.run_now(schedule))
+        made.append(planning.run_now(schedule))
     ready, *still_made = [report for report in made if report]
     ready.mark_ready("reports/x.csv", row_count=1, size=1)
     own = make_report(schedule.made_by, start=ready.start, end=ready.end)

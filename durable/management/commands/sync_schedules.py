@@ -1,5 +1,6 @@
 import hashlib
 import json
+import re
 from argparse import ArgumentParser
 from typing import Any
 
@@ -9,10 +10,12 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 from django_celery_beat.models import CrontabSchedule, IntervalSchedule, PeriodicTask
 
-from myproject.celery import SCHEDULES, Schedule
+from durable.schedules import Schedule, declared
 
-# How a row says that it was written from SCHEDULES; the fingerprint after it tells whether it was edited since.
-MARK = "Declared in myproject/celery.py. Edits made here are kept. "
+# How a row says that it was written from a declaration; the fingerprint after it tells whether it was edited since.
+MARK = "Declared in the schedules.py of an app. Edits made here are kept. "
+# Where they were declared has changed, and what earlier releases wrote is still theirs.
+ANY_MARK = re.compile(r"^Declared in .+\. Edits made here are kept\. ")
 
 
 class Command(BaseCommand):
@@ -31,11 +34,11 @@ class Command(BaseCommand):
             self.stdout.write(change)
 
     def sync_declared(self) -> list[str]:
-        return [change for name, schedule in SCHEDULES.items() if (change := sync(name, schedule))]
+        return [change for name, schedule in declared().items() if (change := sync(name, schedule))]
 
     def disable_removed(self) -> list[str]:
-        removed = PeriodicTask.objects.filter(description__startswith=MARK, enabled=True).exclude(name__in=SCHEDULES)
-        return [disable(row) for row in removed.order_by("name")]
+        ours = PeriodicTask.objects.filter(description__regex=ANY_MARK.pattern, enabled=True)
+        return [disable(row) for row in ours.exclude(name__in=declared()).order_by("name")]
 
 
 def sync(name: str, schedule: Schedule) -> str:
@@ -44,8 +47,8 @@ def sync(name: str, schedule: Schedule) -> str:
     if row is None:
         write(PeriodicTask(name=name), schedule)
         return f"create {name}"
-    written = row.description.removeprefix(MARK)
-    if not row.description.startswith(MARK) or written != fingerprint(row):
+    written = ANY_MARK.sub("", row.description)
+    if written != fingerprint(row):
         return ""
     write(row, schedule)
     return f"update {name}" if written != fingerprint(row) else ""
@@ -57,7 +60,7 @@ def write(row: PeriodicTask, schedule: Schedule) -> None:
     row.enabled = True
     row.interval = row.crontab = None
     if isinstance(schedule.when, crontab):
-        # The time zone is the shop's, whatever the one of this machine.
+        # The time zone is the project's, whatever the one of this machine.
         row.crontab = CrontabSchedule.from_schedule(schedule.when)
         row.crontab.timezone = settings.TIME_ZONE
         row.crontab, _ = CrontabSchedule.objects.get_or_create(**fields(row.crontab))
