@@ -8,7 +8,7 @@ from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from myproject.admin import ActingAdmin, OwesMailAdmin, ReadOnlyAdmin
+from myproject.web.admin import ActingAdmin, OwesMailAdmin, ReadOnlyAdmin
 
 from . import services, tasks
 from .models import AccountMail, CrmContact, CrmContactQuerySet, CrmStatus, Erasure, Notification, User
@@ -16,6 +16,7 @@ from .models import AccountMail, CrmContact, CrmContactQuerySet, CrmStatus, Eras
 
 @admin.register(User)
 class UserAdmin(OwesMailAdmin, DjangoUserAdmin):
+    task_argument = "user_id"
     ordering = ["email"]
     list_display = ["email", "name", "is_staff", "is_active", "date_joined", "mail_sent_at"]
     list_filter = ["is_staff", "is_active", "wants_digest", ("deleted_at", admin.EmptyFieldListFilter)]
@@ -65,6 +66,7 @@ class EmailAddressAdmin(ActingAdmin, BaseEmailAddressAdmin):
 
 @admin.register(AccountMail)
 class AccountMailAdmin(OwesMailAdmin, ReadOnlyAdmin):
+    task_argument = "mail_id"
     list_display = ["subject", "to", "created_at", "mail_due_at", "mail_sent_at", "mail_error"]
     # They hold a one-time link that opens somebody's account.
     exclude = ["text", "html"]

@@ -12,7 +12,7 @@ from django.utils.html import format_html
 from structlog.contextvars import bound_contextvars
 
 from durable.errors import TemporaryError
-from myproject.admin import ActingAdmin, OwesMailAdmin, ReadOnlyAdmin
+from myproject.web.admin import ActingAdmin, OwesMailAdmin, ReadOnlyAdmin
 
 from . import pictures, services, tasks, thumbnails
 from .models import (
@@ -64,6 +64,7 @@ class ProductForm(forms.ModelForm):
 
 @admin.register(Product)
 class ProductAdmin(ActingAdmin):
+    task_argument = "product_id"
     form = ProductForm
     list_display = ["name", "sku", "category", "price", "stock", "is_active", "picture_status"]
     list_filter = ["is_active", "category", "picture_status"]
@@ -149,6 +150,7 @@ class NeedsPerson(admin.SimpleListFilter):
 
 @admin.register(Order)
 class OrderAdmin(OwesMailAdmin, ReadOnlyAdmin):
+    task_argument = "order_id"
     list_display = ["reference", "customer", "status", "total", "currency", "created_at", "completed_at", "flag_reason"]
     list_filter = [NeedsPerson, "status", "created_at"]
     list_select_related = ["customer"]
@@ -259,6 +261,7 @@ class DigestAdmin(ReadOnlyAdmin):
 
 @admin.register(ProductImport)
 class ProductImportAdmin(ReadOnlyAdmin):
+    task_argument = "import_id"
     list_display = [
         *("original_name", "requested_by", "status", "rows_done", "rows_total", "rejected_count"),
         *("attempts", "created_at", "finished_at", "error"),
@@ -273,6 +276,7 @@ class ProductImportAdmin(ReadOnlyAdmin):
 
 @admin.register(InventorySync)
 class InventorySyncAdmin(ReadOnlyAdmin):
+    task_argument = "sync_id"
     list_display = ["__str__", "status", "created_at", "finished_at", "version", "seen", "changed", "error"]
     list_filter = ["status", "created_at"]
     ordering = ["-pk"]

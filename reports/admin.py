@@ -5,7 +5,7 @@ from django.shortcuts import render
 
 from accounts.admin import UserAdmin as BaseUserAdmin
 from accounts.models import User
-from myproject.admin import OwesMailAdmin, ReadOnlyAdmin
+from myproject.web.admin import OwesMailAdmin, ReadOnlyAdmin
 
 from . import erasure, tasks
 from .models import Pack, Report, ReportSchedule
@@ -13,6 +13,7 @@ from .models import Pack, Report, ReportSchedule
 
 @admin.register(Report)
 class ReportAdmin(ReadOnlyAdmin):
+    task_argument = "report_id"
     list_display = [
         "title",
         "format",
@@ -34,6 +35,7 @@ class ReportAdmin(ReadOnlyAdmin):
 
 @admin.register(ReportSchedule)
 class ReportScheduleAdmin(ReadOnlyAdmin):
+    task_argument = "schedule_id"
     list_display = ["name", "kind", "format", "period", "periodic_task", "last_due_at", "made_by"]
     list_filter = ["kind", "format", "period"]
     list_select_related = ["periodic_task", "made_by"]
@@ -43,6 +45,7 @@ class ReportScheduleAdmin(ReadOnlyAdmin):
 
 @admin.register(Pack)
 class PackAdmin(ReadOnlyAdmin):
+    task_argument = "pack_id"
     list_display = ["title", "requested_by", "status", "missing_count", "size", "created_at", "finished_at", "error"]
     list_filter = ["status", "created_at"]
     list_select_related = ["requested_by"]

@@ -62,8 +62,9 @@ def note_failure(
     sender: Any, exception: BaseException, task_id: str, args: Any = (), kwargs: Any = None, **rest: Any
 ) -> None:
     """Log and alert that a task gave up. The alert's own task is only logged: an alert of it would never end."""
-    # Thrown away on purpose; only Celery's signal calls it a failure.
-    if isinstance(exception, Reject):
+    # Celery sends the signal for a message that is thrown away on purpose, too; and twice for a hard limit, of which the
+    # one with the request is left out.
+    if isinstance(exception, Reject) or (isinstance(exception, TimeLimitExceeded) and sender.request.id == task_id):
         return
     with log_context.about(sender.request, task_id, sender.name):
         log.error("%s gave up, %s, task %s: %r", sender.name, kwargs or args, task_id, exception)

@@ -67,7 +67,8 @@ class Receiver(CeleryReceiver):
 
     def receiver_before_task_publish(self, sender: Any = None, headers: Any = None, *args: Any, **kwargs: Any) -> None:
         # What is tried again keeps its ids, as far as they are well-formed.
-        headers[HEADER] = well_formed(headers.get(HEADER)) if headers.get("retries") else to_carry()
+        is_given = HEADER in headers or headers.get("retries")
+        headers[HEADER] = well_formed(headers.get(HEADER)) if is_given else to_carry()
 
     def receiver_task_prerun(self, task_id: str, task: Any, *args: Any, **kwargs: Any) -> None:
         # A task that is applied in place belongs to its caller's request.

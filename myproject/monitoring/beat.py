@@ -14,6 +14,9 @@ from myproject.monitoring.heartbeats import Heartbeat
 
 log = logging.getLogger(__name__)
 
+# Beat looks at its schedules every few seconds; what is late by more than this has nobody who looks.
+OVERDUE = timedelta(minutes=2)
+
 
 class OurEntry(ModelEntry):
     def save(self) -> None:

@@ -11,9 +11,9 @@ from django.views.decorators.http import require_safe
 from django.views.decorators.vary import vary_on_headers
 from django_celery_beat.models import PeriodicTask
 
-from myproject.admin import OVERDUE
 from myproject.alerting.models import Alert, Canary
 from myproject.monitoring import broker, health
+from myproject.monitoring.beat import OVERDUE
 from myproject.web.pages import staff_only
 
 ALERTS = 6

@@ -1,0 +1,63 @@
+"""What pages of the admin have in common."""
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest
+
+# Below DATA_UPLOAD_MAX_NUMBER_FIELDS, since the page that asks for confirmation sends all of them back.
+MOST_CONFIRMED = 500
+
+
+class ActingAdmin(admin.ModelAdmin):
+    """Offers actions that name no permission to those who may change such rows; Django, to whoever may look at them."""
+
+    # By which name tasks are given the id of such a row: the list of results links to its page.
+    task_argument = ""
+
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        # Django's own answer: a page on which nobody may edit a row still has its actions.
+        may_change = admin.ModelAdmin.has_change_permission(self, request)
+        actions: dict[str, Any] = super().get_actions(request)
+        return {name: row for name, row in actions.items() if may_change or hasattr(row[0], "allowed_permissions")}
+
+    def are_too_many(self, request: HttpRequest, rows: QuerySet[Any]) -> bool:
+        """Refuse what nobody reads before confirming it; a form of all of them would be refused as well."""
+        if rows.count() <= MOST_CONFIRMED:
+            return False
+        self.message_user(request, f"Please choose at most {MOST_CONFIRMED} at a time.", messages.ERROR)
+        return True
+
+
+class ReadOnlyAdmin(ActingAdmin):
+    """Shows rows that only the shop itself may write, so that nobody puts one into a state the rules forbid."""
+
+    # There are many of them, and their number is not worth a second count.
+    show_full_result_count = False
+
+    def has_add_permission(self, request: HttpRequest, *args: Any) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+class OwesMailAdmin(ActingAdmin):
+    """Shows what became of a row's mail; staff may have it sent again."""
+
+    readonly_fields = ["mail_due_at", "mail_sent_at", "mail_error"]
+    actions = ["send_again"]
+
+    def queue_mail(self, row: Any) -> None:
+        raise NotImplementedError
+
+    @admin.action(description="Send the mail again, where it has failed")
+    def send_again(self, request: HttpRequest, rows: Any) -> None:
+        owed = [row for row in rows.mail_failed().order_by("pk") if row.mark_mail_due()]
+        for row in owed:
+            self.queue_mail(row)
+        self.message_user(request, f"{len(owed)} will be sent again; of others no mail has failed.")
