@@ -62,9 +62,9 @@ def note_failure(
     sender: Any, exception: BaseException, task_id: str, args: Any = (), kwargs: Any = None, **rest: Any
 ) -> None:
     """Log and alert that a task gave up. The alert's own task is only logged: an alert of it would never end."""
-    # Celery sends the signal for a message that is thrown away on purpose, too; and twice for a hard limit, of which the
-    # one with the request is left out.
-    if isinstance(exception, Reject) or (isinstance(exception, TimeLimitExceeded) and sender.request.id == task_id):
+    # Celery sends it for a message that is thrown away on purpose, too, and twice for a hard limit.
+    is_second = isinstance(exception, TimeLimitExceeded) and sender.request.id == task_id
+    if is_second or isinstance(exception, Reject):
         return
     with log_context.about(sender.request, task_id, sender.name):
         log.error("%s gave up, %s, task %s: %r", sender.name, kwargs or args, task_id, exception)
