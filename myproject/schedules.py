@@ -3,9 +3,9 @@
 from datetime import timedelta
 
 from celery.schedules import crontab
-from django.conf import settings
 
 from durable.schedules import Schedule
+from myproject.queues import QUEUES
 
 SCHEDULES = {
     "Heartbeat": Schedule("myproject.tasks.heartbeat", timedelta(minutes=1)),
@@ -13,7 +13,7 @@ SCHEDULES = {
     # behind should say so.
     **{
         f"Canary of {queue}": Schedule("myproject.tasks.canary", timedelta(minutes=1), 3600, {"queue": queue}, queue)
-        for queue in settings.QUEUE_NAMES
+        for queue in QUEUES
     },
     "Check unsent alerts": Schedule("myproject.tasks.check_unsent_alerts", timedelta(minutes=1)),
     "Clear task results": Schedule("myproject.tasks.clear_task_results", crontab(hour="3", minute="10"), 3600),

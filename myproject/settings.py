@@ -14,7 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.urls import reverse_lazy
 from kombu import Queue
 
-from myproject import embedded
+from myproject import embedded, queues
 from myproject.logs import logs
 from myproject.storage.storage_url import storage
 from myproject.transport.broker_url import broker
@@ -97,12 +97,12 @@ CONTENT_SECURITY_POLICY = {
 
 # --- Django --------------------------------------------------------------------------------------------------
 
+# The apps of the shop, each above those before it.
+SHOP = ["accounts", "orders", "reports"]
 INSTALLED_APPS = [
     "durable",
     "myproject",
-    "accounts",
-    "orders",
-    "reports",
+    *SHOP,
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -381,36 +381,9 @@ CELERY_WORKER_CONSUMER = "myproject.alerting.consumer:Consumer"
 CELERY_ENABLE_UTC = True
 CELERY_TIMEZONE = TIME_ZONE
 
-# Queues by nature, so that a long report never stands in front of an order, nor a mailing to everybody in front of a
-# password reset; a plain worker consumes them all.
-QUEUE_NAMES = ("default", "orders", "mail", "bulk", "reports")
-CELERY_TASK_QUEUES = [Queue(name, routing_key=name, **BROKER.queue) for name in QUEUE_NAMES]
+CELERY_TASK_QUEUES = [Queue(name, routing_key=name, **BROKER.queue) for name in queues.QUEUES]
 CELERY_TASK_DEFAULT_QUEUE = "default"
-# By name, in this order: a `queue` in the decorator is deprecated since Celery 5.7.
-CELERY_TASK_ROUTES = {
-    "*.tasks.*digest*": {"queue": "bulk"},
-    "*.tasks.send_*": {"queue": "mail"},
-    # A sweep takes milliseconds and expires soon: it must not stand behind what it rescues, such as a CRM that hangs.
-    "*.tasks.check_*": {"queue": "orders"},
-    "*.tasks.generate_*": {"queue": "reports"},
-    # As long as a report, and nobody waits for it at a till.
-    "*.tasks.import_*": {"queue": "reports"},
-    "*.tasks.sync_*": {"queue": "default"},
-    # Before the apps' own: no order waits behind a clean-up.
-    "*.tasks.clear_*": {"queue": "default"},
-    # Pictures are heavy and can wait: neither in front of an order, nor behind a long report.
-    "orders.tasks.make_*": {"queue": "default"},
-    "orders.tasks.*": {"queue": "orders"},
-}
-# How long nothing may come through a queue until somebody is told: longer than what may rightly stand before it.
-# Reports take ten minutes each, a mailing its time.
-CANARY_LATE_AFTER = {
-    "default": timedelta(minutes=5),
-    "orders": timedelta(minutes=3),
-    "mail": timedelta(minutes=5),
-    "bulk": timedelta(minutes=20),
-    "reports": timedelta(minutes=40),
-}
+CELERY_TASK_ROUTES = queues.routes(SHOP)
 # A mistyped queue is an error, not a new queue that no worker reads.
 CELERY_TASK_CREATE_MISSING_QUEUES = False
 

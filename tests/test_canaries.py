@@ -75,7 +75,6 @@ def test_beat_sends_one_to_each_queue_itself() -> None:
     sent = {each.queue: each.kwargs for each in declared().values() if each.task == tasks.canary.name}
 
     assert sent == {queue: {"queue": queue} for queue in QUEUES}
-    assert set(settings.CANARY_LATE_AFTER) == set(QUEUES)
 
 
 # --- Who is told ---

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from django.conf import settings
 
+from myproject.queues import QUEUES
 from tests.containers import ROOT, production
 from tests.families import longest_limits, seconds
 from tests.units import FAMILIES, SERVICES, command, directives
@@ -84,10 +85,14 @@ def test_all_places_start_the_same_commands() -> None:
 
 
 @place
-def test_each_queue_has_one_family(processes: Callable[[], dict[str, Process]]) -> None:
-    consumed = [queue for process in workers(processes()).values() for queue in queues(process)]
+def test_workers_read_the_queues_of_their_family(processes: Callable[[], dict[str, Process]]) -> None:
+    consumed = [
+        (queue, name.removeprefix("worker-"))
+        for name, process in workers(processes()).items()
+        for queue in queues(process)
+    ]
 
-    assert sorted(consumed) == sorted(queue.name for queue in settings.CELERY_TASK_QUEUES)
+    assert sorted(consumed) == sorted((name, queue.family) for name, queue in QUEUES.items())
 
 
 @place

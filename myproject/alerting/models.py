@@ -9,6 +9,8 @@ from django.db import models
 from django.db.models import Case, F, Q, Value, When
 from django.utils import timezone
 
+from myproject.queues import QUEUES
+
 # How long one task may try, retries included, before the sweep believes it dead.
 LEASE = timedelta(minutes=10)
 # Canaries are sent each minute; when none was sent for this long, beat was away.
@@ -131,7 +133,7 @@ class CanaryQuerySet(models.QuerySet["Canary"]):
     def record(self, queue: str, sent_at: datetime) -> bool:
         """Note that a canary came through its queue; False for one that is no newer than the last."""
         now = timezone.now()
-        rows = [self.model(queue=known.name, watched_since=now) for known in settings.CELERY_TASK_QUEUES]
+        rows = [self.model(queue=known, watched_since=now) for known in QUEUES]
         self.bulk_create(rows, ignore_conflicts=True)
         before = self.get(queue=queue).sent_at
         ran = {"sent_at": sent_at, "ran_at": now, "watched_since": sent_at, "told_at": None}
@@ -169,8 +171,8 @@ class Canary(models.Model):
 
     @property
     def is_overdue(self) -> bool:
-        late_after = settings.CANARY_LATE_AFTER.get(self.queue)
-        return late_after is not None and timezone.now() - self.watched_since > late_after
+        queue = QUEUES.get(self.queue)
+        return queue is not None and timezone.now() - self.watched_since > queue.late_after
 
     def mark_told(self) -> bool:
         """Note that somebody is to be told that it is overdue; False when that was noted lately."""
