@@ -9,10 +9,9 @@ class ProjectConfig(AppConfig):
 
     def ready(self) -> None:
         # Importing them connects signals, and registers checks and parts of workers.
-        from myproject import checks  # noqa: F401
         from myproject.alerting import alerts  # noqa: F401
         from myproject.monitoring import control, gauges, heartbeats, metrics  # noqa: F401
-        from myproject.transport import rabbitmq  # noqa: F401
+        from myproject.transport import rabbitmq, traps  # noqa: F401
 
         # Where machines read the log, a warning of Python's is a line like any other.
         logging.captureWarnings(settings.LOG_FORMAT == "json")

@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections import ChainMap
 from collections.abc import Collection, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,9 +20,11 @@ from django_celery_beat.models import IntervalSchedule, PeriodicTask
 from kombu import Queue
 from redis.exceptions import NoPermissionError
 
+from durable.checks import registration as checks
 from durable.checks.traps import TRAPS, Entry, Setup
-from myproject import checks, embedded
+from myproject import embedded
 from myproject.celery import app
+from myproject.transport import certificates
 from tests.broker import QUEUES, Broker
 
 pytest_plugins = ["tests.broker"]
@@ -67,6 +71,13 @@ def rabbitmq(queue_arguments: dict[str, Any], **options: float) -> Setup:
 LIMITS = {"soft_time_limit": 10, "time_limit": 20}
 PATIENT = {"x-consumer-timeout": 3_600_000}
 
+
+def signed(days: int) -> dict[str, str]:
+    """Return the settings of signed messages, whose certificate is valid for so long."""
+    paths = certificates.make(Path(tempfile.mkdtemp()), days)
+    return dict(zip(certificates.SETTINGS, map(str, paths), strict=True))
+
+
 # Each with what is wrong and a word of its message.
 WRONG: list[tuple[str, Setup, str]] = [
     ("E001", conf(task_soft_time_limit=1800), "all tasks: soft limit 1800, hard limit 1800"),
@@ -102,18 +113,19 @@ WRONG: list[tuple[str, Setup, str]] = [
     ("E010", conf(task_routes={"*.tasks.*": {"queue": Queue("mial")}}), "mial"),
     ("E010", conf(task_default_queue="celery"), "task_default_queue"),
     ("E010", entry(queue="mial"), "A schedule"),
-    ("E011", replace(conf(task_always_eager=True), debug=False), "task_always_eager"),
+    ("E011", conf(task_always_eager=True), "task_always_eager"),
     ("E012", database(CONN_MAX_AGE=600), "default"),
-    ("E013", Setup(unsigned=["CELERY_SECURITY_KEY is not set, the others are"]), "not set"),
+    ("E013", conf(security_key="key.pem"), "not set"),
     ("W001", conf(task_create_missing_queues=True), "task_create_missing_queues"),
     ("W002", replace(SHOP, names=["task_signing"]), "CELERY_TASK_SIGNING"),
     ("W003", replace(database(OPTIONS={"pool": True}), in_worker=True), "default"),
     ("W004", Setup(unanswered=["The broker does not answer: refused"]), "refused"),
-    ("W005", Setup(expiring=["CELERY_SECURITY_CERTIFICATE ends on 1 May 2027"]), "ends on"),
+    ("W005", conf(**signed(days=5)), "ends on"),
+    ("W006", conf(cache_backend="django-cache"), "'django-cache'"),
+    ("W007", conf(beat_schedule={"Sum": {}}), "'Sum'"),
 ]
 
 RIGHT: dict[str, Setup] = {
-    "eager mode on a laptop": conf(task_always_eager=True),
     "no limit where the message is acknowledged first": conf(
         task_acks_late=False, task_time_limit=None, task_soft_time_limit=None
     ),
@@ -127,6 +139,8 @@ RIGHT: dict[str, Setup] = {
     "a route that is a function": conf(task_routes=[lambda name, *args, **kwargs: None]),
     "queues as a mapping": conf(task_queues={name: {} for name in ("default", "orders", "mail", "bulk", "reports")}),
     "a worker loss that ends": task(**LIMITS, reject_on_worker_lost=True, retry_on_worker_lost=True, max_retries=3),
+    "results in an address": conf(cache_backend="memory://"),
+    "schedules of the settings alone": replace(conf(beat_schedule={"Sum": {}}), schedules_in_database=False),
     "nothing at all": Setup(),
 }
 

@@ -1,7 +1,8 @@
 """The traps of Celery that a machine can see, one small function each.
 
 A trap asks nobody. It looks at a `Setup`, yields a sentence for each place where it was found, and says nothing about
-what is not filled in. The documentation lists them all; `checks.py` fills in what there is.
+what is not filled in. The documentation lists them; `registration.py` fills in what there is. An app adds traps of its
+own with `trap`, in a module that its `ready` imports.
 """
 
 import re
@@ -48,15 +49,14 @@ class Setup:
     databases: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     # The names of the settings that are Celery's, in lower case, without the prefix.
     names: Collection[str] = ()
-    debug: bool = True
+    caches: Collection[str] = ()
+    # Whether beat reads its schedules from the database.
+    schedules_in_database: bool = False
     in_worker: bool = False
     # What the broker does when its memory is full.
     eviction_policy: str = "noeviction"
     # Servers that should have been asked and did not answer, each with its error.
     unanswered: Collection[str] = ()
-    # Why messages cannot be signed or verified, and soon will not be.
-    unsigned: Collection[str] = ()
-    expiring: Collection[str] = ()
 
 
 Find = Callable[[Setup], Iterable[str]]
@@ -179,24 +179,6 @@ def broker_forgets(setup: Setup) -> Iterator[str]:
         yield f"The broker's maxmemory-policy is {setup.eviction_policy}"
 
 
-@trap(
-    "E013",
-    "Messages can neither be signed nor verified: nothing is published, and a worker does not start.",
-    hint="Set all three or none, to what `manage.py make_certificates` makes.",
-)
-def messages_cannot_be_signed(setup: Setup) -> Iterable[str]:
-    return setup.unsigned
-
-
-@trap(
-    "W005",
-    "From then on every message is refused.",
-    hint="Make a new one with `manage.py make_certificates`, and change over as docs/operations/security.md says.",
-)
-def certificate_ends_soon(setup: Setup) -> Iterable[str]:
-    return setup.expiring
-
-
 # --- Names ---------------------------------------------------------------------------------------------------
 
 
@@ -257,17 +239,39 @@ def setting_does_not_exist(setup: Setup) -> Iterator[str]:
         yield f"CELERY_{name.upper()} is no setting of Celery's"
 
 
+@trap(
+    "W006",
+    "The result backend django-cache finds no such cache and stores no result; any other ignores the setting.",
+    hint="Set CELERY_CACHE_BACKEND to a name in CACHES, such as default, or remove it.",
+)
+def cache_of_results_does_not_exist(setup: Setup) -> Iterator[str]:
+    name = setup.conf.get("cache_backend")
+    # Celery's own backend takes addresses there.
+    if name and "://" not in name and name not in setup.caches:
+        yield f"cache_backend names {name!r}, which is not in CACHES"
+
+
+@trap(
+    "W007",
+    "At each start beat writes these over what was edited in the admin, and one that is removed here runs on.",
+    hint="Declare them in the schedules.py of an app, for `manage.py sync_schedules`, and remove CELERY_BEAT_SCHEDULE.",
+)
+def schedules_are_declared_twice(setup: Setup) -> Iterator[str]:
+    if setup.schedules_in_database and (entries := setup.conf.get("beat_schedule")):
+        yield f"beat_schedule has {', '.join(map(repr, sorted(entries)))}, and beat reads the database"
+
+
 # --- Processes -----------------------------------------------------------------------------------------------
 
 
 @trap(
     "E011",
     "Every task runs inside the web request that queues it: no retry later, no time limit, and the visitor waits.",
-    hint="Remove task_always_eager; a test can call apply() instead.",
+    hint="Remove task_always_eager. A test can call apply(); settings of tests alone may silence this check.",
 )
 def tasks_run_in_the_request(setup: Setup) -> Iterator[str]:
-    if setup.conf.get("task_always_eager") and not setup.debug:
-        yield "task_always_eager is on and DEBUG is off"
+    if setup.conf.get("task_always_eager"):
+        yield "task_always_eager is on"
 
 
 @trap(

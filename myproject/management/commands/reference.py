@@ -9,8 +9,10 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 
 from durable.checks.traps import TRAPS, Trap
+from durable.schedules import declared
+from durable.task import Task
 from myproject import settings as settings_module
-from myproject.celery import SCHEDULES, Task, app
+from myproject.celery import app
 
 INTRODUCTION = """\
 Each of these checks finds a Celery configuration that fails later, in production. Every management command runs them
@@ -50,7 +52,7 @@ def described(task: Task) -> str:
     purpose, _, safe = " ".join((task.__doc__ or "").split()).partition(" Safe to repeat: ")
     facts = {
         "Queue": app.amqp.router.route({}, task.name)["queue"].name,
-        "Runs": "; ".join(words(s.when) for s in SCHEDULES.values() if s.task == task.name) or "when it is queued",
+        "Runs": "; ".join(words(s.when) for s in declared().values() if s.task == task.name) or "when it is queued",
         "Time limits": f"{seconds(task.soft_time_limit, 'soft')}, {seconds(task.time_limit, 'hard')}",
         "Retries": f"at most {task.max_retries}",
         "Result": "not stored" if task.ignore_result else "stored",

@@ -4,19 +4,19 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from celery import signals
+from celery import current_app, signals
+from celery.utils.imports import load_extension_class_names, symbol_by_name
 from django.conf import settings
 from django.core.checks import CheckMessage, register
 from django.core.management.base import BaseCommand, SystemCheckError
 from django.db import connections, router
 from django_celery_beat.models import PeriodicTask
+from django_celery_beat.schedulers import DatabaseScheduler
 from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 
 from durable.checks.traps import TAG, TRAPS, Entry, Setup, queue_name, uses_redis
 from durable.schedules import declared
-from myproject.celery import app
-from myproject.transport import certificates
 
 
 def found(setup: Setup) -> list[CheckMessage]:
@@ -33,7 +33,7 @@ def check_setup(databases: Collection[str] | None = None, **kwargs: Any) -> list
 @register(TAG, deploy=True)
 def check_broker(databases: Collection[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """Ask Redis with `--deploy --database` only: without the latter no server may be needed."""
-    if not databases or not uses_redis(Setup(conf=app.conf)):
+    if not databases or not uses_redis(Setup(conf=current_app.conf)):
         return []
     try:
         return found(Setup(eviction_policy=eviction_policy()))
@@ -59,18 +59,23 @@ def stop_worker_with_errors(**kwargs: Any) -> None:
 
 def this_setup() -> Setup:
     # Not by `import_default_modules`, which would run the checks again.
-    app.autodiscover_tasks(force=True)
+    current_app.autodiscover_tasks(force=True)
     ours = [Entry(f"The schedule {name!r}", each.task, each.queue or "") for name, each in declared().items()]
     return Setup(
-        conf=app.conf,
-        tasks=app.tasks,
-        entries=[*ours, *beat_entries(app.conf)],
+        conf=current_app.conf,
+        tasks=current_app.tasks,
+        entries=[*ours, *beat_entries(current_app.conf)],
         databases=settings.DATABASES,
         names=[name.removeprefix("CELERY_").lower() for name in dir(settings) if name.startswith("CELERY_")],
-        debug=settings.DEBUG,
-        unsigned=list(certificates.problems(app.conf)),
-        expiring=list(certificates.ends_soon(app.conf)),
+        caches=settings.CACHES,
+        schedules_in_database=reads_database(current_app.conf.beat_scheduler),
     )
+
+
+def reads_database(scheduler: str | type) -> bool:
+    """Return whether it is the scheduler of django-celery-beat, or one of its kind."""
+    found = symbol_by_name(scheduler, aliases=dict(load_extension_class_names("celery.beat_schedulers")))
+    return issubclass(found, DatabaseScheduler)
 
 
 def beat_entries(conf: Mapping[str, Any]) -> list[Entry]:
@@ -92,7 +97,7 @@ def periodic_tasks(databases: Collection[str]) -> list[Entry]:
 
 def eviction_policy() -> str:
     """Ask Redis; raise `BrokerError`, `RedisError` or `OSError` when it does not answer."""
-    with app.connection_for_write() as connection:
+    with current_app.connection_for_write() as connection:
         connection.ensure_connection(max_retries=1, reraise_as_library_errors=True)
         # INFO, since hosted servers often refuse CONFIG.
         return str(connection.channel().client.info("memory")["maxmemory_policy"])
