@@ -4,21 +4,17 @@ from django.urls import include, path
 from myproject.monitoring import status
 from myproject.try_it import page as try_it
 from myproject.web import flower, pages, second_factor
-from reports import dashboard
-from reports import views as reports
 
 # Where django-allauth looks for it.
 handler429 = pages.too_many_requests
 
 urlpatterns = [
     path("", include("orders.urls")),
-    path("dashboard/", dashboard.page, name="dashboard"),
+    path("", include("reports.top_urls")),
     path("dashboard/queues/", status.page, name="queues"),
     path("accounts/", include("allauth.account.urls")),
     path("accounts/second-factor/", include("allauth.mfa.urls")),
     path("people/", include("accounts.urls")),
-    path("people/data/", reports.personal_data, name="personal-data"),
-    path("people/delete/", reports.delete_account, name="delete-account"),
     path("reports/", include("reports.urls")),
     path("try-it/", try_it.page, name="try_it"),
     path("try-it/runs/", try_it.runs, name="try_it_runs"),

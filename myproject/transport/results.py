@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from celery import states
+from celery import current_app, states
 from celery.backends.redis import RedisBackend as CelerysRedisBackend
 from django.conf import settings
 from django.core.cache import caches
 from django_celery_results.models import TaskResult
 from redis.exceptions import RedisError
-
-from myproject.celery import app
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +50,7 @@ def find(ids: Collection[str]) -> dict[str, Result]:
         return {}
     if settings.RESULTS_IN_DATABASE:
         return {row.task_id: of_row(row) for row in TaskResult.objects.filter(task_id__in=ids)}
-    keys = {app.backend.get_key_for_task(task_id): task_id for task_id in ids}
+    keys = {current_app.backend.get_key_for_task(task_id): task_id for task_id in ids}
     return {keys[key]: of_meta(meta) for key, meta in stored(list(keys)).items()}
 
 
@@ -63,11 +61,11 @@ def stored(keys: list[Any]) -> Mapping[Any, dict[str, Any]]:
         found = caches[settings.CELERY_CACHE_BACKEND].get_many(names)
         return {names[name]: meta for name, meta in found.items()}
     try:
-        values = app.backend.mget(keys)
+        values = current_app.backend.mget(keys)
     except (RedisError, OSError) as error:
         log.warning("The results cannot be read: %s", error)
         return {}
-    return {key: app.backend.decode(value) for key, value in zip(keys, values, strict=True) if value}
+    return {key: current_app.backend.decode(value) for key, value in zip(keys, values, strict=True) if value}
 
 
 def of_row(row: TaskResult) -> Result:
