@@ -52,6 +52,30 @@ def broker_url(home: Path) -> str:
     return f"redis+socket://{quote(str(socket_dir(home)))}/redis.sock"
 
 
+def lock(path: Path, name: str) -> int:
+    """Return the descriptor of a lock of ours; raise `Unavailable` when another process of this checkout has it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The kernel drops the lock with the process that holds it, however that dies.
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _unavailable(name, error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise Unavailable(
+            f"{name} of this checkout already runs: use the terminal with `make run`, or stop it there."
+        ) from None
+    return descriptor
+
+
+def _unavailable(name: str, error: OSError) -> Unavailable:
+    if isinstance(error, PermissionError):
+        return Unavailable(f"{error.filename} belongs to another user: run as that user, or remove it.")
+    return Unavailable(f"{name} cannot be started: {error}")
+
+
 class Server:
     """One server process with its data under `home`; a context manager that starts and stops it."""
 
@@ -78,12 +102,9 @@ class Server:
         """Start the server and wait until it answers; raise `Unavailable` if it does not."""
         try:
             self._launch()
-        except PermissionError as error:
-            self.stop()
-            raise Unavailable(f"{error.filename} belongs to another user: run as that user, or remove it.") from None
         except OSError as error:
             self.stop()
-            raise Unavailable(f"{self.name} cannot be started: {error}") from error
+            raise _unavailable(self.name, error) from error
         except Unavailable:
             self.stop()
             raise
@@ -126,7 +147,7 @@ class Server:
         self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.sockets.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._check_owner()
-        self._take_lock()
+        self._lock = lock(self.data.with_suffix(".lock"), self.name)
         self._stop_orphan()
         self.prepare()
         with self.log.open("ab") as log:
@@ -141,18 +162,6 @@ class Server:
         owners = (os.geteuid(), _nobody()[0]) if os.geteuid() == 0 else (os.geteuid(),)
         if not stat.S_ISDIR(found.st_mode) or found.st_uid not in owners:
             raise Unavailable(f"{self.sockets} belongs to another user: run as that user, or remove it.")
-
-    def _take_lock(self) -> None:
-        # The kernel drops this lock with the process that holds it, however that dies.
-        self._lock = os.open(self.data.with_suffix(".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            self._lock = None
-            raise Unavailable(
-                f"{self.name} of this checkout already runs: use the terminal with `make run`, or stop it there."
-            ) from None
 
     def _stop_orphan(self) -> None:
         pid = self.orphan()

@@ -15,12 +15,12 @@ from urllib.request import Request, urlopen
 from amqp.exceptions import AMQPError
 from django.conf import settings
 from django.db import connection
-from honcho.environ import parse_procfile
 from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 
 from myproject import embedded
 from myproject.celery import app
+from myproject.management.commands.run import procfile
 from myproject.monitoring import broker
 from myproject.transport.broker_url import RABBITMQ
 
@@ -47,7 +47,7 @@ class Shop:
     current: ClassVar["Shop | None"] = None
 
     def __init__(self) -> None:
-        self.commands = parse_procfile((settings.BASE_DIR / "Procfile").read_text()).processes
+        self.commands = procfile()
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.log = settings.VAR_DIR / "processes.log"
         # What a test sets besides, for the processes that start from then on.

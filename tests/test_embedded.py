@@ -17,6 +17,7 @@ import redis as client
 from django.conf import settings
 
 from myproject import embedded
+from tests.ports import free_port
 from tests.shop import wait_for
 
 SERVERS = [embedded.Postgres, embedded.Redis]
@@ -364,3 +365,29 @@ def test_manage_prints_one_line_when_the_database_is_down(command: str, tmp_path
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert done.stderr.startswith("The database does not answer (")
     assert done.stderr.endswith("Start it with `make run`, or set DATABASE_URL.\n")
+
+
+@pytest.mark.parametrize("options", [[], ["--noreload"]], ids=["reload", "noreload"])
+def test_runserver_says_what_to_do_when_the_database_is_down(options: list[str], tmp_path: Path) -> None:
+    nowhere = f"postgres://postgres@/{quote(str(tmp_path), safe='')}/shop"
+
+    done = subprocess.run(
+        [sys.executable, "manage.py", "runserver", f"127.0.0.1:{free_port()}", *options],
+        env={"PATH": os.environ["PATH"], "DATABASE_URL": nowhere},
+        cwd=settings.BASE_DIR,
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].endswith("Use `make run`, which brings one, or set DATABASE_URL.")
+
+
+def test_run_says_what_to_do_without_the_development_requirements() -> None:
+    without = "import sys; sys.modules['psutil'] = None; sys.argv = ['manage.py', 'run']; import manage; manage.main()"
+
+    done = subprocess.run([sys.executable, "-c", without], cwd=settings.BASE_DIR, capture_output=True, text=True)
+
+    assert done.returncode == 1
+    assert done.stderr == "`manage.py run` needs psutil of requirements-dev.txt: run `make install`.\n"

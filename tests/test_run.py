@@ -22,16 +22,22 @@ SECONDS = 100
 FROM_OUTSIDE = ("DATABASE_URL", "CELERY_BROKER_URL", "MEDIA_ROOT", "METRICS_TOKEN")
 DOTENV = settings.BASE_DIR / ".env"
 
-pytestmark = pytest.mark.skipif(
-    DOTENV.exists() and any(line.startswith(FROM_OUTSIDE) for line in DOTENV.read_text().splitlines()),
-    reason=".env names servers, which `make run` would use",
-)
+pytestmark = [
+    pytest.mark.skipif(
+        DOTENV.exists() and any(line.startswith(FROM_OUTSIDE) for line in DOTENV.read_text().splitlines()),
+        reason=".env names servers, which `make run` would use",
+    ),
+    pytest.mark.timeout(300),
+]
 
 
 class Run:
     """One `manage.py run` of a folder."""
 
-    def __init__(self, folder: Path, name: str = "run", offset: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, name: str = "run", offset: int | None = None, command: list[str] | None = None
+    ) -> None:
+        self.command = command or [sys.executable, "manage.py", "run"]
         self.log = folder / f"{name}.log"
         self.offset = free_offset(*PORTS) if offset is None else offset
         self.url = f"http://localhost:{8000 + self.offset}/accounts/login/"
@@ -40,9 +46,13 @@ class Run:
 
     def __enter__(self) -> Self:
         with self.log.open("wb") as log:
-            command = [sys.executable, "manage.py", "run"]
             self.process = psutil.Popen(
-                command, cwd=settings.BASE_DIR, env=self.environment, stdout=log, stderr=log, start_new_session=True
+                self.command,
+                cwd=settings.BASE_DIR,
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         return self
 
@@ -139,3 +149,31 @@ def test_taken_port_is_named_with_what_to_do(tmp_path: Path) -> None:
     assert code != 0
     assert f"Port {5555 + run.offset} (flower) is taken." in run.said()
     assert "Traceback" not in run.said()
+
+
+def test_start_by_make_ends_with_make(tmp_path: Path) -> None:
+    # It is `make` that a terminal knows: without it nobody could stop the shop.
+    (tmp_path / "Makefile").write_text(f"run:\n\t@cd {settings.BASE_DIR} && exec {sys.executable} manage.py run\n")
+
+    with Run(tmp_path, command=["make", "-f", str(tmp_path / "Makefile"), "run"]) as run:
+        wait_for(lambda: answers(run.url), "the shop", SECONDS)
+        everybody = run.everybody()
+        run.process.kill()
+
+        assert psutil.wait_procs(everybody, SECONDS)[1] == []
+
+
+@pytest.mark.parametrize("names", [["run"], ["run", "processes.json"]], ids=["run", "run and its guard"])
+def test_shop_starts_again_when_its_first_process_was_killed(names: list[str], tmp_path: Path) -> None:
+    with Run(tmp_path) as run:
+        wait_for(lambda: answers(run.url), "the shop", SECONDS)
+        everybody = run.everybody()
+        victims = [next(each for each in everybody if has_word(each, name)) for name in reversed(names)]
+        for victim in victims:
+            victim.kill()
+        run.process.wait(SECONDS)
+
+        with Run(tmp_path, "again", run.offset) as again:
+            assert psutil.wait_procs(everybody, SECONDS)[1] == []
+            wait_for(lambda: answers(again.url) or again.process.poll() is not None, "the shop", SECONDS)
+            assert again.process.poll() is None, again.said()

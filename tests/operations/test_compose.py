@@ -11,14 +11,14 @@ from urllib.request import Request, urlopen
 
 import pytest
 import yaml
-from honcho.environ import parse_procfile
 
+from myproject.management.commands.run import procfile
 from tests.containers import IMAGE, PROGRAMS, ROOT, Machine, argument, can_be_read_only, demo, instructions, production
 from tests.families import longest_limits, seconds
 from tests.shop import wait_for
 from tests.test_env_example import variables_read
 
-PROCFILE = parse_procfile((ROOT / "Procfile").read_text()).processes
+PROCFILE = procfile()
 BASE, DEMO = production({}), demo()
 SERVICES: dict[str, dict[str, Any]] = BASE["services"]
 OURS = [name for name, service in SERVICES.items() if service["image"] == SERVICES["web"]["image"]]

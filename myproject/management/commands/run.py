@@ -1,4 +1,3 @@
-import multiprocessing
 import os
 import signal
 import socket
@@ -11,14 +10,14 @@ from typing import Any
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
-from honcho import manager
-from honcho.environ import parse_procfile
-from honcho.printer import Printer
 
 from myproject import embedded
 
-# A warm shutdown lets a worker finish the order it is at.
-manager.KILL_WAIT = 30
+try:
+    from myproject import processes
+except ModuleNotFoundError as error:
+    raise SystemExit(f"`manage.py run` needs {error.name} of requirements-dev.txt: run `make install`.") from None
+
 PORTS = {"web": "PORT", "flower": "FLOWER_PORT", "sandbox": "SANDBOX_PORT", "mail": "SMTP_PORT"}
 WELCOME = """
   Shop      {site}             Flower   {flower}
@@ -36,22 +35,29 @@ class Command(BaseCommand):
     requires_system_checks = []
 
     def handle(self, *args: Any, **options: Any) -> None:
-        # Whatever ends this command while it starts, it leaves no server behind.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        # A window that is closed is a Ctrl-C.
-        signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        # Whatever ends this command, it leaves nothing behind; a window that is closed is a Ctrl-C.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.default_int_handler)
         with suppress(KeyboardInterrupt), ExitStack() as stack:
             try:
-                servers = [stack.enter_context(server) for server in needed_servers()]
+                self.run(stack)
             except embedded.Unavailable as error:
                 raise CommandError(str(error)) from error
-            # After the servers, which say so when it is this very shop that runs already.
-            check_ports()
-            prepare(servers)
-            self.stdout.write(welcome())
-            processes = Manager(servers)
-            processes.add_procfile(settings.BASE_DIR / "Procfile")
-            processes.loop()
+
+    def run(self, stack: ExitStack) -> None:
+        stack.callback(os.close, embedded.lock(settings.VAR_DIR / "run.lock", "The shop"))
+        guard = processes.Guard(settings.VAR_DIR / "processes.json")
+        guard.start()
+        stack.callback(guard.stop)
+        servers = [stack.enter_context(server) for server in needed_servers()]
+        guard.tell(pids(servers))
+        check_ports()
+        prepare(servers)
+        self.stdout.write(welcome())
+        supervisor = processes.Supervisor(guard, lambda: revive(servers), lambda: pids(servers))
+        for name, command in procfile().items():
+            supervisor.add(name, command, environment(), settings.BASE_DIR)
+        supervisor.run()
 
 
 def check_ports() -> None:
@@ -87,69 +93,31 @@ def welcome() -> str:
     return WELCOME.format(site=settings.SITE_URL, flower=settings.FLOWER_URL, sandbox=settings.SANDBOX_URL)
 
 
-class Manager(manager.Manager):
-    """honcho's manager, which starts again what dies, instead of stopping everything."""
-
-    def __init__(self, servers: list[embedded.Server]) -> None:
-        super().__init__(Printer(Terminal()))
-        self.servers = servers
-        self._procmgr = Signals()
-
-    def add_procfile(self, path: Path) -> None:
-        env = os.environ | {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-            "PYTHONUNBUFFERED": "1",
-            "SANDBOX_PORT": str(settings.SANDBOX_PORT),
-            "SMTP_PORT": str(settings.SMTP_PORT),
-            "SANDBOX_DATA": str(settings.VAR_DIR / "sandbox"),
-            "SANDBOX_WEBHOOK_URL": f"http://127.0.0.1:{settings.PORT}/webhooks/payments/",
-            "STRIPE_WEBHOOK_SECRET": settings.STRIPE_WEBHOOK_SECRET,
-        }
-        for name, command in parse_procfile(path.read_text()).processes.items():
-            self.add_process(name, f"exec {command}", env=env, cwd=settings.BASE_DIR)
-
-    def _any_stopped(self) -> bool:
-        if self._terminating:
-            return True
-        self._revive_servers()
-        for name, process in self._processes.items():
-            if process.pop("returncode", None) is not None:
-                self._system_print(f"{name} died; starting it again\n")
-                self._revive(process)
-        return False
-
-    def _revive_servers(self) -> None:
-        for server in self.servers:
-            try:
-                server.keep_running()
-            except embedded.Unavailable as error:
-                self._system_print(f"{error}\n")
-                time.sleep(1)
-
-    def _revive(self, process: dict[str, Any]) -> None:
-        # What dies at once, a server too, must not keep the machine busy.
-        time.sleep(1)
-        process["process"] = multiprocessing.Process(target=process["obj"].run, args=(self.events, True))
-        process["process"].start()
+def procfile() -> dict[str, str]:
+    lines = (settings.BASE_DIR / "Procfile").read_text().splitlines()
+    return dict(line.split(": ", 1) for line in lines)
 
 
-class Terminal:
-    """Standard output, which may go away before we do."""
-
-    def write(self, text: str) -> None:
-        with suppress(OSError):
-            sys.stdout.write(text)
-            sys.stdout.flush()
-
-    def flush(self) -> None: ...
-
-    def isatty(self) -> bool:
-        return sys.stdout.isatty()
+def environment() -> dict[str, str]:
+    return os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        "PYTHONUNBUFFERED": "1",
+        "SANDBOX_PORT": str(settings.SANDBOX_PORT),
+        "SMTP_PORT": str(settings.SMTP_PORT),
+        "SANDBOX_DATA": str(settings.VAR_DIR / "sandbox"),
+        "SANDBOX_WEBHOOK_URL": f"http://127.0.0.1:{settings.PORT}/webhooks/payments/",
+        "STRIPE_WEBHOOK_SECRET": settings.STRIPE_WEBHOOK_SECRET,
+    }
 
 
-class Signals(manager.ProcessManager):
-    """Tells only the process itself to stop: a worker then waits for its children, which go on with their tasks."""
+def pids(servers: list[embedded.Server]) -> list[int]:
+    return [server.process.pid for server in servers if server.process is not None]
 
-    def terminate(self, pid: int) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
+
+def revive(servers: list[embedded.Server]) -> None:
+    for server in servers:
+        try:
+            server.keep_running()
+        except embedded.Unavailable as error:
+            processes.say("system", str(error))
+            time.sleep(1)
