@@ -160,6 +160,7 @@ def test_send_alert_tells_the_chat_and_records_it(chat: Sandbox, cause: str) -> 
     assert row.sent_at is not None
 
 
+@pytest.mark.proves("myproject.tasks.send_alert", "twice", page="admin:myproject_alert_changelist")
 def test_send_alert_twice_is_once(chat: Sandbox, cause: str) -> None:
     row = make_alert(cause=cause, subject=cause)
 
@@ -265,6 +266,7 @@ def test_addresses_are_never_logged(urls: list[str], settings: Any, caplog: pyte
     assert SECRET not in caplog.text + row.error
 
 
+@pytest.mark.proves("myproject.tasks.check_unsent_alerts", "twice")
 def test_check_unsent_alerts_queues_what_is_due(broker: Broker) -> None:
     due, later = make_alert(), make_alert(cause="Later")
     Alert.objects.filter(pk=later.pk).update(due_at=timezone.now() + LEASE)
@@ -315,6 +317,7 @@ def empty_chat(shop: Shop) -> None:
     shop.sandbox("/controls", {"reset": "all"})
 
 
+@pytest.mark.proves("myproject.tasks.send_alert", "worker")
 @pytest.mark.django_db(transaction=True)
 def test_worker_tells_the_chat_of_a_task_that_gives_up_once(shop: Shop, empty_chat: None) -> None:
     before = len(in_chat(shop, "myproject.tasks.add gave up"))
@@ -326,6 +329,7 @@ def test_worker_tells_the_chat_of_a_task_that_gives_up_once(shop: Shop, empty_ch
     assert len(in_chat(shop, "myproject.tasks.add gave up")) == before + 1
 
 
+@pytest.mark.proves("myproject.tasks.check_unsent_alerts", "worker")
 @pytest.mark.django_db(transaction=True)
 def test_worker_tells_what_nobody_was_told_of_because_its_message_was_lost(shop: Shop, cause: str) -> None:
     make_alert(cause=cause, subject=cause)

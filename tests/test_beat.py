@@ -165,6 +165,16 @@ def test_beat_writes_when_it_ran_and_keeps_an_edit_of_the_same_moment() -> None:
     assert row.last_run_at == following.last_run_at
 
 
+@pytest.mark.proves(
+    "orders.tasks.process_order",
+    "orders.tasks.send_order_confirmation",
+    "orders.tasks.check_pending_orders",
+    "accounts.tasks.send_account_email",
+    "accounts.tasks.check_unsent_mail",
+    "reports.tasks.generate_report",
+    "reports.tasks.check_unfinished_reports",
+    "worker",
+)
 def test_two_beats_and_a_bad_schedule_do_no_harm(shop: Shop, customer: User) -> None:
     order, mail, report = place_order(customer), make_mail(to="twice@example.com"), make_report()
     end_lease(order)

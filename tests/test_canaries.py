@@ -52,6 +52,7 @@ def test_canary_says_how_long_it_waited(broker: Broker) -> None:
     assert timedelta(seconds=5) <= in_queue < timedelta(seconds=30)
 
 
+@pytest.mark.proves("myproject.tasks.canary", "twice")
 def test_canary_twice_is_once(broker: Broker) -> None:
     sent_at = ago(0.1)
     arrive("mail", sent_at)
@@ -156,6 +157,7 @@ def without_mail(shop: Shop) -> Iterator[None]:
     app.control.add_consumer("mail")
 
 
+@pytest.mark.proves("myproject.tasks.canary", "worker")
 def test_worker_runs_a_canary_of_each_queue_and_tells_of_the_queue_that_it_does_not_read(
     shop: Shop, without_mail: None
 ) -> None:

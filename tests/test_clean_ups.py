@@ -137,6 +137,7 @@ def test_clear_task_results_takes_groups_too() -> None:
     assert list(GroupResult.objects.values_list("group_id", flat=True)) == ["new"]
 
 
+@pytest.mark.proves("accounts.tasks.clear_old_mail", "twice")
 def test_clear_old_mail_keeps_what_is_owed_or_new() -> None:
     old = ago(31 * DAY)
     owed = make_mail(created_at=old)
@@ -164,6 +165,7 @@ def test_clear_old_mail_keeps_notices_for_a_year() -> None:
     assert list(Notification.objects.order_by("pk")) == [owed, new]
 
 
+@pytest.mark.proves("myproject.tasks.clear_old_alerts", "twice")
 def test_clear_old_alerts_keeps_what_is_due_or_has_happened_lately() -> None:
     due, new, _ = (make_alert(cause=cause) for cause in ("due", "new", "old"))
     Alert.objects.update(first_at=ago(YEAR), last_at=ago(ALERTS_KEPT + DAY))
@@ -176,6 +178,7 @@ def test_clear_old_alerts_keeps_what_is_due_or_has_happened_lately() -> None:
     assert list(Alert.objects.order_by("pk")) == [due, new]
 
 
+@pytest.mark.proves("orders.tasks.clear_old_events", "twice")
 @pytest.mark.parametrize("kind", Kind)
 def test_clear_old_events_keeps_the_audit_trail(kind: Kind) -> None:
     order = place_order()
@@ -221,6 +224,7 @@ def media(settings: Any, tmp_path: Path) -> Path:
     return tmp_path / "reports"
 
 
+@pytest.mark.proves("orders.tasks.clear_old_files", "twice")
 def test_clear_old_files_takes_imports_that_ended_with_their_lines_and_files(media: Path) -> None:
     kept = [old_import(IMPORT_KEPT - DAY), old_import(DAY, status="queued", due_at=ago(YEAR), finished_at=None)]
     old = [old_import(IMPORT_KEPT + DAY) for _ in range(7)]
@@ -272,6 +276,7 @@ def test_clear_old_files_removes_pictures_that_no_product_names(media: Path) -> 
     assert [path.exists() for path in gone] == [False] * len(gone)
 
 
+@pytest.mark.proves("reports.tasks.clear_old_reports", "twice")
 def test_clear_old_reports_removes_the_file_and_says_so_on_the_row(media: Path) -> None:
     kept, old = old_report(settings.REPORT_KEPT - DAY), old_report(settings.REPORT_KEPT + DAY)
 
@@ -428,6 +433,16 @@ def test_row_that_somebody_changes_at_this_moment_is_left_alone() -> None:
     assert quiet != wakes
 
 
+@pytest.mark.proves(
+    "orders.tasks.clear_old_events",
+    "orders.tasks.clear_old_files",
+    "accounts.tasks.clear_old_mail",
+    "reports.tasks.clear_old_reports",
+    "myproject.tasks.clear_task_results",
+    "myproject.tasks.clear_sessions",
+    "myproject.tasks.clear_old_alerts",
+    "worker",
+)
 @pytest.mark.parametrize("task", ALL, ids=lambda task: task.name)
 def test_clean_up_is_run_by_a_real_worker(task: Task, shop: Shop) -> None:
     report = make_report(make_user(is_staff=True))

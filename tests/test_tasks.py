@@ -20,6 +20,7 @@ def finish(age: timedelta, number: int = 0) -> TaskResult:
     return result
 
 
+@pytest.mark.proves("myproject.tasks.clear_task_results", "twice")
 def test_clear_task_results_keeps_a_week() -> None:
     kept = finish(timedelta(days=6, hours=23))
     finish(timedelta(days=7, minutes=1))
@@ -30,6 +31,7 @@ def test_clear_task_results_keeps_a_week() -> None:
     assert list(TaskResult.objects.all()) == [kept]
 
 
+@pytest.mark.proves("myproject.tasks.clear_sessions", "twice")
 def test_clear_sessions_keeps_what_has_not_expired() -> None:
     now = timezone.now()
     for key, expires in [("old", now - timedelta(minutes=1)), ("new", now + timedelta(minutes=1))]:

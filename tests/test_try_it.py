@@ -181,6 +181,15 @@ def test_dashboard_of_staff_leads_to_the_page(office: Client) -> None:
 # --- The tasks ---
 
 
+@pytest.mark.proves(
+    "myproject.tasks.add",
+    "myproject.tasks.multiply",
+    "myproject.tasks.wait",
+    "myproject.tasks.fail",
+    "myproject.tasks.fail_twice",
+    "twice",
+    page="try_it",
+)
 def test_sample_tasks_run_twice_do_the_same() -> None:
     assert [task.apply((2, 3)).get() for task in (tasks.add, tasks.multiply) for _ in range(2)] == [5, 5, 6, 6]
     assert [tasks.wait.apply(kwargs={"seconds": 0}).get() for _ in range(2)] == ["Waited 0 s."] * 2
@@ -188,6 +197,14 @@ def test_sample_tasks_run_twice_do_the_same() -> None:
     assert [tasks.fail_twice.apply().get() for _ in range(2)] == ["Attempt 3 succeeded."] * 2
 
 
+@pytest.mark.proves(
+    "myproject.tasks.add",
+    "myproject.tasks.multiply",
+    "myproject.tasks.wait",
+    "myproject.tasks.fail",
+    "myproject.tasks.fail_twice",
+    "worker",
+)
 @pytest.mark.every_broker
 @pytest.mark.every_store
 def test_page_follows_each_sample_through_a_real_worker(shop: Shop, office: Client) -> None:

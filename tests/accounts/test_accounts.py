@@ -252,6 +252,7 @@ def test_account_page_answers(path: str, client: Client, customer: User) -> None
 # --- Mail tasks ---
 
 
+@pytest.mark.proves("accounts.tasks.send_welcome_email", "twice", page="admin:accounts_user_changelist")
 def test_send_welcome_email_twice_is_once() -> None:
     user = make_user(mail_due_at=timezone.now())
 
@@ -263,6 +264,7 @@ def test_send_welcome_email_twice_is_once() -> None:
     assert user.mail_sent_at is not None
 
 
+@pytest.mark.proves("accounts.tasks.send_account_email", "twice", page="admin:accounts_accountmail_changelist")
 def test_send_account_email_twice_is_once() -> None:
     row = make_mail(subject="Confirm")
 
@@ -317,6 +319,7 @@ def test_check_unsent_mail_has_its_messages_dropped_before_the_next_one(broker: 
     assert max(expiries) < schedule.when.total_seconds()
 
 
+@pytest.mark.proves("accounts.tasks.check_unsent_mail", "twice")
 def test_check_unsent_mail_twice_sends_each_mail_once(broker: Broker) -> None:
     make_mail()
     for _ in range(2):

@@ -85,6 +85,7 @@ def test_sync_user_to_crm_tells_name_and_address(sandbox: Sandbox) -> None:
     assert (contact.status, contact.due_at, contact.synced_at is None) == (CrmStatus.SYNCED, None, False)
 
 
+@pytest.mark.proves("accounts.tasks.sync_user_to_crm", "twice", page="admin:accounts_crmcontact_changelist")
 def test_sync_user_to_crm_twice_is_once(sandbox: Sandbox, customer: User) -> None:
     make_contact(customer)
 
@@ -360,6 +361,7 @@ def test_check_unsynced_contacts_queues_few_which_are_dropped_before_the_next_on
     assert max(expiries) < schedule.when.total_seconds()
 
 
+@pytest.mark.proves("accounts.tasks.check_unsynced_contacts", "twice")
 def test_check_unsynced_contacts_twice_tells_each_once(sandbox: Sandbox, broker: Broker, customer: User) -> None:
     make_contact(customer)
     for _ in range(2):
@@ -390,6 +392,7 @@ def test_catch_up_with_crm_wants_what_is_behind() -> None:
     assert [contact.pk for contact in CrmContact.objects.filter(is_erased=True)] == [gone_pk]
 
 
+@pytest.mark.proves("accounts.tasks.catch_up_with_crm", "twice")
 def test_catch_up_with_crm_twice_is_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(services, "CHUNK", 2)
     for _ in range(5):

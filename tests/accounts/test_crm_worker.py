@@ -56,6 +56,7 @@ def sign_up(email: str) -> None:
     assert answer.url.endswith("/dashboard/")
 
 
+@pytest.mark.proves("accounts.tasks.sync_user_to_crm", "worker")
 def test_registration_reaches_the_crm(shop: Shop) -> None:
     sign_up("alice@example.com")
 
@@ -74,6 +75,7 @@ def test_person_is_told_when_the_crm_comes_back(shop: Shop, person: User) -> Non
     assert (struck(shop, "crm_error"), known(shop, person)["written"]) == (2, 1)
 
 
+@pytest.mark.proves("accounts.tasks.check_unsynced_contacts", "worker")
 def test_person_is_told_when_the_message_was_never_sent(shop: Shop, person: User) -> None:
     services.want_crm_sync(person)
 
@@ -119,6 +121,7 @@ def test_person_who_is_deleted_is_forgotten_by_the_crm(shop: Shop, person: User)
     wait_for(lambda: synced(person_as_it_was), "the record of it")
 
 
+@pytest.mark.proves("accounts.tasks.catch_up_with_crm", "worker")
 def test_catch_up_reaches_the_crm(shop: Shop, person: User) -> None:
     tasks.catch_up_with_crm.delay()
 

@@ -47,6 +47,7 @@ def test_notify_cuts_a_subject_that_is_too_long() -> None:
     assert len(make_notification(subject="x" * 300).subject) == 200
 
 
+@pytest.mark.proves("accounts.tasks.send_notification_email", "twice", page="admin:accounts_notification_changelist")
 def test_send_notification_email_twice_is_once() -> None:
     row = make_notification()
 
@@ -100,6 +101,7 @@ def test_check_unsent_mail_queues_each_person_once(broker: Broker) -> None:
     assert broker.messages() == [("mail", "accounts.tasks.send_notification_email", {"user_id": person.pk})]
 
 
+@pytest.mark.proves("accounts.tasks.send_notification_email", "worker")
 @pytest.mark.django_db(transaction=True)
 def test_worker_sends_a_notice_whose_message_was_lost(shop: Shop) -> None:
     row = make_notification(subject="From a worker")

@@ -179,6 +179,7 @@ def test_send_weekly_digest_queues_a_message_for_each_chunk(people: int, message
     assert broker.messages() == [MESSAGE] * messages
 
 
+@pytest.mark.proves("orders.tasks.send_weekly_digest", "twice", page="admin:orders_digest_changelist")
 def test_send_weekly_digest_twice_is_once(broker: Broker) -> None:
     make_reader()
     make_news()
@@ -363,6 +364,7 @@ def test_send_chunk_makes_as_many_queries_for_many_people_as_for_one() -> None:
     assert counts[0][1] == counts[1][1]
 
 
+@pytest.mark.proves("orders.tasks.send_digest_emails", "twice", page="admin:orders_digest_changelist")
 def test_send_digest_emails_twice_is_once() -> None:
     make_readers(3)
     make_news()
@@ -397,6 +399,7 @@ def test_check_unsent_digests_leaves_to_a_worker_what_it_holds(broker: Broker) -
     assert broker.messages() == []
 
 
+@pytest.mark.proves("orders.tasks.check_unsent_digests", "twice")
 def test_check_unsent_digests_twice_sends_each_once(broker: Broker) -> None:
     make_readers(3)
     make_news()
@@ -689,6 +692,7 @@ def all_sent() -> bool:
     return not Digest.objects.unsent().exists() and Digest.objects.exists()
 
 
+@pytest.mark.proves("orders.tasks.send_digest_emails", "orders.tasks.send_weekly_digest", "worker")
 def test_worker_sends_each_reader_one_digest_when_it_is_told_twice(shop: Shop) -> None:
     readers = [make_reader(email=f"weekly{n}@example.com", name=f"Reader {n}") for n in range(3)]
     order = order_last_week(readers[0], make_old(name="Old lamp"))
@@ -709,6 +713,7 @@ def test_worker_sends_each_reader_one_digest_when_it_is_told_twice(shop: Shop) -
     assert ("List-Unsubscribe" in html, "List-Unsubscribe=One-Click" in html) == (True, True)
 
 
+@pytest.mark.proves("orders.tasks.check_unsent_digests", "worker")
 def test_sweep_of_the_real_beat_finds_digests_whose_message_was_lost(shop: Shop) -> None:
     reader = make_reader(email="swept@example.com")
     make_news()

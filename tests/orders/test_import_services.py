@@ -215,6 +215,7 @@ def wait_for_lock() -> None:
 # --- Twice, and half-way ---
 
 
+@pytest.mark.proves("orders.tasks.import_products", "twice", page="orders:import-detail")
 def test_import_products_twice_is_once(broker: Broker) -> None:
     row = make_import(rows(5) + "Bad,,1,1,X\n")
 
@@ -334,6 +335,7 @@ def test_person_is_told_that_the_import_is_done(broker: Broker) -> None:
     assert broker.messages() == [("mail", "accounts.tasks.send_notification_email", {"user_id": row.requested_by_id})]
 
 
+@pytest.mark.proves("orders.tasks.handle_import_failure", "twice", page="orders:import-detail")
 def test_handle_import_failure_twice_tells_once(broker: Broker) -> None:
     row = make_import(rows(2))
     row.mark_running("task-1")
@@ -380,6 +382,7 @@ def test_sweep_and_late_callback_tell_once(broker: Broker) -> None:
     assert Notification.objects.count() == 1
 
 
+@pytest.mark.proves("orders.tasks.check_unfinished_imports", "twice")
 def test_check_unfinished_imports_twice_imports_once(broker: Broker) -> None:
     row = make_import(rows(2))
     make_import(rows(2), due_at=timezone.now() + import_services.settings.IMPORT_LEASE)

@@ -245,6 +245,7 @@ def ended(row: ProductImport) -> bool:
     return not row.is_open
 
 
+@pytest.mark.proves("orders.tasks.import_products", "worker")
 @pytest.mark.django_db(transaction=True)
 def test_import_that_was_killed_in_the_middle_goes_on_and_ends_right(shop: Shop) -> None:
     total = 40_000
@@ -264,6 +265,7 @@ def test_import_that_was_killed_in_the_middle_goes_on_and_ends_right(shop: Shop)
     assert Notification.objects.count() == 1
 
 
+@pytest.mark.proves("orders.tasks.handle_import_failure", "worker")
 @pytest.mark.django_db(transaction=True)
 def test_person_is_told_by_the_callback_when_the_task_has_failed(shop: Shop) -> None:
     PeriodicTask.objects.filter(task="orders.tasks.check_unfinished_imports").update(enabled=False)
@@ -281,6 +283,7 @@ def test_person_is_told_by_the_callback_when_the_task_has_failed(shop: Shop) -> 
     ]
 
 
+@pytest.mark.proves("orders.tasks.check_unfinished_imports", "worker")
 @pytest.mark.django_db(transaction=True)
 def test_person_is_told_by_the_sweep_when_the_callback_was_lost(shop: Shop) -> None:
     row = make_import(HEADER, status=ImportStatus.RUNNING, attempts=5, claimed_by="a-dead-task")

@@ -84,6 +84,7 @@ def test_sync_adds_what_arrived_and_takes_what_broke(sandbox: Sandbox) -> None:
     assert (run.status, run.changed, run.error) == (SyncStatus.SUCCEEDED, 2, "")
 
 
+@pytest.mark.proves("orders.tasks.sync_inventory", "twice", page="orders:sync")
 def test_sync_twice_is_once(sandbox: Sandbox) -> None:
     product = stocked(sandbox)
     move(sandbox, product, 20)
@@ -427,6 +428,7 @@ def new_sku() -> str:
     return f"W-{uuid4().hex[:12]}"
 
 
+@pytest.mark.proves("orders.tasks.sync_inventory", "worker")
 @pytest.mark.django_db(transaction=True)
 def test_button_has_a_worker_take_over_what_arrived(shop: Shop, staff: User) -> None:
     product = make_product(sku=new_sku(), stock=0)

@@ -166,6 +166,7 @@ def test_make_thumbnails_publishes_whole_files_and_names_them() -> None:
     assert not any(name.endswith(".part") for name in files("thumbnails"))
 
 
+@pytest.mark.proves("orders.tasks.make_thumbnails", "twice", page="admin:orders_product_changelist")
 def test_make_thumbnails_twice_is_once() -> None:
     product = make(upload(make_product(), drawn()))
     before = files("thumbnails")
@@ -241,6 +242,7 @@ def test_check_pending_pictures_queues_what_was_left_behind(broker: Broker) -> N
     assert broker.messages() == [("default", "orders.tasks.make_thumbnails", {"product_id": late.pk})]
 
 
+@pytest.mark.proves("orders.tasks.check_pending_pictures", "twice")
 def test_check_pending_pictures_twice_has_one_effect(broker: Broker) -> None:
     product = upload(make_product(), drawn())
     Product.objects.filter(pk=product.pk).update(picture_due_at=timezone.now())
@@ -364,6 +366,7 @@ def test_nothing_else_of_the_storage_is_served(client: Client) -> None:
 # --- Real processes ---
 
 
+@pytest.mark.proves("orders.tasks.make_thumbnails", "orders.tasks.check_pending_pictures", "worker")
 @pytest.mark.django_db(transaction=True)
 def test_worker_makes_what_was_left_behind(shop: Shop) -> None:
     product = upload(make_product(), drawn())

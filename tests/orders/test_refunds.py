@@ -236,6 +236,7 @@ def test_refund_does_nothing_when_nobody_wants_it(paid: Order) -> None:
     assert (refund(paid, provider), provider.keys, status_of(paid)) == (False, [], Status.COMPLETED)
 
 
+@pytest.mark.proves("orders.tasks.refund_order", "twice", page="orders:detail")
 def test_refund_order_is_safe_to_repeat(paid: Order, broker: Broker) -> None:
     services.want_refund(paid, by="Sam")
 

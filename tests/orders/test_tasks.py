@@ -55,6 +55,7 @@ def test_process_order_completes_the_order_and_queues_its_confirmation(broker: B
     assert broker.messages() == [("mail", "orders.tasks.send_order_confirmation", {"order_id": order.pk})]
 
 
+@pytest.mark.proves("orders.tasks.process_order", "twice", page="orders:detail")
 def test_process_order_twice_is_once(broker: Broker, provider: list[str]) -> None:
     product = make_product(stock=10)
     order = place_order(product=product, quantity=3)
@@ -142,6 +143,7 @@ def test_send_order_confirmation_mails_the_customer_and_records_it(confirmed: Or
     assert confirmed.events.filter(kind="confirmed").count() == 1
 
 
+@pytest.mark.proves("orders.tasks.send_order_confirmation", "twice", page="orders:detail")
 def test_send_order_confirmation_twice_is_once(confirmed: Order) -> None:
     for _ in range(2):
         tasks.send_order_confirmation.apply(kwargs={"order_id": confirmed.pk}).get()
@@ -234,6 +236,7 @@ def test_check_pending_orders_has_its_mails_dropped_before_the_next_one(broker: 
     assert 0 < seconds < schedule.when.total_seconds()
 
 
+@pytest.mark.proves("orders.tasks.check_pending_orders", "twice")
 def test_check_pending_orders_twice_has_one_effect(broker: Broker, provider: list[str]) -> None:
     order = place_order()
     end_lease(order)

@@ -242,6 +242,7 @@ def test_update_says_how_fresh_it_is_and_never_goes_back() -> None:
     assert (older, SalesCount.freshness()) == (False, fresh)
 
 
+@pytest.mark.proves("reports.tasks.update_daily_sales", "twice")
 def test_update_twice_is_once(lamp: Product) -> None:
     sell(lamp, timezone.now())
 
@@ -424,6 +425,7 @@ def is_waiting_for_a_lock() -> bool:
         return bool(cursor.fetchall())
 
 
+@pytest.mark.proves("reports.tasks.update_daily_sales", "worker")
 def test_worker_keeps_the_daily_sales_up_to_date(shop: Shop) -> None:
     order = sell(make_product(price=Decimal("12.50")), timezone.now())
     wait_for(lambda: [numbers[0] for numbers in days().values()] == [1], "the sale to be counted")

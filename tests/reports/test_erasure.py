@@ -322,6 +322,7 @@ def test_erasure_says_farewell_and_confirms_nothing_more(alice: User) -> None:
     assert Order.objects.mail_due().count() == 0
 
 
+@pytest.mark.proves("reports.tasks.erase_account", "twice", page="delete-account")
 def test_erase_account_twice_is_once(alice: User) -> None:
     order = live(alice)
     closed = [erasure.close_account(alice) for _ in range(2)]
@@ -527,6 +528,7 @@ def test_check_unfinished_erasures_queues_what_is_left(broker: Broker) -> None:
     assert broker.messages() == [("default", "reports.tasks.erase_account", {"user_id": owed.user_id})] * 2
 
 
+@pytest.mark.proves("reports.tasks.check_unfinished_erasures", "twice")
 def test_check_unfinished_erasures_twice_erases_once(broker: Broker) -> None:
     make_erasure()
     for _ in range(2):
@@ -605,6 +607,7 @@ def test_staff_cannot_delete_the_row_of_a_person_with_orders(login: Login, staff
 # --- With the real processes ---
 
 
+@pytest.mark.proves("reports.tasks.check_unfinished_erasures", "worker")
 @pytest.mark.django_db(transaction=True)
 def test_account_is_erased_although_the_worker_is_killed(shop: Shop, alice: User) -> None:
     order = live(alice)
@@ -624,6 +627,7 @@ def test_account_is_erased_although_the_worker_is_killed(shop: Shop, alice: User
     assert subjects.count("Your account at Lantern & Loom is deleted") == 1
 
 
+@pytest.mark.proves("reports.tasks.erase_account", "worker")
 @pytest.mark.django_db(transaction=True)
 def test_account_is_erased_by_the_worker(shop: Shop, login: Login, alice: User) -> None:
     order = live(alice)

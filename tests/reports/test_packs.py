@@ -215,6 +215,8 @@ def test_zip_is_written_in_constant_memory(media: None) -> None:
 # --- Once, whatever is doubled or lost ---
 
 
+@pytest.mark.proves("reports.tasks.generate_pack", "twice", page="reports:pack")
+@pytest.mark.proves("reports.tasks.check_unfinished_packs", "twice")
 def test_generate_pack_twice_is_once(media: None, broker: Broker) -> None:
     pack = make_pack()
     write_members(pack)
@@ -470,6 +472,7 @@ def promise_holds(pack: Pack) -> None:
     assert Notification.objects.count() == 1
 
 
+@pytest.mark.proves("reports.tasks.generate_pack", "worker")
 @pytest.mark.django_db(transaction=True)
 def test_pack_is_made_once_although_messages_are_doubled_and_a_child_is_killed(shop: Shop) -> None:
     sell("2026-10-05")
@@ -520,6 +523,7 @@ def test_pack_is_made_once_although_the_child_that_bundles_it_is_killed(shop: Sh
     promise_holds(pack)
 
 
+@pytest.mark.proves("reports.tasks.check_unfinished_packs", "worker")
 @pytest.mark.django_db(transaction=True)
 def test_pack_is_made_by_the_sweep_when_each_callback_was_lost(shop: Shop) -> None:
     PeriodicTask.objects.filter(task="reports.tasks.check_unfinished_reports").update(enabled=False)

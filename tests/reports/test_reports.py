@@ -203,6 +203,7 @@ def test_generate_report_writes_the_report() -> None:
     assert report.finished_at is not None
 
 
+@pytest.mark.proves("reports.tasks.generate_report", "twice", page="reports:detail")
 def test_generate_report_twice_is_once() -> None:
     report = make_report()
 
@@ -253,6 +254,7 @@ def test_check_unfinished_reports_queues_what_was_left_behind(broker: Broker) ->
     assert broker.messages() == [("reports", "reports.tasks.generate_report", {"report_id": str(late.pk)})]
 
 
+@pytest.mark.proves("reports.tasks.check_unfinished_reports", "twice")
 def test_check_unfinished_reports_twice_writes_one_file(broker: Broker) -> None:
     report = make_report()
     for _ in range(2):

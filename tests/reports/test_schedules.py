@@ -88,6 +88,7 @@ def test_report_is_due_at_its_time_and_is_of_the_days_before() -> None:
     assert (report.status, report.requested_by) == (Status.QUEUED, schedule.made_by)
 
 
+@pytest.mark.proves("reports.tasks.check_due_schedules", "twice")
 def test_report_is_made_once_per_slot_and_again_a_week_later() -> None:
     schedule = made_at(SUNDAY)
 
@@ -394,6 +395,7 @@ def test_schedule_works_when_the_same_crontab_is_there_twice() -> None:
 # --- Tasks ---
 
 
+@pytest.mark.proves("reports.tasks.plan_scheduled_report", "twice", page="reports:schedules")
 def test_plan_scheduled_report_twice_is_once(broker: Broker) -> None:
     schedule = made_at(SUNDAY)
 
@@ -712,6 +714,7 @@ def test_pages_make_as_many_queries_for_three_rows_as_for_one(office: Client) ->
 # --- In the real processes ---
 
 
+@pytest.mark.proves("reports.tasks.plan_scheduled_report", "reports.tasks.check_due_schedules", "worker")
 @pytest.mark.parametrize("lost", ["nothing", "beat's message"])
 @pytest.mark.django_db(transaction=True)
 def test_report_is_made_once_and_mailed_to_each_after_beat_was_down_at_its_time(lost: str, shop: Shop) -> None:
