@@ -46,7 +46,9 @@ check: install ## Lint, format, types, import contracts, migrations, deploy chec
 	@# No database is needed to compare models and migrations; Django warns that it found none.
 	@$(BIN)/python -W "ignore:Got an error checking" manage.py makemigrations --check --dry-run --skip-checks
 	@$(MAKE) --no-print-directory docs
-	@env -u VAR_DIR DEBUG=false SECRET_KEY=$$(head -c 48 /dev/urandom | base64 -w0) ALLOWED_HOSTS=shop.example.com \
+	@unset VAR_DIR; export DEBUG=false SECRET_KEY=$$(head -c 48 /dev/urandom | base64 -w0) ALLOWED_HOSTS=shop.example.com; \
+		export STATIC_ROOT=$$(mktemp -d); trap 'rm -r "$$STATIC_ROOT"' EXIT; \
+		$(BIN)/python manage.py collectstatic --noinput --verbosity 0 && \
 		$(BIN)/python manage.py check --deploy --fail-level WARNING
 
 docs: install ## Make the documentation, with its search, in var/docs

@@ -12,6 +12,7 @@ class ProjectConfig(AppConfig):
         from myproject.alerting import alerts  # noqa: F401
         from myproject.monitoring import control, gauges, heartbeats, metrics  # noqa: F401
         from myproject.transport import rabbitmq, traps  # noqa: F401
+        from myproject.web import static_files  # noqa: F401
 
         # Where machines read the log, a warning of Python's is a line like any other.
         logging.captureWarnings(settings.LOG_FORMAT == "json")

@@ -7,6 +7,7 @@ from myproject.web import flower, pages, second_factor
 
 # Where django-allauth looks for it.
 handler429 = pages.too_many_requests
+handler400, handler403, handler404, handler500 = map(pages.error, (400, 403, 404, 500))
 
 urlpatterns = [
     path("", include("orders.urls")),

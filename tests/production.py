@@ -31,7 +31,8 @@ class Answer(NamedTuple):
 
 
 class Web:
-    def __init__(self, folder: Path, **variables: str) -> None:
+    def __init__(self, folder: Path, *, collected: bool = True, **variables: str) -> None:
+        self.collected = collected
         self.log = folder / "gunicorn.log"
         self.port = free_port()
         self.environment = os.environ | {
@@ -49,8 +50,9 @@ class Web:
         }
 
     def __enter__(self) -> Self:
-        program = [sys.executable, "manage.py", "collectstatic", "--noinput"]
-        subprocess.run(program, cwd=settings.BASE_DIR, env=self.environment, check=True, capture_output=True)
+        if self.collected:
+            program = [sys.executable, "manage.py", "collectstatic", "--noinput"]
+            subprocess.run(program, cwd=settings.BASE_DIR, env=self.environment, check=True, capture_output=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "gunicorn", "myproject.wsgi", "--config", "deploy/gunicorn.conf.py", *LOG],

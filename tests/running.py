@@ -102,9 +102,7 @@ def queue(broker: Broker) -> Iterator[Broker]:
 def web(settings: Any, tmp_path: Path) -> Callable[..., Any]:
     """Return a function that runs the web server as in production, with these variables."""
     with override_settings(STATIC_ROOT=tmp_path, DEBUG=False):
-        settings.STORAGES = settings.STORAGES | {
-            "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"}
-        }
+        settings.STORAGES = settings.STORAGES | {"staticfiles": {"BACKEND": "myproject.web.static_files.Storage"}}
         call_command("collectstatic", interactive=False, verbosity=0)
 
     @contextmanager

@@ -87,6 +87,19 @@ def refuse_huge_requests(get_response: View) -> View:
     return checked
 
 
+def error(status: int) -> Callable[..., HttpResponse]:
+    """Return a view that needs nothing of what may have failed: neither session nor database nor context processors."""
+
+    def view(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        return HttpResponse(render_to_string(f"{status}.html"), status=status)
+
+    return view
+
+
+def csrf_failed(request: HttpRequest, reason: str = "") -> HttpResponse:
+    return HttpResponse(render_to_string("403_csrf.html"), status=403)
+
+
 def too_many_requests(request: HttpRequest) -> HttpResponse:
     """Answer 429 to whoever has tried too often."""
     # All limits that end here count one minute; what has a longer one says so in its form.
