@@ -13,6 +13,7 @@ from durable.schedules import declared
 from durable.task import Task
 from myproject import settings as settings_module
 from myproject.celery import app
+from myproject.queues import QUEUES
 
 INTRODUCTION = """\
 Each of these checks finds a Celery configuration that fails later, in production. Every management command runs them
@@ -44,7 +45,8 @@ def tasks() -> str:
     """Describe each task: what its docstring and its decorator say, its queue, and when it runs."""
     app.loader.import_default_modules()
     ours = sorted(name for name in app.tasks if not name.startswith("celery."))
-    counted = f"`python manage.py reference` wrote this page: {len(ours)} tasks."
+    queues = "\n".join(f"- *{name}*: {queue.purpose} Worker family: {queue.family}." for name, queue in QUEUES.items())
+    counted = f"There are {len(ours)} tasks, in these queues:\n\n{queues}"
     return "\n\n".join(["# Tasks", counted, *(described(app.tasks[name]) for name in ours)]) + "\n"
 
 
