@@ -74,12 +74,14 @@ def want_crm_erasure(user: User) -> bool:
     return bool(settings.CRM_URL)
 
 
-def sync_contact(external_id: int, task_id: str) -> None:
+def sync_contact(external_id: int) -> None:
     """Tell the CRM what it should know of the person, or to forget them; what it refuses ends on the row.
 
     Raises `TemporaryError` when it is worth another try.
     """
-    contact = CrmContact.objects.claim(external_id, task_id) if settings.CRM_URL else None
+    claimed = CrmContact.objects.claim(first=CrmContact.objects.filter(pk=external_id)) if settings.CRM_URL else []
+    # Person and version in one statement: older data must not go out as a newer version.
+    contact = CrmContact.objects.select_related("user").held(claimed).first()
     if contact is None:
         log.info("Contact %s: nothing to tell the CRM", external_id)
         return
@@ -192,7 +194,6 @@ def finish(erasure: Erasure) -> bool:
     """Forget name and address, too, once the last mail is sent or has failed; False while it is still owed."""
     # A last mail that cannot be delivered must not keep the address for ever.
     given_up = Q(created_at__lt=timezone.now() - mail.TRIED_FOR)
-    over = Q(mail_sent_at__isnull=False) | Q(mail_due_at=None) | given_up
-    finished = Erasure.objects.filter(over, pk=erasure.pk).delete()[0]
+    finished = Erasure.objects.filter(~mail.MAIL.open | given_up, pk=erasure.pk).delete()[0]
     log.info("Account %s is %s", erasure.user_id, "erased" if finished else "still owed its last mail")
     return bool(finished)

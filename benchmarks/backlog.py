@@ -15,7 +15,7 @@ from kombu import Queue
 
 from accounts.models import User
 from myproject.celery import app
-from orders.models import Card, Kind, Order, OrderEvent, OrderItem, Payment, Product, first_look
+from orders.models import Card, Kind, Order, OrderEvent, OrderItem, Payment, Product
 
 ITEMS = 3
 PRODUCTS = 100
@@ -37,7 +37,7 @@ def fill(count: int) -> list[int]:
     """Write down orders of three items as `place_order` leaves them; return their ids."""
     customer, products, draw = User.objects.get(), list(Product.objects.all()), random.Random(1)
     orders = Order.objects.bulk_create(
-        Order(customer=customer, token=uuid.uuid4(), total=PRICE * ITEMS, due_at=first_look()) for _ in range(count)
+        Order(customer=customer, token=uuid.uuid4(), total=PRICE * ITEMS, **Order.lease.fresh()) for _ in range(count)
     )
     OrderItem.objects.bulk_create(
         OrderItem(order=order, product=product, name=product.name, price=PRICE, quantity=1)

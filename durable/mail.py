@@ -7,21 +7,19 @@ import logging
 import re
 import smtplib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Self, cast
-from urllib.parse import urlsplit
 
-from django.conf import settings
 from django.core.mail import EmailMultiAlternatives, get_connection
 from django.core.mail.backends.base import BaseEmailBackend
-from django.db import models, transaction
+from django.db import models
 from django.db.models import Q
-from django.template.loader import render_to_string
 from django.utils import timezone
 
-from durable.errors import PermanentError, TemporaryError
+from .errors import PermanentError, TemporaryError
+from .leases import HasLease, Lease, LeasedQuerySet
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +40,16 @@ class Disconnected(TemporaryError):
     """The mail server cannot be reached, has hung up or takes nothing now: the others need not be tried."""
 
 
-class MailQuerySet(models.QuerySet[Any]):
+# A mail is due at once: one message sends many, and none of them is in a hurry before the others.
+MAIL = Lease(
+    open=Q(mail_sent_at=None, mail_due_at__isnull=False), lasts=lambda: LEASE, prefix="mail_", message_first=False
+)
+
+
+class MailQuerySet(LeasedQuerySet[Any]):
     def mail_due(self) -> Self:
-        """Rows that owe a mail which nobody is sending now."""
-        return self.filter(mail_sent_at=None, mail_due_at__lte=timezone.now())
+        """Rows that owe a mail which no worker is sending now."""
+        return self.due(MAIL)
 
     def mail_failed(self) -> Self:
         """Rows whose mail will not be sent, unless staff has it sent again."""
@@ -53,42 +57,35 @@ class MailQuerySet(models.QuerySet[Any]):
 
     def mail_ended(self) -> Self:
         """Rows that owe no mail any more: it was sent, or will not be."""
-        return self.filter(Q(mail_sent_at__isnull=False) | Q(mail_due_at=None))
+        return self.exclude(MAIL.open)
 
     def unsent(self) -> Self:
-        """Rows that owe a mail, whether somebody is sending it now or not."""
-        return self.filter(mail_sent_at=None, mail_due_at__isnull=False)
+        """Rows that owe a mail, whether a worker is sending it now or not."""
+        return self.filter(MAIL.open)
 
     def claim_mail(self, first: object = None, limit: int = SET) -> list[Any]:
         """Take the mail of row `first`, and others that are due, for one attempt; return the rows."""
-        lease = {"mail_due_at": timezone.now() + LEASE}
-        with transaction.atomic():
-            ids = [first] if first is not None and self.filter(pk=first).mail_due().update(**lease) else []
-            free = self.mail_due().select_for_update(skip_locked=True, of=("self",)).order_by("mail_due_at", "pk")
-            ids += free.values_list("pk", flat=True)[: limit - len(ids)]
-            self.model._base_manager.filter(pk__in=ids).update(**lease)
-        if not ids:
+        rows = self.claim(first=None if first is None else self.filter(pk=first), limit=limit, lease=MAIL)
+        if not rows:
             log.info("Mail of %s %s: nothing to send", self.model._meta.model_name, first or "")
-        return sorted(self.filter(pk__in=ids), key=lambda row: ids.index(row.pk))
+        return rows
 
-    def mark_mails_sent(self, ids: Iterable[object], task_id: str = "") -> int:
-        """Record that these mails went out; return how many no other attempt recorded first."""
-        return self.filter(pk__in=ids, mail_sent_at=None).update(mail_sent_at=timezone.now(), mail_error="")
-
-    def release_mail(self, ids: Iterable[object]) -> None:
-        """Give these mails back at once, which were claimed and not tried, unless they are no longer owed."""
-        self.unsent().filter(pk__in=ids).update(mail_due_at=timezone.now())
+    def mark_mails_sent(self, rows: Iterable[models.Model]) -> int:
+        """Record that the mails of these claimed rows went out; return how many are recorded by it."""
+        return self.held(rows, MAIL).update(mail_sent_at=timezone.now(), mail_error="", mail_claimed_by="")
 
 
-class OwesMail(models.Model):
+class OwesMail(HasLease):
     """A row that owes its person exactly one mail. `mail_due_at` None: nothing is owed, or it has failed for good."""
 
     mail_due_at = models.DateTimeField(null=True, blank=True, editable=False)
+    mail_claimed_by = models.CharField(max_length=80, blank=True, default="", db_default="", editable=False)
     mail_sent_at = models.DateTimeField(null=True, blank=True, editable=False)
     # Why the last attempt failed; empty once the mail is sent.
     mail_error = models.CharField(max_length=300, blank=True, editable=False)
     # Since when the mail is owed: a field that no attempt moves, as each moves `mail_due_at`.
     owed_since = "created_at"
+    lease = MAIL
 
     class Meta:
         abstract = True
@@ -109,7 +106,7 @@ class OwesMail(models.Model):
     def owed_for(self) -> timedelta:
         return timezone.now() - getattr(self, self.owed_since)
 
-    def put_off(self, reason: str) -> None:
+    def put_off_mail(self, reason: str) -> None:
         """Leave the mail to a later attempt, each after twice the time; the first one never ends it.
 
         That may be at the end of an outage that was longer than `TRIED_FOR`, or be the one that staff asked for.
@@ -118,21 +115,18 @@ class OwesMail(models.Model):
             self.mark_mail_failed(reason)
             return
         pause = min(PAUSE, max(timedelta(seconds=1), self.owed_for))
-        self._unsent().update(mail_due_at=timezone.now() + pause, mail_error=reason[:300])
+        self.held(MAIL).update(**MAIL.until(pause), mail_error=reason[:300])
         log.warning("Mail of %s %s waits: %s", self._meta.model_name, self.pk, reason, extra=self.log_keys)
 
     def mark_mail_failed(self, reason: str) -> None:
-        self._unsent().update(mail_due_at=None, mail_error=reason[:300])
+        self.held(MAIL).update(**MAIL.ended(), mail_error=reason[:300])
         # The row has the reason, which may quote a name.
         log.error("Mail of %s %s failed for good", self._meta.model_name, self.pk, extra=self.log_keys)
 
     def mark_mail_due(self) -> bool:
         """Owe a mail that has failed once more; False when it has not failed."""
         failed = _table(self).mail_failed().filter(pk=self.pk)
-        return bool(failed.update(mail_due_at=timezone.now(), mail_error=""))
-
-    def _unsent(self) -> MailQuerySet:
-        return _table(self).unsent().filter(pk=self.pk)
+        return bool(failed.update(**MAIL.fresh(), mail_error=""))
 
 
 def _table(row: OwesMail) -> MailQuerySet:
@@ -142,7 +136,7 @@ def _table(row: OwesMail) -> MailQuerySet:
 Message = Callable[[Any], EmailMultiAlternatives]
 
 
-def deliver(rows: Sequence[OwesMail], message: Message, *, task_id: str = "", at_once: int = 1) -> int:
+def deliver(rows: Sequence[OwesMail], message: Message, *, at_once: int = 1) -> int:
     """Send what these claimed rows of one table owe, over one connection; return how many were sent.
 
     One bad mail harms no other: its row says why it waits, or has failed. Raises `Disconnected` when the server takes
@@ -162,10 +156,11 @@ def deliver(rows: Sequence[OwesMail], message: Message, *, task_id: str = "", at
                 if _went_out(row, message, connection):
                     sent.append(row)
                 if len(sent) == at_once:
-                    count, sent = count + _record(sent, task_id), []
+                    count, sent = count + _record(sent), []
     finally:
-        count += _record(sent, task_id)
-        _table(rows[0]).release_mail([row.pk for row in left])
+        count += _record(sent)
+        # What was claimed and not tried is due again at once.
+        _table(rows[0]).held(left, MAIL).update(**MAIL.until(timedelta(0)))
     return count
 
 
@@ -174,7 +169,7 @@ def _went_out(row: OwesMail, message: Message, connection: BaseEmailBackend) -> 
     try:
         send(message(row), connection)
     except TemporaryError as error:
-        row.put_off(str(error))
+        row.put_off_mail(str(error))
         if isinstance(error, Disconnected):
             raise
         return False
@@ -185,37 +180,11 @@ def _went_out(row: OwesMail, message: Message, connection: BaseEmailBackend) -> 
     return True
 
 
-def _record(sent: Sequence[OwesMail], task_id: str) -> int:
-    count: int = _table(sent[0]).mark_mails_sent([row.pk for row in sent], task_id) if sent else 0
+def _record(sent: Sequence[OwesMail]) -> int:
+    count: int = _table(sent[0]).mark_mails_sent(sent) if sent else 0
     for row in sent:
         log.info("Mail of %s %s sent", row._meta.model_name, row.pk, extra=row.log_keys)
     return count
-
-
-def render(
-    template: str, to: str, name: str, context: Mapping[str, Any], unsubscribe: str = ""
-) -> EmailMultiAlternatives:
-    """Build a message from `template`_subject.txt, .txt and .html; `name` is the same for each attempt.
-
-    With the address `unsubscribe` mail programs show a button that leaves the list at once; `_email.html` links to
-    it, and so must the text.
-    """
-    fixed = {"site_name": settings.SITE_NAME, "site_url": settings.SITE_URL, "unsubscribe": unsubscribe}
-    context = {**fixed, **context}
-    subject = " ".join(render_to_string(f"{template}_subject.txt", context).split())
-    message = EmailMultiAlternatives(subject, render_to_string(f"{template}.txt", context), to=[to])
-    message.attach_alternative(render_to_string(f"{template}.html", context), "text/html")
-    message.extra_headers["Message-ID"] = message_id(name)
-    if unsubscribe:
-        # RFC 8058: the program posts the second header's value to the first one's address.
-        message.extra_headers["List-Unsubscribe"] = f"<{unsubscribe}>"
-        message.extra_headers["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
-    return message
-
-
-def message_id(name: str) -> str:
-    """Return the Message-ID of the mail of that name, the same for each attempt."""
-    return f"<{name}@{urlsplit(settings.SITE_URL).hostname}>"
 
 
 @contextmanager

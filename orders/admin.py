@@ -166,7 +166,7 @@ class OrderAdmin(OwesMailAdmin, ReadOnlyAdmin):
 
     @admin.action(description="Queue again")
     def nudge(self, request: HttpRequest, orders: QuerySet[Order]) -> None:
-        nudged = Order.objects.filter(pk__in=orders).mark_nudged(f"by {actor(request.user)}")
+        nudged = Order.objects.filter(pk__in=orders).mark_requeued(f"by {actor(request.user)}")
         for pk, reference in nudged.items():
             with bound_contextvars(order=reference):
                 tasks.process_order.delay_on_commit(order_id=pk)

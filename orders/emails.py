@@ -6,7 +6,7 @@ from django.core.mail import EmailMultiAlternatives
 from django.urls import reverse
 
 from accounts import unsubscribe
-from durable import mail
+from myproject.web import mails
 
 from .models import Digest, Order, Product
 
@@ -14,7 +14,7 @@ from .models import Digest, Order, Product
 def confirmation(order: Order) -> EmailMultiAlternatives:
     url = settings.SITE_URL + order.get_absolute_url()
     context = {"order": order, "items": order.items.order_by("pk"), "url": url}
-    return mail.render("orders/email/order_confirmation", order.customer.email, f"order-{order.reference}", context)
+    return mails.render("orders/email/order_confirmation", order.customer.email, f"order-{order.reference}", context)
 
 
 def digest(row: Digest, orders: Sequence[Order], products: Sequence[Product]) -> EmailMultiAlternatives:
@@ -28,4 +28,4 @@ def digest(row: Digest, orders: Sequence[Order], products: Sequence[Product]) ->
         "url": settings.SITE_URL + reverse("orders:catalogue"),
     }
     name, leave = f"digest-{row.pk}", unsubscribe.url(row.person, "digest")
-    return mail.render("orders/email/weekly_digest", row.person.email, name, context, unsubscribe=leave)
+    return mails.render("orders/email/weekly_digest", row.person.email, name, context, unsubscribe=leave)

@@ -7,21 +7,29 @@ from collections.abc import Collection, Sequence
 from itertools import islice
 from uuid import UUID, uuid4
 
-from django.conf import settings
 from django.core.files.storage import default_storage
 from django.core.files.uploadedfile import UploadedFile
 from django.db import IntegrityError, transaction
 from django.db.models import Max, Sum
 from django.urls import reverse
-from django.utils import timezone
 
 from accounts.models import User
 from accounts.services import notify
 from durable.errors import TemporaryError
+from durable.leases import LeaseLost
 from myproject.storage.files import BY_UUID, delete_files, remove_orphans
 
 from . import imports
-from .models import Kind, OrderEvent, Product, ProductImport, RejectedRow, slug_of
+from .models import (
+    ImportStatus,
+    Kind,
+    OrderEvent,
+    Product,
+    ProductImport,
+    ProductImportQuerySet,
+    RejectedRow,
+    slug_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +47,6 @@ BROKEN = (
 )
 
 
-class Superseded(Exception):
-    """Another worker has gone on with this import."""
-
-
 def start_import(person: User, file: UploadedFile, token: UUID) -> ProductImport:
     """Store the file where every worker can read it, and note that it is to be imported; once per token."""
     pk = uuid4()
@@ -57,7 +61,7 @@ def start_import(person: User, file: UploadedFile, token: UUID) -> ProductImport
                 "original_name": (file.name or "")[-150:],
                 "size": file.size or 0,
                 "last_event_id": OrderEvent.objects.aggregate(last=Max("pk"))["last"] or 0,
-                "due_at": timezone.now() + settings.IMPORT_LEASE,
+                **ProductImport.lease.fresh(),
             },
         )
     except BaseException:
@@ -68,38 +72,42 @@ def start_import(person: User, file: UploadedFile, token: UUID) -> ProductImport
     return product_import
 
 
-def run_import(product_import: ProductImport, claimant: str) -> bool:
-    """Take the file in from where its row stands; True when this call ended the import, well or not."""
+def run_import(import_id: UUID | str) -> ProductImport | None:
+    """Claim the import and take its file in from where it stands; return it when this call ended it, well or not."""
+    named = ProductImport.objects.filter(pk=import_id)
+    for product_import in ProductImport.objects.claim(first=named, status=ImportStatus.RUNNING):
+        log.info("Import %s is running", import_id)
+        if take_in(product_import):
+            return product_import
+    return None
+
+
+def take_in(product_import: ProductImport) -> bool:
+    """Take the claimed import's file in; True when this call ended it. Raises `TemporaryError`."""
     try:
         with product_import.file.open() as file:
             if product_import.rows_total is None:
-                check(product_import, claimant, file)
+                product_import.mark_checked(imports.check(file))
             rows = islice(imports.read(file), product_import.rows_done, None)
             while chunk := list(islice(rows, CHUNK)):
-                take_in(product_import, claimant, chunk)
+                take_in_chunk(product_import, chunk)
     except imports.Refused as error:
-        return fail_import(product_import, claimant, str(error))
-    except Superseded:
-        log.info("Import %s: another worker goes on with it", product_import.pk)
+        return bool(fail_imports(product_import.held(), str(error)))
+    except LeaseLost as error:
+        log.info("%s", error)
         return False
     except IntegrityError as error:
         raise TemporaryError("Somebody else wrote one of these products at the same moment.") from error
-    return finish_import(product_import, claimant)
-
-
-def check(product_import: ProductImport, claimant: str, file: imports.Binary) -> None:
-    if not product_import.mark_checked(claimant, imports.check(file)):
-        raise Superseded
+    return finish_import(product_import)
 
 
 @transaction.atomic
-def take_in(product_import: ProductImport, claimant: str, chunk: Sequence[imports.Row | imports.Fault]) -> None:
+def take_in_chunk(product_import: ProductImport, chunk: Sequence[imports.Row | imports.Fault]) -> None:
     """Write a chunk and move the import's row on, both or neither.
 
     The row is locked first, so a second worker on the same chunk waits, and then finds it done.
     """
-    if not product_import.lock(claimant):
-        raise Superseded
+    product_import.hold()
     rows = [row for row in chunk if isinstance(row, imports.Row)]
     faults = [fault for fault in chunk if isinstance(fault, imports.Fault)]
     created = upsert(rows, product_import.last_event_id)
@@ -107,7 +115,7 @@ def take_in(product_import: ProductImport, claimant: str, chunk: Sequence[import
     RejectedRow.objects.bulk_create(
         RejectedRow(product_import=product_import, **fault._asdict()) for fault in faults[:room]
     )
-    product_import.mark_chunk_done(claimant, created=created, updated=len(rows) - created, rejected=len(faults))
+    product_import.mark_chunk_done(created=created, updated=len(rows) - created, rejected=len(faults))
 
 
 def upsert(rows: Sequence[imports.Row], last_event_id: int) -> int:
@@ -170,25 +178,27 @@ def new_slugs(rows: Sequence[imports.Row]) -> dict[str, str]:
 
 
 @transaction.atomic
-def finish_import(product_import: ProductImport, claimant: str) -> bool:
-    """End the import as done and tell who asked for it; False when another worker has."""
-    if not product_import.mark_done(claimant):
+def finish_import(product_import: ProductImport) -> bool:
+    """End the import as done and notify who asked for it; False when another worker has."""
+    if not product_import.mark_done():
         return False
     counts = f"{product_import.created_count:,} new, {product_import.updated_count:,} updated"
-    tell(product_import, "is done", f"{counts}, {product_import.rejected_count:,} rejected.")
+    log.info("Import %s is done", product_import.pk)
+    notify_of(product_import, "is done", f"{counts}, {product_import.rejected_count:,} rejected.")
     return True
 
 
 @transaction.atomic
-def fail_import(product_import: ProductImport, claimant: str, reason: str = BROKEN) -> bool:
-    """End the import that this task holds as failed and tell who asked for it; False when there is none to end."""
-    if not product_import.mark_failed(claimant, reason):
-        return False
-    tell(product_import, "has failed", reason)
-    return True
+def fail_imports(rows: ProductImportQuerySet, reason: str = BROKEN) -> list[ProductImport]:
+    """End those of these imports that are open as failed, and notify who asked for them; return them."""
+    failed = rows.mark_failed(reason)
+    for product_import in failed:
+        log.info("Import %s has failed", product_import.pk)
+        notify_of(product_import, "has failed", reason)
+    return failed
 
 
-def tell(product_import: ProductImport, what: str, message: str) -> None:
+def notify_of(product_import: ProductImport, what: str, message: str) -> None:
     subject = f"Your import of {product_import.original_name} {what}"
     notify(product_import.requested_by, subject, message, reverse("orders:import-detail", args=[product_import.pk]))
 

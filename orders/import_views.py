@@ -29,7 +29,8 @@ SHOWN = 50
 def import_list(request: HttpRequest) -> HttpResponse:
     form = ImportForm(request.POST, request.FILES) if request.method == "POST" else ImportForm()
     if form.is_valid() and (product_import := _start(request, form)):
-        tasks.import_products.apply_async_on_commit(**tasks.import_message(str(product_import.pk)))
+        kwargs = {"import_id": str(product_import.pk)}
+        tasks.import_products.apply_async_on_commit(kwargs=kwargs, **tasks.import_options(product_import.pk))
         return redirect(product_import)
     page = Paginator(ProductImport.objects.order_by("-created_at"), PER_PAGE).get_page(request.GET.get("page"))
     context = {

@@ -17,6 +17,7 @@ from django.db import transaction
 from django.db.models import F, Sum
 
 from durable.errors import TemporaryError
+from durable.leases import LeaseLost
 from myproject.alerting.alerts import alert
 
 from . import services, warehouse
@@ -26,7 +27,6 @@ from .models import (
     Difference,
     InventoryDifference,
     InventorySync,
-    Lost,
     OrderItem,
     Product,
     SyncStatus,
@@ -53,7 +53,7 @@ def synchronise(run: InventorySync) -> None:
     except TemporaryError as error:
         run.mark_waiting(str(error), error.retry_after or 0)
         raise
-    except Lost as error:
+    except LeaseLost as error:
         log.info("%s", error)
 
 
@@ -80,8 +80,8 @@ def finish(run: InventorySync, last: warehouse.Page) -> None:
 
 @transaction.atomic
 def take_over(run: InventorySync, page: warehouse.Page, seen: int) -> None:
-    """Follow the levels of one page, in one short transaction. Raises `Lost`."""
-    run.hold(seen)
+    """Follow the levels of one page, in one short transaction. Raises `LeaseLost`."""
+    run.hold(seen=seen)
     known = {sku: (pk, units) for sku, pk, units in Product.objects.levels_of(page.skus)}
     moved = [known[sku][0] for sku, level in page.levels.items() if sku in known and known[sku][1] != level]
     products = services.lock_products(moved)
@@ -133,7 +133,7 @@ def corrected_among(products: Mapping[int, Product], changes: Mapping[int, Chang
 
 @transaction.atomic
 def report_missing(run: InventorySync, seen: Collection[str]) -> None:
-    run.hold(len(seen))
+    run.hold(seen=len(seen))
     ours = Product.objects.on_sale().order_by("pk").values_list("sku", flat=True)
     record(run, Difference.UNKNOWN_THERE, {sku: "" for sku in ours.iterator() if sku not in seen})
 

@@ -28,7 +28,11 @@ SIDE_BY_SIDE = 25
 # Currencies without a minor unit, of those that the provider knows (stripe.com/docs/currencies).
 WITHOUT_MINOR_UNIT = {"JPY", "KRW", "VND", "CLP"}
 
-Outcome = str | PermanentError | TemporaryError
+
+class Charged(NamedTuple):
+    """The provider has the money, under this id of its own."""
+
+    provider_id: str
 
 
 class Declined(PermanentError):
@@ -41,6 +45,9 @@ class Mismatch(PermanentError):
     def __init__(self, message: str, provider_id: str) -> None:
         super().__init__(message)
         self.provider_id = provider_id
+
+
+Outcome = Charged | PermanentError | TemporaryError
 
 
 class NotGenuine(Exception):
@@ -68,7 +75,7 @@ class Notice(NamedTuple):
 
 
 def charge_all(payments: Sequence[Payment]) -> list[Outcome]:
-    """Charge the payments side by side; return for each its provider id, or the error that it ended with."""
+    """Charge the payments side by side; return for each how it ended."""
     if len(payments) == 1:
         return [_outcome(payments[0])]
     # Each thread logs as this one does: a context of its own for each, since one is entered once at a time.
@@ -76,8 +83,8 @@ def charge_all(payments: Sequence[Payment]) -> list[Outcome]:
     return list(_threads().map(Context.run, contexts, repeat(_outcome), payments))
 
 
-def charge(payment: Payment) -> str:
-    """Charge the card and return the provider's id.
+def charge(payment: Payment) -> Charged:
+    """Charge the card.
 
     May be repeated: the provider answers for a key it knows what it answered before. Raises `Declined`, `Mismatch`,
     `PermanentError`, or `TemporaryError` where it is unknown whether money has moved.
@@ -109,12 +116,12 @@ def charge(payment: Payment) -> str:
     return accept(payment, intent.id, amount, intent.currency)
 
 
-def accept(payment: Payment, provider_id: str, amount: Decimal, currency: str) -> str:
-    """Return the provider's id of a charge that is what the payment asked for. Raises `Mismatch`."""
+def accept(payment: Payment, provider_id: str, amount: Decimal, currency: str) -> Charged:
+    """Accept a charge that is what the payment asked for. Raises `Mismatch`."""
     if (amount, currency.upper()) != (payment.amount, payment.currency):
         asked = f"{payment.amount} {payment.currency}"
         raise Mismatch(f"The provider charged {amount} {currency.upper()} instead of {asked}.", provider_id)
-    return provider_id
+    return Charged(provider_id)
 
 
 def refund(payment: Payment) -> str:

@@ -13,6 +13,7 @@ from structlog.contextvars import bind_contextvars
 
 from accounts.models import User
 from durable.errors import PermanentError, TemporaryError
+from durable.mail import MAIL
 
 from . import payments
 from .models import (
@@ -22,11 +23,12 @@ from .models import (
     Order,
     OrderEvent,
     OrderItem,
+    OrderQuerySet,
     Payment,
     PaymentStatus,
     Product,
     Status,
-    first_look,
+    recorded_by,
     total_of,
 )
 
@@ -42,7 +44,7 @@ def place_order(customer: User, quantities: Mapping[Product, int], card: str, to
         OrderItem(product=product, name=product.name, price=product.price, quantity=quantity)
         for product, quantity in quantities.items()
     ]
-    order = Order(customer=customer, token=token, total=total_of(items), due_at=first_look())
+    order = Order(customer=customer, token=token, total=total_of(items), **Order.lease.fresh())
     try:
         with transaction.atomic():
             order.save()
@@ -106,31 +108,31 @@ class Processed(NamedTuple):
     unanswered: list[TemporaryError]
 
 
-def process_orders(order_ids: Sequence[int], task_id: str) -> Processed:
-    """Charge the orders that hold their stock and bring them to their end.
-
-    Where the outcome of a charge is unknown, the order stays *processing*: the same key is asked again.
-    """
-    charging = Payment.objects.filter(order__in=order_ids, order__status=Status.PROCESSING)
-    started = list(charging.filter(status=PaymentStatus.STARTED).select_related("order").order_by("order"))
-    outcomes = dict(zip(started, payments.charge_all(started), strict=True))
-    completed = settle(outcomes, task_id)
-    return Processed(completed, [error for error in outcomes.values() if isinstance(error, TemporaryError)])
-
-
-def claim(first: int, limit: int, task_id: str) -> list[int]:
-    """Take order `first` and up to `limit` others that wait, and the stock for them; return their ids."""
-    # Most nudges of a backlog come too late: others took their orders along.
-    if not Order.objects.free(task_id).exists():
+def claim_orders(first: int, limit: int) -> list[Order]:
+    """Claim order `first` and others that wait, and reserve their stock; return those that were won."""
+    # Most messages of a backlog come too late: others took their orders along.
+    if not Order.objects.free().exists():
         return []
     with transaction.atomic():
-        claimed = Order.objects.claim(task_id, first, limit)
-        reserve(claimed, task_id)
+        claimed = Order.objects.claim_with_others(first, limit)
+        reserve(order.pk for order in claimed)
     return claimed
 
 
+def process_orders(claimed: Sequence[Order]) -> Processed:
+    """Charge those of the claimed orders that hold their stock and bring them to their end.
+
+    Where the outcome of a charge is unknown, the order stays *processing*: the same key is asked again.
+    """
+    charging = Payment.objects.started().filter(order__in=claimed, order__status=Status.PROCESSING)
+    attempts = list(charging.select_related("order").order_by("order"))
+    outcomes = dict(zip(attempts, payments.charge_all(attempts), strict=True))
+    completed = settle(outcomes, Order.objects.held(claimed))
+    return Processed(completed, [error for error in outcomes.values() if isinstance(error, TemporaryError)])
+
+
 @transaction.atomic(savepoint=False)
-def reserve(order_ids: Iterable[int], task_id: str) -> None:
+def reserve(order_ids: Iterable[int]) -> None:
     """Take the stock for those of the orders that are pending, or reject them where it does not suffice."""
     wanted: dict[int, list[OrderItem]] = defaultdict(list)
     pending = OrderItem.objects.filter(order__in=order_ids, order__status=Status.PENDING).order_by("order", "pk")
@@ -142,48 +144,56 @@ def reserve(order_ids: Iterable[int], task_id: str) -> None:
     reserved, taken = [], Counter[int]()
     for pk, items in wanted.items():
         if short := [item for item in items if products[item.product_id].stock < item.quantity]:
-            reject(pk, short, products, task_id)
+            reject(pk, short, products)
             continue
         for item in items:
             products[item.product_id].stock -= item.quantity
             taken[item.product_id] -= item.quantity
         reserved.append(pk)
     Product.objects.add_stock(taken)
-    Order.objects.filter(pk__in=reserved).move(Status.PROCESSING, task_id=task_id)
+    Order.objects.filter(pk__in=reserved).move(Status.PROCESSING)
 
 
-def reject(order_id: int, short: Iterable[OrderItem], products: Mapping[int, Product], task_id: str) -> None:
+def reject(order_id: int, short: Iterable[OrderItem], products: Mapping[int, Product]) -> None:
     lines = [f"{line.name} ({products[line.product_id].stock} left, {line.quantity} ordered)" for line in short]
     reason = f"Out of stock: {', '.join(lines)}. You were not charged."
-    Order.objects.filter(pk=order_id).move(Status.REJECTED, reason, task_id=task_id)
+    Order.objects.filter(pk=order_id).move(Status.REJECTED, reason)
 
 
 @transaction.atomic
-def settle(outcomes: Mapping[Payment, payments.Outcome], task_id: str) -> list[int]:
-    """Write down what the provider answered; return the orders that are completed by it."""
+def settle(outcomes: Mapping[Payment, payments.Outcome], orders: OrderQuerySet) -> list[int]:
+    """Write down what the provider answered for these orders; return those that are completed by it.
+
+    A worker passes the orders that it still holds: what it learned too late ends no order, since the next holder asks
+    with the same key. Money that no order's row knows of is flagged in any case.
+    """
     lock(payment.order_id for payment in outcomes)
-    started = still_started(outcomes)
-    failed = []
-    for payment, outcome in started.items():
-        if isinstance(outcome, TemporaryError):
-            OrderEvent.objects.record([payment.order_id], Kind.RETRY, detail=str(outcome), task_id=task_id)
-        elif isinstance(outcome, payments.Mismatch):
-            hold(payment, outcome, task_id)
-        elif isinstance(outcome, PermanentError) and fail(payment, str(outcome), task_id):
-            failed.append(payment.order_id)
+    charged: dict[Payment, str] = {}
+    failed: list[int] = []
+    for payment, outcome in still_started(outcomes, orders).items():
+        match outcome:
+            case payments.Charged(provider_id):
+                charged[payment] = provider_id
+            case TemporaryError():
+                OrderEvent.objects.record([payment.order_id], Kind.RETRY, detail=str(outcome))
+            case payments.Mismatch():
+                hold(payment, outcome)
+            case PermanentError():
+                failed += fail(payment, str(outcome))
     if failed:
         release(failed)
-    completed = complete({p: outcome for p, outcome in started.items() if isinstance(outcome, str)}, task_id)
-    charged = {payment: outcome for payment, outcome in outcomes.items() if isinstance(outcome, str)}
-    flag_strays({payment: charged[payment] for payment in charged if payment.order_id not in completed}, task_id)
+    completed = complete(charged)
+    flag_strays({payment: outcome for payment, outcome in outcomes.items() if payment.order_id not in completed})
     return completed
 
 
-def still_started(outcomes: Mapping[Payment, payments.Outcome]) -> dict[Payment, payments.Outcome]:
-    """Leave out what another task has settled: an answer that comes late must not end the next attempt."""
-    payments_of_these = Payment.objects.filter(pk__in=[payment.pk for payment in outcomes])
-    started = set(payments_of_these.filter(status=PaymentStatus.STARTED).values_list("pk", flat=True))
-    return {payment: outcome for payment, outcome in outcomes.items() if payment.pk in started}
+def still_started(
+    outcomes: Mapping[Payment, payments.Outcome], orders: OrderQuerySet
+) -> dict[Payment, payments.Outcome]:
+    """Leave out what another worker has settled: an answer that comes late must not end the next attempt."""
+    started = Payment.objects.started().filter(pk__in=[payment.pk for payment in outcomes], order__in=orders)
+    keys = set(started.values_list("pk", flat=True))
+    return {payment: outcome for payment, outcome in outcomes.items() if payment.pk in keys}
 
 
 def lock(order_ids: Iterable[int]) -> None:
@@ -191,40 +201,48 @@ def lock(order_ids: Iterable[int]) -> None:
     list(Order.objects.filter(pk__in=order_ids).select_for_update().order_by("pk").values_list("pk"))
 
 
-def complete(charged: Mapping[Payment, str], task_id: str) -> list[int]:
+def complete(charged: Mapping[Payment, str]) -> list[int]:
     orders = Order.objects.filter(pk__in=[payment.order_id for payment in charged])
-    now = timezone.now()
-    completed = orders.move(Status.COMPLETED, task_id=task_id, completed_at=now, mail_due_at=now)
+    completed = orders.move(Status.COMPLETED, completed_at=timezone.now(), **MAIL.fresh())
     won = set(completed)
     Payment.objects.mark_succeeded({p.pk: provider_id for p, provider_id in charged.items() if p.order_id in won})
     return completed
 
 
-def flag_strays(charged: Mapping[Payment, str], task_id: str) -> None:
+def flag_strays(outcomes: Mapping[Payment, payments.Outcome]) -> None:
     """Flag orders that money was taken for without their row knowing; the same charge told twice is none of them."""
+    charged: dict[int, str] = {
+        payment.pk: outcome.provider_id
+        for payment, outcome in outcomes.items()
+        if isinstance(outcome, payments.Charged)
+    }
     if not charged:
         return
-    for payment in Payment.objects.filter(pk__in=[payment.pk for payment in charged]).select_related("order"):
-        if payment.provider_id != charged[payment]:
-            told = f"The provider charged attempt {payment.attempt} as {charged[payment]}"
+    for payment in Payment.objects.filter(pk__in=[*charged]).select_related("order"):
+        provider_id = charged[payment.pk]
+        if payment.provider_id != provider_id and not is_asked_again(payment):
+            told = f"The provider charged attempt {payment.attempt} as {provider_id}"
             reason = f"{told}, but the order is {payment.order.status} and that charge is not on record."
-            Order.objects.filter(pk=payment.order_id).flag(reason, task_id=task_id)
+            Order.objects.filter(pk=payment.order_id).flag(reason)
 
 
-def hold(payment: Payment, mismatch: payments.Mismatch, task_id: str) -> None:
+def is_asked_again(payment: Payment) -> bool:
+    """True where another worker holds the order by now, which learns of the charge by the same key."""
+    return payment.status == PaymentStatus.STARTED and payment.order.status == Status.PROCESSING
+
+
+def hold(payment: Payment, mismatch: payments.Mismatch) -> None:
     """Stop at a charge of a wrong amount: the order is never completed by it, and a person decides."""
-    Payment.objects.filter(pk=payment.pk, status=PaymentStatus.STARTED).update(
-        status=PaymentStatus.MISMATCHED, provider_id=mismatch.provider_id, reason=str(mismatch)[:200]
-    )
-    Order.objects.filter(pk=payment.order_id).flag(str(mismatch), task_id=task_id)
+    payment.mark_mismatched(mismatch.provider_id, str(mismatch))
+    Order.objects.filter(pk=payment.order_id).flag(str(mismatch))
 
 
-def fail(payment: Payment, reason: str, task_id: str) -> bool:
-    """End the attempt; False when somebody else ended it first."""
-    if not Order.objects.filter(pk=payment.order_id).move(Status.PAYMENT_FAILED, reason, task_id=task_id):
-        return False
-    Payment.objects.filter(pk=payment.pk).update(status=PaymentStatus.DECLINED, reason=reason[:200])
-    return True
+def fail(payment: Payment, reason: str) -> list[int]:
+    """End the attempt; return the order as a set of one, empty when somebody else ended it first."""
+    failed = Order.objects.filter(pk=payment.order_id).move(Status.PAYMENT_FAILED, reason)
+    if failed:
+        payment.mark_declined(reason)
+    return failed
 
 
 def release(order_ids: Iterable[int]) -> None:
@@ -251,65 +269,63 @@ def want_refund(order: Order, by: str) -> bool:
         payment = order.payments.refundable().filter(refund_due_at=None).first()
         if payment is None:
             return False
-        # The key is new only where the provider has refused the one before: an unknown outcome is asked for again.
-        payment.refund_key = payment.refund_key or uuid.uuid4()
-        payment.refund_wanted_at, payment.refund_due_at, payment.reason = timezone.now(), first_look(), ""
-        payment.save(update_fields=["refund_key", "refund_wanted_at", "refund_due_at", "reason"])
+        payment.mark_refund_wanted()
         OrderEvent.objects.record([order.pk], Kind.REFUND_WANTED, detail=f"by {by}")
     return True
 
 
-def refund(order_id: int, task_id: str) -> bool:
+def refund(order_id: int) -> bool:
     """Refund the order, if that is wanted; True when this call ended it.
 
     Raises `TemporaryError` where the outcome is unknown: the same key is asked again.
     """
-    wanted = Payment.objects.refund_wanted().filter(order=order_id)
-    # While this attempt lasts, the sweep need not look.
-    wanted.update(refund_due_at=first_look())
-    payment = wanted.select_related("order").first()
-    if payment is None:
+    wanted = Payment.objects.refund_wanted().filter(order=order_id).select_related("order")
+    claimed = Payment.objects.claim(first=wanted)
+    if not claimed:
         log.info("Order %s: no refund is wanted", Order.objects.filter(pk=order_id).first() or order_id)
         return False
+    (payment,) = claimed
     # Until its task ends, which may be by another try.
     bind_contextvars(order=payment.order.reference)
     try:
         refund_id = payments.refund(payment)
     except TemporaryError as error:
-        OrderEvent.objects.record([order_id], Kind.RETRY, detail=f"Refund: {error}", task_id=task_id)
+        OrderEvent.objects.record([order_id], Kind.RETRY, detail=f"Refund: {error}")
         raise
     except PermanentError as error:
-        fail_refund(payment, str(error), task_id)
+        fail_refund(payment, str(error))
         return False
-    return settle_refund(payment, payment.provider_id, refund_id, task_id)
+    return settle_refund(payment, refund_id)
 
 
 @transaction.atomic
-def settle_refund(payment: Payment, provider_id: str, refund_id: str, task_id: str) -> bool:
-    """End the order as refunded and put its goods back on sale; False when that was done before.
+def settle_refund(payment: Payment, refund_id: str) -> bool:
+    """End the refund that this worker holds; False when that was done before, or another worker is at it."""
+    lock([payment.order_id])
+    return payment.held().exists() and end_refund(payment, payment.provider_id, refund_id)
+
+
+def end_refund(payment: Payment, provider_id: str, refund_id: str) -> bool:
+    """End the locked order as refunded and put its goods back on sale; False when that was done before.
 
     The goods go back because this shop refunds what has not left it. What a customer sends back is counted in by
     hand, in the admin.
     """
-    lock([payment.order_id])
     order = Order.objects.filter(pk=payment.order_id)
     # A confirmation that was not sent by now would only confuse.
-    if not order.move(Status.REFUNDED, task_id=task_id, mail_due_at=None):
+    if not order.move(Status.REFUNDED, **MAIL.ended()):
         return False
     release([payment.order_id])
-    Payment.objects.filter(pk=payment.pk).update(
-        status=PaymentStatus.REFUNDED, provider_id=provider_id, refund_id=refund_id, refund_due_at=None
-    )
+    payment.mark_refunded(provider_id, refund_id)
     return True
 
 
 @transaction.atomic
-def fail_refund(payment: Payment, reason: str, task_id: str) -> None:
+def fail_refund(payment: Payment, reason: str) -> None:
     """End a refund that the provider refuses; staff may ask for another, with a new key."""
     lock([payment.order_id])
-    ended = {"refund_due_at": None, "refund_key": None, "reason": reason[:200]}
-    if Payment.objects.refund_wanted().filter(pk=payment.pk).update(**ended):
-        Order.objects.filter(pk=payment.order_id).flag(reason, task_id=task_id)
+    if payment.mark_refund_refused(reason):
+        Order.objects.filter(pk=payment.order_id).flag(reason)
 
 
 # --- What the provider says by itself ---
@@ -323,14 +339,15 @@ def record(notice: payments.Notice) -> list[int]:
     """
     payment = find_payment(notice)
     if payment is None:
-        log.warning("Webhook %s is about a payment of somebody else: %s", notice.event_id, notice.provider_id)
+        log.warning("Webhook %s is about a payment of another shop: %s", notice.event_id, notice.provider_id)
         return []
     bind_contextvars(order=payment.order.reference)
     lock([payment.order_id])
     payment.refresh_from_db(fields=["status", "provider_id"])
-    if notice.news == payments.News.CHARGED:
-        return settle({payment: payments.outcome_of(notice, payment)}, notice.event_id)
-    record_refund(payment, notice)
+    with recorded_by(notice.event_id):
+        if notice.news == payments.News.CHARGED:
+            return settle({payment: payments.outcome_of(notice, payment)}, Order.objects.filter(pk=payment.order_id))
+        record_refund(payment, notice)
     return []
 
 
@@ -345,31 +362,30 @@ def record_refund(payment: Payment, notice: payments.Notice) -> None:
     """Write down a refund; one of a charge that the order does not live by leaves the order alone."""
     order = Order.objects.filter(pk=payment.order_id)
     if notice.news == payments.News.REFUND_FAILED:
-        order.flag(f"The refund {notice.refund_id} has failed at the bank.", task_id=notice.event_id)
+        order.flag(f"The refund {notice.refund_id} has failed at the bank.")
     elif payment.status not in ALIVE or payment.provider_id not in ("", notice.provider_id):
         log.info("Webhook %s: nothing to refund for order %s", notice.event_id, payment.order)
     elif notice.news == payments.News.PARTLY_REFUNDED:
         given, of = f"{notice.amount} {notice.currency}", f"{payment.amount} {payment.currency}"
-        order.flag(f"The provider has refunded {given} of {of}.", task_id=notice.event_id)
+        order.flag(f"The provider has refunded {given} of {of}.")
     else:
-        settle_refund(payment, notice.provider_id, notice.refund_id, notice.event_id)
+        end_refund(payment, notice.provider_id, notice.refund_id)
 
 
 # --- Handing to a person ---
 
 
 def give_up_old_orders() -> list[str]:
-    """Flag what the machine should no longer try by itself; return the references of what is new."""
-    old = Order.objects.left_behind().old()
+    """Flag what workers should no longer try by themselves; return the references of what is new."""
     reason = "Open for more than a day. Look for its charge at the provider before you queue it again."
-    return old.flag(reason) + give_up_old_refunds()
+    return Order.objects.due().for_person().flag(reason) + give_up_old_refunds()
 
 
 @transaction.atomic
 def give_up_old_refunds() -> list[str]:
     wanted_before = timezone.now() - settings.ORDER_GIVEN_UP_AFTER
-    old = Payment.objects.refund_overdue().filter(refund_wanted_at__lte=wanted_before)
+    old = Payment.objects.due().filter(refund_wanted_at__lte=wanted_before)
     orders = list(old.values_list("order", flat=True))
     lock(orders)
-    old.filter(order__in=orders).update(refund_due_at=None)
+    old.filter(order__in=orders).update(**Payment.lease.ended())
     return Order.objects.filter(pk__in=orders).flag("Its refund got no answer for a day. Ask for it once more.")

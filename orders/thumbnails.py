@@ -40,10 +40,11 @@ def make_thumbnails(product_id: int) -> bool:
 
     Raises `TemporaryError` when the storage does not answer; that is not counted as an attempt.
     """
-    product = Product.objects.claim_picture(product_id)
-    if product is None:
+    claimed = Product.objects.claim(first=Product.objects.filter(pk=product_id))
+    if not claimed:
         log.info("Picture of product %s: nothing to do", product_id)
         return False
+    (product,) = claimed
     try:
         return attempt(product)
     except TemporaryError:

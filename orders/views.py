@@ -165,7 +165,7 @@ def cancel(request: HttpRequest, reference: str) -> HttpResponse:
 @staff_only
 def nudge(request: HttpRequest, reference: str) -> HttpResponse:
     order = get_object_or_404(Order, reference=reference)
-    Order.objects.filter(pk=order.pk).mark_nudged(f"by {actor(request.user)}")
+    Order.objects.filter(pk=order.pk).mark_requeued(f"by {actor(request.user)}")
     tasks.process_order.delay_on_commit(order_id=order.pk)
     return redirect(order)
 

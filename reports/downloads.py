@@ -1,12 +1,13 @@
 """Addresses of private files that expire, and files sent in part, so that a broken download can go on."""
 
 import re
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from django.conf import settings
 from django.contrib import messages
 from django.core import signing
 from django.core.files.storage import FileSystemStorage
+from django.db.models import QuerySet
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
@@ -63,8 +64,8 @@ def find(token: str) -> Row:
     if name not in MODELS:
         # The release before gave out addresses of reports alone.
         raise signing.BadSignature(token)
-    rows = MODELS[name]._default_manager.select_related("requested_by")
-    return cast(Row, rows.get(pk=pk))
+    rows: QuerySet[Any] = MODELS[name]._default_manager.all()
+    return cast(Row, rows.select_related("requested_by").get(pk=pk))
 
 
 def open_file(row: Row) -> BinaryIO:

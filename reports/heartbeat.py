@@ -9,7 +9,9 @@ from typing import Self
 import psycopg
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, Error, connection, connections
 
-from .models import Cancelled, Report
+from durable.leases import LeaseLost
+
+from .models import Report
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +36,10 @@ class Heartbeat:
         self._writers = connections[DEFAULT_DB_ALIAS]
 
     def progress(self, rows_done: int) -> None:
-        """Note how many rows are written; raises `Cancelled` when no more are wanted."""
+        """Note how many rows are written; raises `LeaseLost` when no more are wanted."""
         self.rows_done = rows_done
         if self.is_lost:
-            raise Cancelled
+            raise LeaseLost
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -50,7 +52,7 @@ class Heartbeat:
         self._thread.join()
         # The query that was cancelled fails as any other does.
         if self.is_lost and isinstance(error, DatabaseError):
-            raise Cancelled from error
+            raise LeaseLost from error
 
     def _beat(self) -> None:
         try:
@@ -61,7 +63,9 @@ class Heartbeat:
 
     def _beat_once(self) -> None:
         try:
-            self.is_lost = self.is_lost or not self.report.mark_alive(self.rows_done, self.rows_total)
+            self.report.hold(rows_done=self.rows_done, rows_total=self.rows_total)
+        except LeaseLost:
+            self.is_lost = True
         except Error as error:
             log.warning("Report %s could give no sign of life: %s", self.report.pk, error)
             connection.close()

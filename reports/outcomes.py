@@ -8,7 +8,7 @@ from django.db.models import Q, QuerySet
 from accounts.models import User
 from accounts.services import notify
 
-from .models import Report
+from .models import Report, ReportQuerySet, Status
 
 
 @transaction.atomic
@@ -16,22 +16,20 @@ def finish(report: Report, name: str, *, row_count: int, size: int, preview: dic
     """Publish the file of that name and owe its notices; False when the report had ended before."""
     published = report.mark_ready(name, row_count=row_count, size=size, preview=preview)
     if published:
-        tell(report, "is ready", f"Format: {report.get_format_display()}. Rows: {row_count:,}.")
+        notify_of(report, "is ready", f"Format: {report.get_format_display()}. Rows: {row_count:,}.")
     return published
 
 
 @transaction.atomic
-def fail(report: Report, reason: str) -> bool:
-    """End the report and owe its notices; False when it had ended before."""
-    failed = report.mark_failed(reason)
-    if failed:
-        tell(report, "could not be made", reason)
+def fail(reports: ReportQuerySet, reason: str) -> list[Report]:
+    """End those of these reports that are open and owe their notices; return them."""
+    failed = list(Report.objects.filter(pk__in=reports.close(Status.FAILED, error=reason[:300])))
+    for report in failed:
+        notify_of(report, "could not be made", reason)
     return failed
 
 
-def tell(report: Report, what: str, message: str) -> None:
-    # Whoever ends a report may know no more of it than its id.
-    report = Report.objects.get(pk=report.pk)
+def notify_of(report: Report, what: str, message: str) -> None:
     for person in audience(report):
         notify(person, f"{report.title} {what}", message, report.get_absolute_url())
 

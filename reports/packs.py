@@ -3,8 +3,8 @@
 Celery has a word for this, the chord, and it does not hold here. On a database of results a chord counts down a row:
 when one part is delivered twice, the row is gone before all have counted, and the body never runs; on Redis the body
 can run several times. A part that fails for good keeps the body from running, and a body whose message is lost is
-never queued again. So the parts are rows, and so is the pack: the end of each part nudges it, the claim in
-`Pack.mark_bundling` holds only when no part is open any more, and a sweep nudges packs whose last nudge was lost.
+never queued again. So the parts are rows, and so is the pack: the end of each part queues it, `claim_complete` claims
+it only when no part is open any more, and a sweep queues packs whose last message was lost.
 
 A report that could not be made does not hold up the others: the pack is ready without it, and says so in its index,
 on its page and in the notice. Only when none could be made the pack has failed.
@@ -22,17 +22,26 @@ from functools import partial
 from typing import IO, BinaryIO, NamedTuple
 from uuid import UUID
 
-from django.conf import settings
 from django.core.files import File
 from django.db import transaction
-from django.utils import timezone
 
 from accounts.models import User
 from accounts.services import notify
 from durable.errors import TemporaryError
 from myproject.storage import files
 
-from .models import OPEN, OPEN_PACK, WITH_DATES, Format, Kind, Pack, Report, private_files
+from .models import (
+    OPEN,
+    OPEN_PACK,
+    WITH_DATES,
+    Format,
+    Kind,
+    Pack,
+    PackQuerySet,
+    PackStatus,
+    Report,
+    private_files,
+)
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +83,7 @@ def ask_for_pack(person: User, month: date) -> Pack:
 def new_member(pack: Pack, part: Part) -> Report:
     start, end = month_before(pack.month, part.months_back) if part.kind in WITH_DATES else (None, None)
     what = {"kind": part.kind, "format": part.format, "start": start, "end": end}
-    return Report(requested_by=pack.requested_by, pack=pack, due_at=timezone.now() + settings.REPORT_LEASE, **what)
+    return Report(requested_by=pack.requested_by, pack=pack, **what, **Report.lease.fresh())
 
 
 def month_before(month: date, count: int) -> tuple[date, date]:
@@ -98,7 +107,7 @@ def write_pack(pack: Pack) -> bool:
         with tempfile.TemporaryFile() as aside:
             missing = write_zip(members, aside)
             if missing == len(members):
-                return fail(pack, "None of its reports could be made.")
+                return bool(fail(pack.held(), "None of its reports could be made."))
             size = aside.tell()
             aside.seek(0)
             name = files.save_whole(f"packs/{pack.pk}-{pack.attempts}.zip", File(aside), private_files())
@@ -158,25 +167,23 @@ def index(rows: Iterable[Sequence[str]]) -> str:
 @transaction.atomic
 def finish(pack: Pack, name: str, *, size: int, missing_count: int) -> bool:
     """Publish the file of that name and owe the notice; False when the pack had ended before."""
-    published = pack.mark_ready(name, size=size, missing_count=missing_count)
+    published = pack.held().close(PackStatus.READY, file=name, size=size, missing_count=missing_count)
     if published:
         without = f"{missing_count} of its reports could not be made; the index says why. " if missing_count else ""
-        tell(pack, "is ready", f"{without}It is one ZIP file with an index.")
-    return published
+        notify_of(pack, "is ready", f"{without}It is one ZIP file with an index.")
+    return bool(published)
 
 
 @transaction.atomic
-def fail(pack: Pack, reason: str = BROKEN) -> bool:
-    """End the pack and owe the notice; False when it had ended before."""
-    failed = pack.mark_failed(reason)
-    if failed:
-        tell(pack, "could not be made", reason)
+def fail(rows: PackQuerySet, reason: str = BROKEN) -> list[Pack]:
+    """End those of these packs that are open and owe their notices; return them."""
+    failed = rows.close(PackStatus.FAILED, error=reason[:300])
+    for pack in failed:
+        notify_of(pack, "could not be made", reason)
     return failed
 
 
-def tell(pack: Pack, what: str, message: str) -> None:
-    # Whoever ends a pack may know no more of it than its id.
-    pack = Pack.objects.select_related("requested_by").get(pk=pack.pk)
+def notify_of(pack: Pack, what: str, message: str) -> None:
     if pack.requested_by.is_active and pack.requested_by.is_staff:
         notify(pack.requested_by, f"{pack.title} {what}", message, pack.get_absolute_url())
 
@@ -205,9 +212,8 @@ def named(paths: Collection[str]) -> set[str]:
 def remove_packs(person: User) -> None:
     """Remove the person's packs with all their files, also one that a killed worker has left unfinished."""
     packs = Pack.objects.of(person)
-    for pack in packs.filter(status__in=OPEN_PACK):
-        # Nobody can publish it from here on.
-        pack.mark_failed("The account was deleted.")
+    # No worker can publish one from here on.
+    packs.close(PackStatus.FAILED, error="The account was deleted.")
     ids = tuple(str(pk) for pk in packs.values_list("pk", flat=True))
     # The file first: a row that is left finds it again.
     for name in files.files_in("packs", private_files()) if ids else []:

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta, tzinfo
 from typing import Any
 
-from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 from django_celery_beat.models import CrontabSchedule, PeriodicTask
@@ -136,7 +135,7 @@ def facts(schedule: ReportSchedule, moment: datetime) -> dict[str, Any]:
     # The shop's days, wherever the schedule's clock hangs: only those are sure to be over.
     start, end = days(Period(schedule.period), timezone.localdate(moment)) if schedule.is_dated else (None, None)
     what = {"kind": schedule.kind, "format": schedule.format, "start": start, "end": end}
-    return {"requested_by": schedule.made_by, "due_at": timezone.now() + settings.REPORT_LEASE, **what}
+    return {"requested_by": schedule.made_by, **what, **Report.lease.fresh()}
 
 
 def recipients(schedule: ReportSchedule) -> list[User]:

@@ -6,18 +6,17 @@ from collections.abc import Callable, Collection
 from pathlib import PurePath
 from typing import Any, BinaryIO
 
-from django.conf import settings
 from django.core.files import File
 from django.db import InterfaceError, OperationalError, close_old_connections, connection
-from django.utils import timezone
 
 from accounts.models import User
 from durable.errors import TemporaryError
+from durable.leases import LeaseLost
 from myproject.storage import files
 
 from . import formats, kinds, outcomes, personal
 from .heartbeat import Heartbeat
-from .models import ASKED_FOR, MAX_ATTEMPTS, OPEN, SAME, Cancelled, Kind, Report, private_files
+from .models import ASKED_FOR, MAX_ATTEMPTS, OPEN, SAME, Kind, Report, private_files
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +33,7 @@ def ask_for(person: User, wants_mail: bool = False, **what: Any) -> Report:
         requested_by=person,
         status__in=OPEN,
         **{name: what.get(name) for name in SAME},
-        defaults={"due_at": timezone.now() + settings.REPORT_LEASE, "wants_mail": wants_mail},
+        defaults={"wants_mail": wants_mail, **Report.lease.fresh()},
     )
     if wants_mail and not is_new:
         Report.objects.filter(pk=report.pk).update(wants_mail=True)
@@ -58,8 +57,8 @@ def write_report(report: Report) -> bool:
             size = aside.tell()
             aside.seek(0)
             name = files.save_whole(file_name(report, report.attempts), File(aside), private_files())
-    except Cancelled:
-        log.info("Report %s is no longer wanted from this worker", report.pk)
+    except LeaseLost as error:
+        log.info("%s", error)
         return False
     published = outcomes.finish(report, name, row_count=row_count, size=size, preview=preview)
     if not published:
@@ -85,7 +84,7 @@ def put_off(report: Report, error: Exception, reason: str = "") -> bool:
     reason = reason or shortage(error)
     if report.mark_put_off(reason):
         return True
-    outcomes.fail(report, f"{reason} It was tried {MAX_ATTEMPTS} times.")
+    outcomes.fail(report.held(), f"{reason} It was tried {MAX_ATTEMPTS} times.")
     return False
 
 

@@ -1,6 +1,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from celery import shared_task
@@ -10,25 +11,23 @@ from django.conf import settings
 from accounts.models import Erasure
 from accounts.tasks import send_notification_email, sync_user_to_crm
 from durable.errors import PermanentError, TemporaryError
+from durable.sweeps import Sweep, sweep
 from durable.task import Task, queue_many
 from myproject.storage.clean_ups import CLEAR_LIMITS, going_on_next_night
 
 from . import daily_sales, erasure, outcomes, packs, planning, services
-from .models import MAX_ATTEMPTS, Pack, Report
+from .models import MAX_ATTEMPTS, Pack, PackQuerySet, Report
 from .schedules import SCHEDULES
 
 log = logging.getLogger(__name__)
 
 LIMIT_SECONDS = settings.REPORT_LIMIT.total_seconds()
-# A nudge is dropped when its sweep would be, before the next one, so that busy workers do not find hundreds of them.
-SWEPT_REPORTS_EXPIRE = SCHEDULES["Check unfinished reports"].expires
-SWEPT_ERASURES_EXPIRE = SCHEDULES["Check unfinished erasures"].expires
 
 
-@shared_task(bind=True, soft_time_limit=LIMIT_SECONDS * 0.8, time_limit=LIMIT_SECONDS)
-def generate_report(self: Task, *, report_id: str) -> None:
+@shared_task(soft_time_limit=LIMIT_SECONDS * 0.8, time_limit=LIMIT_SECONDS)
+def generate_report(*, report_id: str) -> None:
     """Write the report whose turn it is, not always this one. Safe to repeat: it is claimed, and has one file."""
-    report = Report.objects.claim(self.request.id or "")
+    report = Report.objects.claim_next()
     if report is None:
         log.info("Report %s has ended, is being written, or has to wait its turn", report_id)
         return
@@ -36,7 +35,7 @@ def generate_report(self: Task, *, report_id: str) -> None:
         with settling(report):
             services.write_report(report)
     finally:
-        nudge_after(report)
+        queue_what_waits_for(report)
         queue_next()
 
 
@@ -51,9 +50,9 @@ def settling(report: Report) -> Iterator[None]:
         put_off(report, error)
     except PermanentError as error:
         # Nobody's fault, and whoever asked can ask for less.
-        outcomes.fail(report, str(error))
+        outcomes.fail(report.held(), str(error))
     except Exception as error:
-        outcomes.fail(report, f"The report could not be written ({type(error).__name__}).")
+        outcomes.fail(report.held(), f"The report could not be written ({type(error).__name__}).")
         raise
 
 
@@ -66,12 +65,12 @@ def put_off(report: Report, error: Exception, reason: str = "") -> None:
 
 
 def queue_next() -> None:
-    """Nudge for whoever had to wait until this person, or this worker, had one report less."""
+    """Queue what had to wait until this person, or this worker, had one report less."""
     if report := Report.objects.next():
         queue_many(generate_report, [{"report_id": str(report.pk)}])
 
 
-def nudge_after(report: Report) -> None:
+def queue_what_waits_for(report: Report) -> None:
     """Queue what waits for the end of a report; what gets lost here, the sweeps queue again."""
     ended = Report.objects.ended().filter(pk=report.pk).first()
     for person in outcomes.audience(ended) if ended else []:
@@ -80,17 +79,17 @@ def nudge_after(report: Report) -> None:
         generate_pack.delay(pack_id=str(ended.pack_id))
 
 
-@shared_task(ignore_result=True)
-def check_unfinished_reports() -> None:
+@sweep(SCHEDULES["Check unfinished reports"])
+def check_unfinished_reports() -> list[Sweep]:
     """Queue again what was left behind, and give up what died too often. Safe to repeat: so is each report."""
-    for report in Report.objects.left_behind().order_by("due_at")[:100]:
-        if report.attempts >= MAX_ATTEMPTS:
-            outcomes.fail(
-                report, f"The report could not be written: {MAX_ATTEMPTS} times its worker ended in the middle."
-            )
-            nudge_after(report)
-        else:
-            generate_report.apply_async(kwargs={"report_id": str(report.pk)}, expires=SWEPT_REPORTS_EXPIRE)
+    due = Report.objects.due().order_by("due_at")
+    return [Sweep(due, generate_report, "report_id", give_up=give_up_reports)]
+
+
+def give_up_reports() -> None:
+    reason = f"The report could not be written: {MAX_ATTEMPTS} times its worker ended in the middle."
+    for report in outcomes.fail(Report.objects.exhausted(), reason):
+        queue_what_waits_for(report)
 
 
 @shared_task(soft_time_limit=50, time_limit=60, ignore_result=True)
@@ -100,11 +99,10 @@ def plan_scheduled_report(*, schedule_id: str) -> None:
         generate_report.delay(report_id=str(report.pk))
 
 
-@shared_task(soft_time_limit=50, time_limit=60, ignore_result=True)
-def check_due_schedules() -> None:
+@sweep(SCHEDULES["Check due report schedules"])
+def check_due_schedules() -> list[Sweep]:
     """Queue schedules whose time was missed, or whose message was lost. Safe to repeat: so is each schedule."""
-    for schedule in planning.all_due():
-        plan_scheduled_report.delay(schedule_id=str(schedule.pk))
+    return [Sweep(planning.all_due(), plan_scheduled_report, "schedule_id")]
 
 
 class PackTask(Task):
@@ -113,33 +111,27 @@ class PackTask(Task):
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         super().on_failure(exc, task_id, args, kwargs, einfo)
         reason = f"{exc} Ask for it again later." if isinstance(exc, TemporaryError) else packs.BROKEN
-        if packs.fail(Pack(pk=kwargs["pack_id"]), reason):
-            nudge_after_pack(kwargs["pack_id"])
+        fail_packs(Pack.objects.claimed_in(task_id), reason)
 
 
-@shared_task(
-    bind=True, base=PackTask, soft_time_limit=LIMIT_SECONDS * 0.8, time_limit=LIMIT_SECONDS, ignore_result=True
-)
-def generate_pack(self: Task, *, pack_id: str) -> None:
+@shared_task(base=PackTask, soft_time_limit=LIMIT_SECONDS * 0.8, time_limit=LIMIT_SECONDS, ignore_result=True)
+def generate_pack(*, pack_id: str) -> None:
     """Bundle a pack whose reports have all ended. Safe to repeat: the row is claimed, and ends once, with one file."""
-    pack = Pack.objects.get(pk=pack_id)
-    if pack.mark_bundling(self.request.id):
+    for pack in Pack.objects.claim_complete(pack_id):
         packs.write_pack(pack)
-        nudge_after_pack(pack_id)
+        send_notification_email.delay(user_id=pack.requested_by_id)
 
 
-def nudge_after_pack(pack_id: str) -> None:
-    send_notification_email.delay(user_id=Pack.objects.get(pk=pack_id).requested_by_id)
+def fail_packs(rows: PackQuerySet, reason: str = packs.BROKEN) -> None:
+    for pack in packs.fail(rows, reason):
+        send_notification_email.delay(user_id=pack.requested_by_id)
 
 
-@shared_task(ignore_result=True)
-def check_unfinished_packs() -> None:
-    """Queue again packs whose nudge was lost, and give up what died too often. Safe to repeat: so is each pack."""
-    for pack in Pack.objects.left_behind().order_by("due_at")[:100]:
-        if pack.attempts < MAX_ATTEMPTS:
-            generate_pack.delay(pack_id=str(pack.pk))
-        elif packs.fail(pack):
-            nudge_after_pack(str(pack.pk))
+@sweep(SCHEDULES["Check unfinished packs"])
+def check_unfinished_packs() -> list[Sweep]:
+    """Queue again packs whose message was lost, and give up what died too often. Safe to repeat: so is each pack."""
+    due = Pack.objects.complete().due().order_by("due_at")
+    return [Sweep(due, generate_pack, "pack_id", give_up=partial(fail_packs, Pack.objects.exhausted()))]
 
 
 @shared_task(**CLEAR_LIMITS, ignore_result=True)
@@ -160,11 +152,10 @@ def erase_account(*, user_id: int) -> None:
         erasure.erase(owed)
 
 
-@shared_task(ignore_result=True)
-def check_unfinished_erasures() -> None:
+@sweep(SCHEDULES["Check unfinished erasures"])
+def check_unfinished_erasures() -> list[Sweep]:
     """Queue again what is still to be erased. Safe to repeat: so is each erasure."""
-    for user_id in Erasure.objects.order_by("mail_due_at").values_list("user", flat=True)[:100]:
-        erase_account.apply_async(kwargs={"user_id": user_id}, expires=SWEPT_ERASURES_EXPIRE)
+    return [Sweep(Erasure.objects.order_by("mail_due_at"), erase_account, "user_id", "user_id")]
 
 
 @shared_task(soft_time_limit=240, time_limit=300, ignore_result=True)

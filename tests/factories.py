@@ -1,24 +1,30 @@
 """Rows for tests: what a test does not care about has a default."""
 
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, datetime
 from decimal import Decimal
 from functools import cache
 from itertools import count
 from typing import Any
 
+from celery._state import _task_stack
 from django.contrib.auth.hashers import make_password
 from django.core.files.base import ContentFile
+from django.db import transaction
 from django.db.models import Max
 from django.utils import timezone
 
 from accounts import services as people
 from accounts.models import AccountMail, CrmContact, CrmStatus, Erasure, Notification, User
 from myproject.alerting.models import Alert
+from myproject.celery import debug_task
 from orders import services
 from orders.models import OPEN, Card, Digest, Order, OrderEvent, Product, ProductImport, Status, week_of
 from reports import packs, planning
 from reports.models import Format, Kind, Pack, Report, ReportSchedule
+from reports.models import Status as ReportStatus
 
 PASSWORD = "correct-horse-battery"
 _numbers = count(1)
@@ -49,6 +55,37 @@ def place_order(
     return services.place_order(
         customer or make_user(), {product or make_product(): quantity}, card=card, token=uuid.uuid4()
     )
+
+
+@contextmanager
+def running(task_id: str) -> Iterator[None]:
+    """Be within a Celery task of that id."""
+    debug_task.push_request(id=task_id)
+    _task_stack.push(debug_task)
+    try:
+        yield
+    finally:
+        _task_stack.pop()
+        debug_task.pop_request()
+
+
+def claim(row: Any, task_id: str = "task", **fields: Any) -> Any:
+    """Claim the row as that task does; return it as its holder has it, None when another one holds it."""
+    rows = type(row)._default_manager.all()
+    with running(task_id):
+        claimed = rows.claim(first=rows.filter(pk=row.pk), **fields)
+    return claimed[0] if claimed else None
+
+
+def end(report: Report, reason: str) -> None:
+    """End the report as failed, whoever holds it."""
+    Report.objects.filter(pk=report.pk).close(ReportStatus.FAILED, error=reason)
+
+
+def claim_orders(order: Order, *, limit: int, task_id: str) -> list[int]:
+    """Claim the order and others as that task does; return the keys of those that it won."""
+    with running(task_id), transaction.atomic():
+        return [claimed.pk for claimed in Order.objects.claim_with_others(order.pk, limit)]
 
 
 def end_lease(order: Order) -> None:

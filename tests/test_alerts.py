@@ -16,12 +16,12 @@ from django.utils import timezone
 from durable.errors import TemporaryError
 from myproject import tasks
 from myproject.alerting.alerts import alert, note_failure
-from myproject.alerting.models import LEASE, Alert, AlertQuerySet
+from myproject.alerting.models import Alert, AlertQuerySet
 from myproject.settings import ALERT_COOL_DOWN
 from orders.models import Order
 from orders.tasks import process_order
 from tests.broker import Broker
-from tests.factories import make_alert, place_order
+from tests.factories import claim, make_alert, place_order
 from tests.sandbox.conftest import Sandbox
 from tests.shop import Shop, strike, wait_for
 
@@ -70,7 +70,7 @@ def test_alert_is_one_row_and_one_message_however_often_it_happens(broker: Broke
     with patch("django.db.transaction.on_commit", lambda publish, robust: publish()):
         for _ in range(3):
             alert(cause, "The red one.")
-            Alert.objects.filter(cause=cause, claimed_by="").update(due_at=timezone.now() + LEASE)
+            Alert.objects.filter(cause=cause, claimed_by="").update(due_at=timezone.now() + Alert.lease.lasts())
 
     row = Alert.objects.get(cause=cause)
     assert (row.count, row.told_count) == (3, 0)
@@ -172,7 +172,7 @@ def test_send_alert_twice_is_once(chat: Sandbox, cause: str) -> None:
 
 def test_send_alert_leaves_alone_what_another_task_tells(chat: Sandbox, cause: str) -> None:
     row = make_alert(cause=cause, subject=cause)
-    row.claim("another-task")
+    claim(row, "another-task")
 
     send(row).get()
 
@@ -196,7 +196,7 @@ def test_send_alert_says_once_how_often_it_happened_meanwhile(chat: Sandbox, cau
 
 def test_send_alert_owes_another_message_for_what_happens_while_it_tells(chat: Sandbox, cause: str) -> None:
     row = make_alert(cause=cause, subject=cause)
-    row.claim("busy")
+    row = claim(row, "busy")
     make_alert(cause=cause, subject=cause)
 
     row.mark_sent()
@@ -229,7 +229,7 @@ def test_send_alert_gives_up_for_now_without_alerting_of_itself(chat: Sandbox, c
     assert list(Alert.objects.all()) == [row]
     assert (row.sent_at, row.error) == (None, "No answer from address 1 (JSON).")
     assert row.due_at is not None
-    assert row.due_at > timezone.now() + LEASE - timedelta(minutes=1)
+    assert row.due_at > timezone.now() + Alert.lease.lasts() - timedelta(minutes=1)
 
 
 def test_send_alert_tells_the_others_once_when_one_address_is_dead(chat: Sandbox, cause: str, settings: Any) -> None:
@@ -269,7 +269,7 @@ def test_addresses_are_never_logged(urls: list[str], settings: Any, caplog: pyte
 @pytest.mark.proves("myproject.tasks.check_unsent_alerts", "twice")
 def test_check_unsent_alerts_queues_what_is_due(broker: Broker) -> None:
     due, later = make_alert(), make_alert(cause="Later")
-    Alert.objects.filter(pk=later.pk).update(due_at=timezone.now() + LEASE)
+    Alert.objects.filter(pk=later.pk).update(due_at=timezone.now() + Alert.lease.lasts())
 
     for _ in range(2):
         tasks.check_unsent_alerts()

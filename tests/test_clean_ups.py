@@ -156,7 +156,7 @@ def test_clear_old_mail_keeps_notices_for_a_year() -> None:
     sent, failed = make_notification(), make_notification()
     Notification.objects.exclude(pk=new.pk).update(created_at=ago(YEAR + DAY))
     Notification.objects.filter(pk=new.pk).update(created_at=ago(YEAR - DAY), mail_sent_at=ago(YEAR - DAY))
-    Notification.objects.mark_mails_sent([sent.pk])
+    Notification.objects.mark_mails_sent([sent])
     failed.mark_mail_failed("550 No such person")
 
     for _ in range(2):
@@ -189,7 +189,7 @@ def test_clear_old_events_keeps_the_audit_trail(kind: Kind) -> None:
     for _ in range(2):
         clear_old_events()
 
-    is_noise = kind in {Kind.RETRY, Kind.NUDGED, Kind.INTERRUPTED}
+    is_noise = kind in {Kind.RETRY, Kind.REQUEUED, Kind.INTERRUPTED}
     assert order.events.count() == (1 if is_noise else 2)
 
 

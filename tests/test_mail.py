@@ -212,13 +212,13 @@ def test_mail_has_another_attempt_when_the_first_one_is_late(smtp: Inbox) -> Non
 
 
 def test_mail_is_not_owed_again_when_it_was_called_off_during_a_failed_attempt() -> None:
-    rows = make_mails(3)
+    make_mails(3)
     claimed = AccountMail.objects.claim_mail()
     AccountMail.objects.update(mail_due_at=None)
 
-    claimed[0].put_off("451")
+    claimed[0].put_off_mail("451")
     claimed[1].mark_mail_failed("550")
-    AccountMail.objects.release_mail([row.pk for row in rows])
+    AccountMail.objects.held(claimed, mail.MAIL).update(mail_due_at=timezone.now())
 
     assert list(AccountMail.objects.values_list("mail_due_at", "mail_error")) == [(None, "")] * 3
 
@@ -332,7 +332,7 @@ def test_mail_twice_is_once() -> None:
 def test_mail_is_recorded_once_when_two_attempts_have_sent_it() -> None:
     row = make_mail()
 
-    recorded = [AccountMail.objects.mark_mails_sent([row.pk]) for _ in range(2)]
+    recorded = [AccountMail.objects.mark_mails_sent([row]) for _ in range(2)]
 
     assert recorded == [1, 0]
 

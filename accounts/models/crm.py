@@ -8,6 +8,8 @@ from django.db.models import F, Q, Value
 from django.db.models.functions import Greatest
 from django.utils import timezone
 
+from durable.leases import Lease, Leased, LeasedQuerySet
+
 from .people import User
 
 
@@ -18,46 +20,32 @@ class CrmStatus(models.TextChoices):
     REFUSED = "refused", "Refused"
 
 
-class CrmContactQuerySet(models.QuerySet["CrmContact"]):
-    def due(self) -> Self:
-        """Contacts that wait although their time has come, and have not used up their attempts."""
-        waiting = self.filter(status=CrmStatus.WAITING, due_at__lte=timezone.now())
-        return waiting.filter(attempts__lt=CrmContact.MOST_ATTEMPTS)
-
+class CrmContactQuerySet(LeasedQuerySet["CrmContact"]):
     def gave_up(self) -> Self:
         """Contacts whose attempts are used up; those that the CRM refused are a person's."""
-        died = Q(status=CrmStatus.WAITING, due_at__lte=timezone.now(), attempts__gte=CrmContact.MOST_ATTEMPTS)
-        return self.filter(Q(status=CrmStatus.FAILED) | died)
+        return self.filter(status=CrmStatus.FAILED) | self.exhausted()
 
     def want(self, **fields: Any) -> int:
-        """Have the CRM told of these contacts, whatever it was told before; return how many they are."""
-        now = timezone.now()
+        """Have the CRM told of these contacts, whatever it was told before; return how many they are.
+
+        Whoever tells it of the version before loses the lease.
+        """
         # Never back in time, whatever the clocks of several servers say: the CRM keeps what is newest.
-        newer = Greatest(F("wanted_at") + timedelta(microseconds=1), Value(now))
-        fields |= {"status": CrmStatus.WAITING, "wanted_at": newer, "due_at": now}
-        return self.update(**fields, claimed_by="", attempts=0, error="")
-
-    def claim(self, external_id: int, claimant: str) -> "CrmContact | None":
-        """Take the contact for one attempt; None when there is nothing to tell, or another task is telling it."""
-        now = timezone.now()
-        # A task that is tried again has kept its id.
-        free = Q(due_at__lte=now) | Q(claimed_by=claimant)
-        waiting = self.filter(free, pk=external_id, status=CrmStatus.WAITING)
-        taken = waiting.update(due_at=now + CrmContact.LEASE, claimed_by=claimant, attempts=F("attempts") + 1)
-        # Person and version in one statement: older data must not go out as a newer version.
-        return self.select_related("user").get(pk=external_id) if taken else None
+        newer = Greatest(F("wanted_at") + timedelta(microseconds=1), Value(timezone.now()))
+        fields |= {"status": CrmStatus.WAITING, "wanted_at": newer, "error": ""}
+        return self.update(**fields, **CrmContact.lease.fresh())
 
 
-class CrmContact(models.Model):
+class CrmContact(Leased):
     """What the CRM is to know of a person. The row outlives the person, until the CRM has forgotten them, too.
 
-    `wanted_at` is the version: each change moves it on, and what one attempt did is recorded only if it stands still.
+    `wanted_at` is the version, which each change moves on.
     """
 
-    # How long one attempt may take before the sweep believes its worker dead; above the task's hard limit.
-    LEASE = timedelta(minutes=2)
-    # The first one, and the task's retries.
-    MOST_ATTEMPTS = 6
+    # The first attempt, and the task's retries.
+    lease = Lease(
+        open=Q(status=CrmStatus.WAITING), lasts=lambda: timedelta(minutes=2), max_attempts=6, message_first=False
+    )
 
     external_id = models.BigIntegerField(primary_key=True, help_text="The person's id, by which the CRM knows them.")
     user = models.OneToOneField(User, null=True, on_delete=models.SET_NULL, related_name="crm_contact")
@@ -65,7 +53,6 @@ class CrmContact(models.Model):
     status = models.CharField(max_length=7, choices=CrmStatus.choices, default=CrmStatus.WAITING)
     wanted_at = models.DateTimeField(default=timezone.now, help_text="When the person last changed.")
     due_at = models.DateTimeField(null=True, default=timezone.now)
-    claimed_by = models.CharField(max_length=40, blank=True, help_text="The task that works on it, if any.")
     attempts = models.PositiveSmallIntegerField(default=0)
     synced_at = models.DateTimeField(null=True)
     error = models.CharField(max_length=300, blank=True)
@@ -92,24 +79,18 @@ class CrmContact(models.Model):
 
     def mark_synced(self) -> bool:
         """Record that the CRM has this version; False when the person has changed meanwhile."""
-        return bool(self._as_sent().update(status=CrmStatus.SYNCED, due_at=None, synced_at=timezone.now(), error=""))
+        return self.finish(status=CrmStatus.SYNCED, synced_at=timezone.now(), error="")
 
     def mark_delayed(self, reason: str, pause: timedelta) -> None:
         """Leave the contact to the task's next attempt; without one it fails until tonight."""
-        if self.attempts >= self.MOST_ATTEMPTS:
+        if self.held().filter(self.lease.tired()).exists():
             self.mark_failed(reason)
         else:
             # The sweep comes after the retry, not before the pause that the CRM asked for is over.
-            self._in_hand().update(due_at=timezone.now() + pause + self.LEASE, error=reason[:300])
+            self.put_off(pause + self.lease.lasts(), error=reason[:300])
 
     def mark_failed(self, reason: str) -> None:
-        self._in_hand().update(status=CrmStatus.FAILED, due_at=None, error=reason[:300])
+        self.finish(status=CrmStatus.FAILED, error=reason[:300])
 
     def mark_refused(self, reason: str) -> None:
-        self._in_hand().update(status=CrmStatus.REFUSED, due_at=None, error=reason[:300])
-
-    def _as_sent(self) -> CrmContactQuerySet:
-        return CrmContact.objects.filter(pk=self.pk, wanted_at=self.wanted_at)
-
-    def _in_hand(self) -> CrmContactQuerySet:
-        return self._as_sent().filter(claimed_by=self.claimed_by, status=CrmStatus.WAITING)
+        self.finish(status=CrmStatus.REFUSED, error=reason[:300])

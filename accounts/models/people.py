@@ -9,7 +9,7 @@ from django.db.models import Q
 from django.db.models.functions import Lower
 from django.utils import timezone
 
-from durable.mail import MailQuerySet, OwesMail
+from durable.mail import MAIL, MailQuerySet, OwesMail
 
 # A domain that never exists (RFC 2606): nobody gets what is written to somebody who is gone.
 NOWHERE = "deleted.invalid"
@@ -80,7 +80,7 @@ class User(OwesMail, AbstractUser):
         rows = User.objects.filter(pk=self.pk, deleted_at=None)
         nobody = {"email": f"{self.alias}@{NOWHERE}", "name": "", "password": make_password(None), "last_login": None}
         powerless = {"is_active": False, "is_staff": False, "is_superuser": False}
-        silent = {"wants_digest": False, "mail_due_at": None, "mail_error": ""}
+        silent = {"wants_digest": False, "mail_error": "", **MAIL.ended()}
         return bool(rows.update(deleted_at=timezone.now(), **nobody, **powerless, **silent))
 
 

@@ -20,15 +20,17 @@ ASSET = AppriseAsset(app_id=settings.SITE_NAME, async_mode=False)
 CONNECT_SECONDS, ANSWER_SECONDS = 3, 5
 
 
-def deliver(alert: Alert, claimant: str) -> bool:
+def deliver(alert_id: int) -> bool:
     """Tell each address of the alert once; True when this call told the last of them.
 
     Raises `TemporaryError` while some address does not answer; those that did are not told again.
     Between the sending and its record a crash repeats the message.
     """
-    if not alert.claim(claimant):
-        log.info("Alert %s: nothing to tell", alert.pk)
+    claimed = Alert.objects.claim(first=Alert.objects.filter(pk=alert_id))
+    if not claimed:
+        log.info("Alert %s: nothing to tell", alert_id)
         return False
+    (alert,) = claimed
     try:
         services = [(number, service(number, address)) for number, address in enumerate(settings.ALERT_URLS, 1)]
     except PermanentError as error:

@@ -9,10 +9,9 @@ from django.db import models
 from django.db.models import Case, F, Q, Value, When
 from django.utils import timezone
 
+from durable.leases import Lease, Leased, LeasedQuerySet
 from myproject.queues import QUEUES
 
-# How long one task may try, retries included, before the sweep believes it dead.
-LEASE = timedelta(minutes=10)
 # Canaries are sent each minute; when none was sent for this long, beat was away.
 CANARY_PAUSE = timedelta(minutes=3)
 # One statement, so that a hundred tasks which fail at once are one row, and none of them waits for another's answer.
@@ -28,11 +27,7 @@ RETURNING *
 """
 
 
-class AlertQuerySet(models.QuerySet["Alert"]):
-    def due(self) -> Self:
-        """Alerts to be told of now, which nobody is busy with."""
-        return self.filter(due_at__lte=timezone.now())
-
+class AlertQuerySet(LeasedQuerySet["Alert"]):
     def quiet_since(self, moment: datetime) -> Self:
         """Alerts that nobody has to be told of, and whose cause has not happened since."""
         return self.filter(due_at=None, last_at__lt=moment)
@@ -54,8 +49,11 @@ class AlertQuerySet(models.QuerySet["Alert"]):
             alert.mark_sent(error=alert.error)
 
 
-class Alert(models.Model):
-    """One cause, however often it happens. `due_at` None: nobody has to be told, or everybody has been."""
+class Alert(Leased):
+    """One cause, however often it happens. `due_at` None: no one has to be told, or everyone has been."""
+
+    # How long one task may try, retries included.
+    lease = Lease(open=Q(due_at__isnull=False), lasts=lambda: timedelta(minutes=10), message_first=False)
 
     cause = models.CharField(max_length=200, unique=True)
     subject = models.CharField(max_length=200)
@@ -64,9 +62,7 @@ class Alert(models.Model):
     told_count = models.PositiveBigIntegerField("told", default=0, help_text="How many of them messages spoke of.")
     first_at = models.DateTimeField(default=timezone.now)
     last_at = models.DateTimeField(default=timezone.now)
-    due_at = models.DateTimeField(null=True, blank=True, help_text="When somebody is to be told.")
     sent_at = models.DateTimeField(null=True, blank=True)
-    claimed_by = models.CharField(max_length=40, blank=True, help_text="The task that tells of it, if any.")
     reached = ArrayField(models.CharField(max_length=16), default=list, blank=True, editable=False)
     error = models.CharField(max_length=300, blank=True)
 
@@ -94,39 +90,22 @@ class Alert(models.Model):
         since = timezone.localtime(self.sent_at)
         return f"{self.message} It happened {untold} more time{'s' * (untold != 1)} since {since:%d %b %H:%M}."
 
-    def claim(self, claimant: str) -> bool:
-        """Take the alert for `LEASE`, with the newest count; False when it is told, not yet due, or another task's.
-
-        The same claimant, a task that is tried again, finds its own at once.
-        """
-        now, mine = timezone.now(), Q(due_at__isnull=False, claimed_by=claimant) & ~Q(claimed_by="")
-        claimed = self._self().filter(Q(due_at__lte=now) | mine).update(due_at=now + LEASE, claimed_by=claimant)
-        if claimed:
-            self.refresh_from_db()
-        return bool(claimed)
-
     def mark_reached(self, address: str) -> None:
         self.reached = [*self.reached, address]
-        self._mine().update(reached=self.reached)
+        self.held().update(reached=self.reached)
 
     def mark_silent(self, reason: str) -> None:
-        self._mine().update(error=reason[:300])
+        self.held().update(error=reason[:300])
 
     def mark_sent(self, error: str = "") -> bool:
         """Record what was told; what has happened since is due after the cool-down."""
         now = timezone.now()
         later = Case(When(count__gt=self.count, then=Value(now + settings.ALERT_COOL_DOWN)), default=None)
         fields = {"sent_at": now, "told_count": self.count, "due_at": later, "claimed_by": "", "reached": []}
-        return bool(self._mine().update(**fields, error=error))
+        return bool(self.held().update(**fields, error=error))
 
     def mark_failed(self, reason: str) -> None:
-        self._mine().update(due_at=None, claimed_by="", error=reason[:300])
-
-    def _mine(self) -> AlertQuerySet:
-        return self._self().filter(claimed_by=self.claimed_by)
-
-    def _self(self) -> AlertQuerySet:
-        return Alert.objects.filter(pk=self.pk)
+        self.finish(error=reason[:300])
 
 
 class CanaryQuerySet(models.QuerySet["Canary"]):

@@ -8,9 +8,11 @@ from celery import shared_task
 from django.db import Error
 from django.utils import timezone
 
+from durable.sweeps import Sweep, sweep
 from durable.task import Task
 from myproject.alerting import chat
 from myproject.alerting.models import Alert
+from myproject.schedules import SCHEDULES
 from myproject.storage.clean_ups import CLEAR_LIMITS, delete_in_chunks, going_on_next_night
 
 ALERTS_KEPT = timedelta(days=180)
@@ -22,20 +24,19 @@ class AlertTask(Task):
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         with suppress(Error):
-            Alert.objects.filter(pk=kwargs["alert_id"], claimed_by=task_id).give_up_silent()
+            Alert.objects.claimed_in(task_id).give_up_silent()
 
 
-@shared_task(name="myproject.tasks.send_alert", bind=True, base=AlertTask, **LIMITS, ignore_result=True)
-def send_alert(self: Task, *, alert_id: int) -> None:
-    """Tell the shop's keepers of an alert. Safe to repeat: the row is claimed, and remembers who was told."""
-    chat.deliver(Alert.objects.get(pk=alert_id), self.request.id or "")
+@shared_task(name="myproject.tasks.send_alert", base=AlertTask, **LIMITS, ignore_result=True)
+def send_alert(*, alert_id: int) -> None:
+    """Send an alert to each address. Safe to repeat: the row is claimed, and remembers who was told."""
+    chat.deliver(alert_id)
 
 
-@shared_task(name="myproject.tasks.check_unsent_alerts", ignore_result=True)
-def check_unsent_alerts() -> None:
-    """Queue again what nobody was told of, and what is due after a pause. Safe to repeat: so is each alert."""
-    for pk in Alert.objects.due().order_by("due_at").values_list("pk", flat=True)[:500]:
-        send_alert.delay(alert_id=pk)
+@sweep(SCHEDULES["Check unsent alerts"], name="myproject.tasks.check_unsent_alerts")
+def check_unsent_alerts() -> list[Sweep]:
+    """Queue again what no one was told of, and what is due after a pause. Safe to repeat: so is each alert."""
+    return [Sweep(Alert.objects.due().order_by("due_at"), send_alert, "alert_id", limit=500)]
 
 
 @shared_task(name="myproject.tasks.clear_old_alerts", **CLEAR_LIMITS, ignore_result=True)

@@ -1,7 +1,7 @@
 from .digests import Digest, Skip, days_before, week_of
-from .events import Kind, OrderEvent, actor
-from .imports import ImportStatus, ProductImport, RejectedRow
-from .inventory import TO_BE_SEEN_AGAIN, Difference, InventoryDifference, InventorySync, Lost, SyncStatus
+from .events import Kind, OrderEvent, actor, recorded_by
+from .imports import ImportStatus, ProductImport, ProductImportQuerySet, RejectedRow
+from .inventory import TO_BE_SEEN_AGAIN, Difference, InventoryDifference, InventorySync, SyncStatus
 from .orders import (
     HOLDS_STOCK,
     MAY_BECOME,
@@ -11,18 +11,16 @@ from .orders import (
     OrderItem,
     OrderQuerySet,
     Status,
-    first_look,
     new_reference,
     total_of,
 )
 from .payments import ALIVE, Card, Payment, PaymentStatus
-from .products import MOST_PICTURE_ATTEMPTS, PICTURE_LEASE, PictureStatus, Product, slug_of
+from .products import PICTURE_LEASE, PictureStatus, Product, slug_of
 
 __all__ = [
     "ALIVE",
     "HOLDS_STOCK",
     "MAY_BECOME",
-    "MOST_PICTURE_ATTEMPTS",
     "OPEN",
     "PICTURE_LEASE",
     "TO_BE_SEEN_AGAIN",
@@ -34,7 +32,6 @@ __all__ = [
     "InventoryDifference",
     "InventorySync",
     "Kind",
-    "Lost",
     "Order",
     "OrderEvent",
     "OrderItem",
@@ -44,14 +41,15 @@ __all__ = [
     "PictureStatus",
     "Product",
     "ProductImport",
+    "ProductImportQuerySet",
     "RejectedRow",
     "Skip",
     "Status",
     "SyncStatus",
     "actor",
     "days_before",
-    "first_look",
     "new_reference",
+    "recorded_by",
     "slug_of",
     "total_of",
     "week_of",

@@ -1,7 +1,9 @@
 """What happened to an order."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, Self
 
@@ -11,6 +13,7 @@ from django.db.models import F, Func, Q, Value
 from django.utils import timezone
 
 from accounts.models import User
+from durable.leases import current_task_id
 from myproject.celery import worker_name
 
 
@@ -27,7 +30,7 @@ class Kind(models.TextChoices):
     CANCELLED = "cancelled", "Order cancelled"
     REFUNDED = "refunded", "Payment refunded"
     CONFIRMED = "confirmed", "Confirmation mailed"
-    NUDGED = "nudged", "Queued again"
+    REQUEUED = "nudged", "Queued again"
     INTERRUPTED = "interrupted", "Interrupted, trying again"
     REPLAYED = "replayed", "Started again by our staff"
     REFUND_WANTED = "refund_wanted", "Refund asked for"
@@ -36,12 +39,30 @@ class Kind(models.TextChoices):
 
 
 # What helps while an order is on its way; the rest of its time line is kept as long as the order.
-NOISE = [Kind.RETRY, Kind.NUDGED, Kind.INTERRUPTED]
+NOISE = [Kind.RETRY, Kind.REQUEUED, Kind.INTERRUPTED]
 
 
 def actor(person: User | AnonymousUser) -> str:
     """Name who does something, with the key by which `OrderEventQuerySet.rename` finds it under whatever name."""
     return f"{person} (#{person.pk})"
+
+
+# What records events now where that is no task.
+_WEBHOOK = ContextVar("webhook", default="")
+
+
+@contextmanager
+def recorded_by(webhook: str) -> Iterator[None]:
+    """Have the events of the block name this webhook of the provider."""
+    token = _WEBHOOK.set(webhook)
+    try:
+        yield
+    finally:
+        _WEBHOOK.reset(token)
+
+
+def origin() -> str:
+    return (_WEBHOOK.get() or current_task_id())[:40]
 
 
 class OrderEventQuerySet(models.QuerySet[Any]):
@@ -51,9 +72,9 @@ class OrderEventQuerySet(models.QuerySet[Any]):
     def refunds_since(self, moment: datetime) -> Self:
         return self.filter(kind=Kind.REFUNDED, created_at__gte=moment)
 
-    def record(self, order_ids: Iterable[int], kind: Kind, *, detail: str = "", task_id: str = "") -> None:
+    def record(self, order_ids: Iterable[int], kind: Kind, *, detail: str = "") -> None:
         """Write one event for each order; call it in the transaction of the change."""
-        events = [OrderEvent(order_id=pk, kind=kind, detail=detail[:300], task_id=task_id) for pk in order_ids]
+        events = [OrderEvent(order_id=pk, kind=kind, detail=detail[:300]) for pk in order_ids]
         OrderEvent.objects.bulk_create(events)
 
     def rename(self, pk: int, names: Iterable[str], to: str) -> int:
@@ -73,8 +94,10 @@ class OrderEvent(models.Model):
     order = models.ForeignKey("orders.Order", on_delete=models.CASCADE, related_name="events")
     kind = models.CharField(max_length=14, choices=Kind.choices)
     detail = models.CharField(max_length=300, blank=True, help_text="For staff; the customer reads the kind's label.")
-    task_id = models.CharField(max_length=40, blank=True, help_text="Or the id of the provider's webhook.")
-    # By itself, since whoever records an event need not know where it runs.
+    # Both by themselves, since whoever records an event need not know where it runs.
+    task_id = models.CharField(
+        max_length=40, blank=True, default=origin, help_text="Or the id of the provider's webhook."
+    )
     worker = models.CharField(max_length=120, blank=True, default=worker_name)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 

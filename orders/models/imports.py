@@ -11,6 +11,8 @@ from django.db.models import F, Q
 from django.urls import reverse
 from django.utils import timezone
 
+from durable.leases import Lease, Leased, LeasedQuerySet
+
 log = logging.getLogger(__name__)
 
 # As the file of a report: what an import has taken in stays, and nobody asks for its file after a month.
@@ -27,17 +29,21 @@ class ImportStatus(models.TextChoices):
 OPEN_IMPORTS = [ImportStatus.QUEUED, ImportStatus.RUNNING]
 
 
-class ProductImportQuerySet(models.QuerySet["ProductImport"]):
-    def left_behind(self) -> Self:
-        """Open imports that nobody works on although their time has come."""
-        return self.filter(status__in=OPEN_IMPORTS, due_at__lte=timezone.now())
+class ProductImportQuerySet(LeasedQuerySet["ProductImport"]):
+    def mark_failed(self, reason: str) -> list["ProductImport"]:
+        """End those of these that are open; return them."""
+        failed = self.finish(status=ImportStatus.FAILED, finished_at=timezone.now(), error=reason[:500])
+        return list(ProductImport.objects.filter(pk__in=failed).select_related("requested_by"))
 
     def old(self) -> Self:
         return self.filter(finished_at__lt=timezone.now() - IMPORT_KEPT)
 
 
-class ProductImport(models.Model):
+class ProductImport(Leased):
     """One uploaded CSV file of products, taken in by a worker in chunks, each of which moves `rows_done` on."""
+
+    # Deaths of workers count as well; after these an import ends *failed*, never "running" forever.
+    lease = Lease(open=Q(status__in=OPEN_IMPORTS), lasts=lambda: settings.IMPORT_LEASE, max_attempts=5)
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="product_imports")
@@ -49,8 +55,6 @@ class ProductImport(models.Model):
         help_text="The newest order event at the upload: the stock that orders have moved since is put on the file's."
     )
     status = models.CharField(max_length=7, choices=ImportStatus.choices, default=ImportStatus.QUEUED)
-    claimed_by = models.CharField(max_length=40, blank=True, help_text="The task that works on it, if any.")
-    due_at = models.DateTimeField(null=True, blank=True, help_text="When the sweep takes it up if it stands still.")
     attempts = models.PositiveSmallIntegerField(default=0)
     rows_done = models.PositiveIntegerField(default=0, help_text="Where a worker that takes over goes on.")
     rows_total = models.PositiveIntegerField(null=True, blank=True, help_text="Known once the file was checked.")
@@ -95,67 +99,26 @@ class ProductImport(models.Model):
     def is_open(self) -> bool:
         return self.status in OPEN_IMPORTS
 
-    def mark_running(self, claimant: str) -> bool:
-        """Claim the import for `settings.IMPORT_LEASE`; False when it is finished or in another task's hands."""
-        now = timezone.now()
-        free = Q(status=ImportStatus.QUEUED) | Q(claimed_by=claimant) | Q(due_at__lte=now)
-        claimed = (
-            self._open()
-            .filter(free)
-            .update(
-                status=ImportStatus.RUNNING,
-                claimed_by=claimant,
-                due_at=now + settings.IMPORT_LEASE,
-                attempts=F("attempts") + 1,
-            )
-        )
-        if claimed:
-            self.refresh_from_db()
-        return self._logged(claimed, "running")
+    def mark_checked(self, rows_total: int) -> None:
+        """Note how many rows the file has. Raises `LeaseLost`."""
+        self._move_on(rows_total=rows_total)
 
-    def mark_checked(self, claimant: str, rows_total: int) -> bool:
-        return self._move_on(claimant, rows_total=rows_total)
-
-    def mark_chunk_done(self, claimant: str, *, created: int, updated: int, rejected: int) -> bool:
-        """Move on by one chunk, in its transaction; False when another worker has done that chunk, or ended it all."""
-        return self._move_on(
-            claimant,
+    def mark_chunk_done(self, *, created: int, updated: int, rejected: int) -> None:
+        """Move on by one chunk, in its transaction. Raises `LeaseLost`."""
+        self._move_on(
             rows_done=F("rows_done") + created + updated + rejected,
             created_count=F("created_count") + created,
             updated_count=F("updated_count") + updated,
             rejected_count=F("rejected_count") + rejected,
         )
 
-    def lock(self, claimant: str) -> bool:
-        """Hold the row until the end of the transaction; False when it is no longer where this object stands."""
-        return self._held(claimant).select_for_update().exists()
+    def mark_done(self) -> bool:
+        whole = self.held().filter(rows_done=F("rows_total"))
+        return bool(whole.finish(status=ImportStatus.DONE, finished_at=timezone.now()))
 
-    def mark_done(self, claimant: str) -> bool:
-        done = self._held(claimant).filter(rows_done=F("rows_total"))
-        return self._logged(done.update(status=ImportStatus.DONE, due_at=None, finished_at=timezone.now()), "done")
-
-    def mark_failed(self, claimant: str, reason: str) -> bool:
-        """End the import that this task holds; False when it has ended, or when another task goes on with it."""
-        failed = self._open().filter(claimed_by=claimant)
-        fields = {"due_at": None, "finished_at": timezone.now(), "error": reason[:500]}
-        return self._logged(failed.update(status=ImportStatus.FAILED, **fields), "failed")
-
-    def _move_on(self, claimant: str, **fields: object) -> bool:
-        moved = self._held(claimant).update(due_at=timezone.now() + settings.IMPORT_LEASE, **fields)
-        if moved:
-            self.refresh_from_db()
-        return bool(moved)
-
-    def _held(self, claimant: str) -> ProductImportQuerySet:
-        # With `rows_done`, since the copy of a message has the same id: the slower of the two finds nothing.
-        return self._open().filter(claimed_by=claimant, rows_done=self.rows_done)
-
-    def _open(self) -> ProductImportQuerySet:
-        return ProductImport.objects.filter(pk=self.pk, status__in=OPEN_IMPORTS)
-
-    def _logged(self, count: int, what: str) -> bool:
-        log.info("Import %s %s %s", self.pk, "is" if count else "is no longer to be", what)
-        return bool(count)
+    def _move_on(self, **fields: object) -> None:
+        self.hold(**fields)
+        self.refresh_from_db(fields=["rows_total", "rows_done", "created_count", "updated_count", "rejected_count"])
 
 
 class RejectedRow(models.Model):

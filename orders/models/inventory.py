@@ -2,21 +2,19 @@
 
 import logging
 from datetime import timedelta
-from typing import Self
+from typing import Any, Self
 
 from django.conf import settings
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import Q
 from django.urls import reverse
 from django.utils import timezone
 
-from .orders import first_look
+from durable.leases import Lease, Leased, LeasedQuerySet
 
 log = logging.getLogger(__name__)
 
 KEPT = timedelta(days=30)
-# Deaths of workers and retries together; after these a run ends *failed*, never "running" for ever.
-MAX_ATTEMPTS = 10
 
 
 class SyncStatus(models.TextChoices):
@@ -30,17 +28,9 @@ class SyncStatus(models.TextChoices):
 UNFINISHED = [SyncStatus.QUEUED, SyncStatus.RUNNING]
 
 
-class Lost(Exception):
-    """Another task has taken the run over: this one must not write any more."""
-
-
-class InventorySyncQuerySet(models.QuerySet["InventorySync"]):
+class InventorySyncQuerySet(LeasedQuerySet["InventorySync"]):
     def unfinished(self) -> Self:
         return self.filter(status__in=UNFINISHED)
-
-    def left_behind(self) -> Self:
-        """Unfinished runs that nobody works on although their time has come."""
-        return self.unfinished().filter(due_at__lte=timezone.now())
 
     def old(self) -> Self:
         return self.filter(finished_at__lt=timezone.now() - KEPT)
@@ -51,23 +41,9 @@ class InventorySyncQuerySet(models.QuerySet["InventorySync"]):
 
     def open_one(self) -> "InventorySync":
         """Return the run that is not finished yet, or a new one."""
-        return self.unfinished().get_or_create(defaults={"due_at": first_look()})[0]
-
-    def claim(self, claimant: str, pk: int) -> "InventorySync | None":
-        """Take the run for `settings.INVENTORY_LEASE`; None when it is finished or in another task's hands."""
-        now = timezone.now()
-        free = Q(status=SyncStatus.QUEUED) | Q(claimed_by=claimant) | Q(due_at__lte=now)
-        won = (
-            self.unfinished()
-            .filter(free, pk=pk)
-            .update(
-                status=SyncStatus.RUNNING,
-                claimed_by=claimant,
-                due_at=now + settings.INVENTORY_LEASE,
-                attempts=F("attempts") + 1,
-            )
-        )
-        return self.get(pk=pk) if won else None
+        # The sweep comes soon where the message was lost, although the lease is long.
+        fresh = InventorySync.lease.fresh() | InventorySync.lease.until(settings.ORDER_LEASE)
+        return self.unfinished().get_or_create(defaults=fresh)[0]
 
     def etag_to_send(self) -> str:
         """Return what lets the warehouse answer "nothing new"; empty when the next run must look at everything."""
@@ -76,23 +52,24 @@ class InventorySyncQuerySet(models.QuerySet["InventorySync"]):
 
     def give_up(self) -> None:
         """End those that died too often."""
-        tired = self.left_behind().filter(attempts__gte=MAX_ATTEMPTS)
-        tired.close(SyncStatus.FAILED, error=f"It could not be finished in {MAX_ATTEMPTS} attempts.")
+        error = f"It could not be finished in {InventorySync.lease.max_attempts} attempts."
+        self.exhausted().close(SyncStatus.FAILED, error=error)
 
-    def close(self, status: SyncStatus, **fields: object) -> bool:
+    def close(self, status: SyncStatus, **fields: Any) -> bool:
         """Finish these runs; False where another task was faster."""
-        closed = self.unfinished().update(status=status, due_at=None, finished_at=timezone.now(), **fields)
+        closed = self.finish(status=status, finished_at=timezone.now(), **fields)
         if closed:
             log.info("Inventory sync is %s", status.value)
         return bool(closed)
 
 
-class InventorySync(models.Model):
+class InventorySync(Leased):
     """One time that the shop asked the warehouse for its levels. At most one is not finished."""
 
+    # Deaths of workers and retries together; after these a run ends *failed*, never "running" forever.
+    lease = Lease(open=Q(status__in=UNFINISHED), lasts=lambda: settings.INVENTORY_LEASE, max_attempts=10)
+
     status = models.CharField(max_length=9, choices=SyncStatus.choices, default=SyncStatus.QUEUED)
-    claimed_by = models.CharField(max_length=40, blank=True, help_text="The task that works on it, if any.")
-    due_at = models.DateTimeField(null=True, blank=True, help_text="When the sweep takes it up if nobody did before.")
     attempts = models.PositiveSmallIntegerField(default=0)
     version = models.BigIntegerField(null=True, blank=True, help_text="Of the warehouse's levels.")
     etag = models.CharField(max_length=100, blank=True, help_text="Empty: the next run looks at everything again.")
@@ -128,21 +105,12 @@ class InventorySync(models.Model):
     def is_unfinished(self) -> bool:
         return self.status in UNFINISHED
 
-    def hold(self, seen: int) -> None:
-        """Note how many SKUs were seen, and keep others out until the transaction's end. Raises `Lost`."""
-        if not self._mine().update(seen=seen):
-            raise Lost(f"{self} is in the hands of another task.")
-
     def mark_waiting(self, reason: str, seconds: float) -> None:
         """Say why it is tried again; the sweep leaves it alone for as long as the warehouse asked to."""
-        until = timezone.now() + settings.INVENTORY_LEASE + timedelta(seconds=seconds)
-        self._mine().update(error=reason[:300], due_at=until)
+        self.put_off(settings.INVENTORY_LEASE + timedelta(seconds=seconds), error=reason[:300])
 
     def mark_finished(self, status: SyncStatus, **fields: object) -> bool:
-        return self._mine().close(status, **{"error": "", **fields})
-
-    def _mine(self) -> InventorySyncQuerySet:
-        return InventorySync.objects.unfinished().filter(pk=self.pk, claimed_by=self.claimed_by)
+        return bool(self.held().close(status, **{"error": "", **fields}))
 
 
 class Difference(models.TextChoices):

@@ -5,17 +5,16 @@ import secrets
 from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Self, cast
+from typing import Self
 
 from django.conf import settings
-from django.core.exceptions import EmptyResultSet
-from django.db import connection, models, transaction
+from django.db import models, transaction
 from django.db.models import Count, Q
-from django.db.models.sql import UpdateQuery
 from django.urls import reverse
 from django.utils import timezone
 
-from durable.mail import MailQuerySet, OwesMail
+from durable.leases import Lease, Leased
+from durable.mail import MAIL, MailQuerySet, OwesMail
 from myproject.alerting.alerts import alert
 
 from .events import Kind, OrderEvent
@@ -83,27 +82,27 @@ class OrderQuerySet(MailQuerySet):
         """Return how many there are of each status. Makes a query."""
         return dict(self.order_by("status").values_list("status").annotate(Count("pk")))
 
-    def left_behind(self) -> Self:
-        """Open orders that nobody works on although their time has come."""
-        return self.open().filter(due_at__lte=timezone.now())
+    def remembered(self) -> Self:
+        """Orders whose idempotency key the provider still knows: to ask once more cannot charge twice."""
+        return self.filter(opened_at__gt=remembered_since())
 
-    def young(self) -> Self:
-        """What the machine may still end by itself: not flagged, and not older than the provider's memory of keys."""
-        return self.filter(flagged_at=None, opened_at__gt=remembered_since())
+    def for_machine(self) -> Self:
+        """What workers may still end by themselves: not flagged, and remembered by the provider."""
+        return self.remembered().filter(flagged_at=None)
 
-    def old(self) -> Self:
-        """What waits for a person to be told of it: not flagged, and older than the provider's memory of keys."""
+    def for_person(self) -> Self:
+        """What a person is to be told of: not flagged yet, and forgotten by the provider."""
         return self.filter(flagged_at=None, opened_at__lte=remembered_since())
 
     def unsettled(self) -> Self:
         """Orders that are not over for their customer: open, in a person's hands, or with a refund under way."""
         refunding = Q(payments__refund_due_at__isnull=False)
-        return self.filter(Q(status__in=OPEN) | Q(flagged_at__isnull=False) | refunding).distinct()
+        return self.filter(Order.lease.open | Q(flagged_at__isnull=False) | refunding).distinct()
 
     def flagged(self) -> Self:
         return self.filter(flagged_at__isnull=False)
 
-    def flag(self, reason: str, *, task_id: str = "") -> list[str]:
+    def flag(self, reason: str) -> list[str]:
         """Hand these orders to a person, each once for the same reason, and alert once for all; return who is new."""
         reason = reason[:200]
         with transaction.atomic():
@@ -111,7 +110,7 @@ class OrderQuerySet(MailQuerySet):
             flagged = {order.pk: order.reference for order in fresh.only("pk", "reference")}
             everybody = self.model._base_manager.filter(pk__in=flagged)
             everybody.update(flagged_at=timezone.now(), flag_reason=reason)
-            OrderEvent.objects.record(flagged, Kind.FLAGGED, detail=reason, task_id=task_id)
+            OrderEvent.objects.record(flagged, Kind.FLAGGED, detail=reason)
             if flagged:
                 some = ", ".join(list(flagged.values())[:20])
                 message = f"{len(flagged)} ({some}): {reason}"
@@ -124,12 +123,13 @@ class OrderQuerySet(MailQuerySet):
         """Only where the customer still waits for it: who got the money back needs no confirmation."""
         return super().mail_failed().filter(status=Status.COMPLETED)
 
-    def mark_mails_sent(self, ids: Iterable[object], task_id: str = "") -> int:
+    def mark_mails_sent(self, rows: Iterable[models.Model]) -> int:
         with transaction.atomic():
-            unsent = self.filter(pk__in=ids, mail_sent_at=None)
-            sent = unsent.update_returning("id", mail_sent_at=timezone.now(), mail_error="")
-            OrderEvent.objects.record([pk for (pk,) in sent], Kind.CONFIRMED, task_id=task_id)
-        return len(sent)
+            recorded = self.held(rows, MAIL).update_returning(
+                "id", mail_sent_at=timezone.now(), mail_error="", mail_claimed_by=""
+            )
+            OrderEvent.objects.record([pk for (pk,) in recorded], Kind.CONFIRMED)
+        return len(recorded)
 
     def unflag(self, detail: str = "") -> int:
         """Take the flags off; return how many there were."""
@@ -139,73 +139,47 @@ class OrderQuerySet(MailQuerySet):
             OrderEvent.objects.record(ids, Kind.SETTLED, detail=detail)
         return len(ids)
 
-    def mark_nudged(self, detail: str) -> dict[int, str]:
-        """Note that staff wants these orders processed; return their references by their keys.
+    def mark_requeued(self, detail: str) -> dict[int, str]:
+        """Note that staff has these orders queued again; return their references by their keys.
 
-        One that is old may be charged for another day: a person has looked for its charge at the provider.
+        One that the provider has forgotten may be charged for another day: a person has looked for its charge there.
         """
         with transaction.atomic():
-            nudged = dict(self.select_for_update().order_by("pk").values_list("pk", "reference"))
-            OrderEvent.objects.record(nudged, Kind.NUDGED, detail=detail)
-            # A younger one stays as old as its key is.
-            old = Order.objects.open().filter(pk__in=nudged, opened_at__lte=remembered_since())
-            old.update(opened_at=timezone.now())
-        return nudged
+            requeued = dict(self.select_for_update().order_by("pk").values_list("pk", "reference"))
+            OrderEvent.objects.record(requeued, Kind.REQUEUED, detail=detail)
+            # One that is remembered stays as old as its key is.
+            forgotten = Order.objects.open().filter(pk__in=requeued, opened_at__lte=remembered_since())
+            forgotten.update(opened_at=timezone.now())
+        return requeued
 
-    def free(self, claimant: str) -> Self:
-        """Open orders that the claimant may take.
-
-        No one claimed them, or their time has come, or the claimant, a task that is tried again, comes back.
-        """
-        return self.open().filter(Q(claimed_by="") | Q(due_at__lte=timezone.now()) | Q(claimed_by=claimant))
-
-    def claim(self, claimant: str, first: int, limit: int) -> list[int]:
-        """Take order `first` and up to `limit` others that wait, for `settings.ORDER_LEASE`; return their ids.
-
-        Call it in a transaction, which holds their locks until it ends.
-        """
-        rows = self.free(claimant).select_for_update(skip_locked=True)
-        others = rows.young().exclude(pk=first).order_by("due_at")
+    def claim_with_others(self, pk: int, limit: int) -> list["Order"]:
+        """Claim one order, and others that wait, `limit` in all; in a transaction, which holds their locks."""
         # Its message may be from before a long pause. The key of a pending order was never sent.
-        harmless = Q(status=Status.PENDING) | Q(opened_at__gt=remembered_since())
-        ids = list(rows.filter(harmless, pk=first).values_list("pk", flat=True))
-        ids += others.values_list("pk", flat=True)[: limit - 1]
-        self.filter(pk__in=ids).update(claimed_by=claimant, due_at=first_look())
-        return ids
+        safe = Q(status=Status.PENDING) | Q(opened_at__gt=remembered_since())
+        return self.for_machine().claim(first=self.filter(safe, pk=pk), limit=limit)
 
-    def move(self, to: Status, reason: str = "", *, task_id: str = "", **fields: object) -> list[int]:
+    def move(self, to: Status, reason: str = "", **fields: object) -> list[int]:
         """Move each of these orders that may become `to`, with its event, in one transaction; return their ids.
 
         An order that somebody else moved first is left out: whoever finds it in the answer has won it. More than
         one must have been locked before, in the order of their keys.
         """
         if to not in OPEN:
-            fields |= {"claimed_by": "", "due_at": None}
+            fields |= Order.lease.ended()
         with transaction.atomic(savepoint=False):
             movable = self.filter(status__in=MAY_BECOME[to])
             moved = dict(movable.update_returning("id", "reference", status=to, reason=reason[:200], **fields))
-            OrderEvent.objects.record(moved, Kind(to.value), detail=reason, task_id=task_id)
+            OrderEvent.objects.record(moved, Kind(to.value), detail=reason)
         for reference in moved.values():
             log.info("Order %s is %s %s", reference, to.value, reason, extra={"order": reference})
         return list(moved)
 
-    def update_returning(self, *columns: str, **fields: object) -> list[tuple[Any, ...]]:
-        """Like `update`, but return these columns of each row that it changed."""
-        query = cast(UpdateQuery, self.query.chain(UpdateQuery))
-        query.add_update_values(fields)
-        try:
-            sql, params = query.get_compiler(self.db).as_sql()
-        except EmptyResultSet:
-            return []
-        with connection.cursor() as cursor:
-            cursor.execute(f"{sql} RETURNING {', '.join(columns)}", params)
-            return cursor.fetchall()
 
-
-class Order(OwesMail):
+class Order(Leased, OwesMail):
     """One customer's order; the mail owed is the confirmation."""
 
     owed_since = "completed_at"
+    lease = Lease(open=Q(status__in=OPEN), lasts=lambda: settings.ORDER_LEASE)
 
     reference = models.CharField(max_length=9, unique=True, default=new_reference, editable=False)
     customer = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="orders")
@@ -216,8 +190,6 @@ class Order(OwesMail):
     currency = models.CharField(max_length=3, default=settings.CURRENCY)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     completed_at = models.DateTimeField(null=True, blank=True)
-    claimed_by = models.CharField(max_length=40, blank=True, help_text="The task that works on it, if any.")
-    due_at = models.DateTimeField(null=True, blank=True, help_text="When the sweep takes it up if nobody did before.")
     # Or when staff wanted it processed although it was old.
     opened_at = models.DateTimeField(default=timezone.now, help_text="When it last became pending.")
     flagged_at = models.DateTimeField("needs a person since", null=True, blank=True)
@@ -282,7 +254,7 @@ class Order(OwesMail):
     def mark_pending(self, after: Status = Status.PAYMENT_FAILED) -> bool:
         """Start over after a failed payment, or a rejection; False when the order is no longer there."""
         return bool(
-            self._self().filter(status=after).move(Status.PENDING, due_at=first_look(), opened_at=timezone.now())
+            self._self().filter(status=after).move(Status.PENDING, opened_at=timezone.now(), **self.lease.fresh())
         )
 
     @property
@@ -291,11 +263,6 @@ class Order(OwesMail):
 
     def _self(self) -> OrderQuerySet:
         return Order.objects.filter(pk=self.pk)
-
-
-def first_look() -> datetime:
-    """When the sweep looks after an order whose message did not arrive."""
-    return timezone.now() + settings.ORDER_LEASE
 
 
 def remembered_since() -> datetime:

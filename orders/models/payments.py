@@ -4,9 +4,12 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Self
 
+from django.conf import settings
 from django.db import connection, models
 from django.db.models import Q
 from django.utils import timezone
+
+from durable.leases import HasLease, Lease, LeasedQuerySet
 
 
 class Card(models.TextChoices):
@@ -27,11 +30,14 @@ class PaymentStatus(models.TextChoices):
     REFUNDED = "refunded", "Refunded"
 
 
+# The provider holds money.
+CHARGED = [PaymentStatus.SUCCEEDED, PaymentStatus.MISMATCHED]
+REFUNDABLE = Q(status__in=CHARGED) & ~Q(provider_id="")
 # At most one attempt of an order is any of these.
-ALIVE = [PaymentStatus.STARTED, PaymentStatus.SUCCEEDED, PaymentStatus.MISMATCHED]
+ALIVE = [PaymentStatus.STARTED, *CHARGED]
 
 
-class PaymentQuerySet(models.QuerySet["Payment"]):
+class PaymentQuerySet(LeasedQuerySet["Payment"]):
     def mark_succeeded(self, provider_ids: Mapping[int, str]) -> None:
         """End each payment (by its key) well, with the provider's id, in one statement."""
         sql = "UPDATE orders_payment SET status = %s, provider_id = given FROM unnest(%s::bigint[], %s::text[])"
@@ -39,26 +45,29 @@ class PaymentQuerySet(models.QuerySet["Payment"]):
         with connection.cursor() as cursor:
             cursor.execute(f"{sql} AS a (pk, given) WHERE id = pk", values)
 
+    def started(self) -> Self:
+        return self.filter(status=PaymentStatus.STARTED)
+
     def refundable(self) -> Self:
         """Payments that the provider holds money of."""
-        charged = [PaymentStatus.SUCCEEDED, PaymentStatus.MISMATCHED]
-        return self.filter(status__in=charged).exclude(provider_id="")
+        return self.filter(REFUNDABLE)
 
     def refund_wanted(self) -> Self:
-        return self.refundable().filter(refund_due_at__isnull=False)
-
-    def refund_overdue(self) -> Self:
-        """Refunds that nobody works on although their time has come."""
-        return self.refund_wanted().filter(refund_due_at__lte=timezone.now())
+        return self.filter(Payment.lease.open)
 
 
-class Payment(models.Model):
+class Payment(HasLease):
     """One attempt of a customer to pay. Its key is committed before the provider is asked.
 
     However often the machine asks again, the key stays, so that the provider charges once; a customer who tries
     another card starts a new attempt with a new key. A refund has a key of its own, written down when it is asked
-    for; `refund_due_at` None: no refund is wanted, or it has ended.
+    for; `refund_due_at` None: no refund is wanted, or it has ended. The charge is done under the order's lease, the
+    refund under the payment's own.
     """
+
+    lease = Lease(
+        open=REFUNDABLE & Q(refund_due_at__isnull=False), lasts=lambda: settings.ORDER_LEASE, prefix="refund_"
+    )
 
     order = models.ForeignKey("orders.Order", on_delete=models.CASCADE, related_name="payments")
     attempt = models.PositiveSmallIntegerField(default=1)
@@ -73,6 +82,7 @@ class Payment(models.Model):
     refund_key = models.UUIDField(unique=True, null=True, blank=True, editable=False)
     refund_wanted_at = models.DateTimeField(null=True, blank=True)
     refund_due_at = models.DateTimeField(null=True, blank=True, help_text="When the sweep asks for the refund again.")
+    refund_claimed_by = models.CharField(max_length=80, blank=True, default="", db_default="", editable=False)
     refund_id = models.CharField(max_length=60, blank=True)
 
     objects = PaymentQuerySet.as_manager()
@@ -100,8 +110,31 @@ class Payment(models.Model):
 
     @property
     def can_refund(self) -> bool:
-        charged = self.status in (PaymentStatus.SUCCEEDED, PaymentStatus.MISMATCHED)
-        return charged and bool(self.provider_id) and self.refund_due_at is None
+        return self.status in CHARGED and bool(self.provider_id) and self.refund_due_at is None
+
+    def mark_declined(self, reason: str) -> bool:
+        """End the attempt; False when it had ended before."""
+        return self._end(status=PaymentStatus.DECLINED, reason=reason[:200])
+
+    def mark_mismatched(self, provider_id: str, reason: str) -> bool:
+        """Stop at a charge of a wrong amount; False when the attempt had ended before."""
+        return self._end(status=PaymentStatus.MISMATCHED, provider_id=provider_id, reason=reason[:200])
+
+    def mark_refund_wanted(self) -> None:
+        """Owe the refund; its key is new only where the provider has refused the one before."""
+        wanted = {"refund_key": self.refund_key or uuid.uuid4(), "refund_wanted_at": timezone.now(), "reason": ""}
+        Payment.objects.filter(pk=self.pk).update(**wanted, **self.lease.fresh())
+
+    def mark_refund_refused(self, reason: str) -> bool:
+        """End a refund that the provider refuses; False when another worker is at it, or it has ended."""
+        return self.finish(refund_key=None, reason=reason[:200])
+
+    def mark_refunded(self, provider_id: str, refund_id: str) -> None:
+        refunded = {"status": PaymentStatus.REFUNDED, "provider_id": provider_id, "refund_id": refund_id}
+        Payment.objects.filter(pk=self.pk).update(**refunded, **self.lease.ended())
+
+    def _end(self, **fields: object) -> bool:
+        return bool(Payment.objects.started().filter(pk=self.pk).update(**fields))
 
     @property
     def card_label(self) -> str:

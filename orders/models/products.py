@@ -11,10 +11,10 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.text import slugify
 
+from durable.leases import HasLease, Lease, LeasedQuerySet
+
 # How long thumbnails may take before the sweep believes their worker dead; also the task's hard limit.
 PICTURE_LEASE = timedelta(seconds=60)
-# A picture that kills its worker must not do so for ever.
-MOST_PICTURE_ATTEMPTS = 3
 
 
 class PictureStatus(models.TextChoices):
@@ -30,28 +30,22 @@ def slug_of(name: str, sku: str) -> str:
     return f"{slugify(name)[: 79 - len(end)]}-{end}".strip("-")
 
 
-class ProductQuerySet(models.QuerySet["Product"]):
+class ProductQuerySet(LeasedQuerySet["Product"]):
     def on_sale(self) -> Self:
         return self.filter(is_active=True)
 
     def added_between(self, start: datetime, end: datetime) -> Self:
         return self.filter(created_at__gte=start, created_at__lt=end)
 
+    def give_up_pictures(self) -> int:
+        """End pictures that died too often; return how many."""
+        error = f"No thumbnails could be made in {Product.lease.max_attempts} attempts."
+        ended = {**Product.lease.ended(), "picture_attempts": 0, "picture_error": error}
+        return self.exhausted().update(picture_status=PictureStatus.FAILED, **ended)
+
     def adjust_stock(self, by: int) -> int:
         """Add units (or take away) where the stock suffices; return how many products had enough."""
         return self.filter(stock__gte=-by).update(stock=F("stock") + by)
-
-    def pictures_left_behind(self) -> Self:
-        """Products with a picture that nobody has made thumbnails of although it is time."""
-        return self.filter(picture_status=PictureStatus.PENDING, picture_due_at__lte=timezone.now())
-
-    def claim_picture(self, pk: int) -> "Product | None":
-        """Take the product's picture for one attempt; None when there is nothing to do, or another task is at it."""
-        now = timezone.now()
-        pending = self.filter(pk=pk, picture_status=PictureStatus.PENDING, picture_attempts__lt=MOST_PICTURE_ATTEMPTS)
-        free = pending.filter(Q(picture_attempts=0) | Q(picture_due_at__lte=now))
-        taken = free.update(picture_due_at=now + PICTURE_LEASE, picture_attempts=F("picture_attempts") + 1)
-        return self.get(pk=pk) if taken else None
 
     def add_stock(self, units: Mapping[int, int]) -> None:
         """Add to each product (by its key) these units, or take them away, in one statement."""
@@ -79,7 +73,17 @@ class ProductQuerySet(models.QuerySet["Product"]):
             return int(cursor.rowcount)
 
 
-class Product(models.Model):
+class Product(HasLease):
+    """A thing on sale; the lease is of its picture, of which a worker makes thumbnails."""
+
+    lease = Lease(
+        open=Q(picture_status=PictureStatus.PENDING),
+        lasts=lambda: PICTURE_LEASE,
+        prefix="picture_",
+        # A picture that kills its worker must not do so forever.
+        max_attempts=3,
+    )
+
     sku = models.CharField("SKU", max_length=20, unique=True)
     slug = models.SlugField(max_length=80, unique=True, editable=False)
     name = models.CharField(max_length=80)
@@ -102,6 +106,7 @@ class Product(models.Model):
     )
     picture_error = models.CharField(max_length=200, blank=True, default="", db_default="", editable=False)
     picture_due_at = models.DateTimeField(null=True, blank=True, editable=False)
+    picture_claimed_by = models.CharField(max_length=80, blank=True, default="", db_default="", editable=False)
     picture_attempts = models.PositiveSmallIntegerField(default=0, db_default=0, editable=False)
     # What the thumbnails on show are named by; empty until the first picture is ready.
     thumbnails = models.CharField(max_length=32, blank=True, default="", db_default="", editable=False)
@@ -135,30 +140,26 @@ class Product(models.Model):
         return reverse("orders:product", args=[self.slug])
 
     def mark_picture_pending(self, name: str) -> None:
-        """Name a new original; what is on show stays until its thumbnails are ready."""
-        due_at = timezone.now() + PICTURE_LEASE
-        self._set_picture(
-            Product.objects.filter(pk=self.pk), PictureStatus.PENDING, picture=name, picture_due_at=due_at
-        )
+        """Name a new original, whoever works on the one before; its thumbnails stay until the new ones are ready."""
+        self._set_picture(self._row(), PictureStatus.PENDING, picture=name, **self.lease.fresh())
 
     def release_picture(self) -> None:
         """Give the picture back at once after an attempt that failed by no fault of its own."""
-        self._same_picture().update(picture_due_at=timezone.now(), picture_attempts=F("picture_attempts") - 1)
+        self.put_off(timedelta(0), picture_attempts=F("picture_attempts") - 1)
 
     def mark_picture_ready(self, thumbnails: str) -> bool:
         """Show these thumbnails; False when a newer picture was uploaded meanwhile, or another worker was faster."""
-        return self._set_picture(self._same_picture(), PictureStatus.READY, thumbnails=thumbnails)
+        return self._set_picture(self.held(), PictureStatus.READY, thumbnails=thumbnails)
 
     def mark_picture_failed(self, reason: str) -> bool:
-        return self._set_picture(self._same_picture(), PictureStatus.FAILED, picture_error=reason[:200])
+        return self._set_picture(self.held(), PictureStatus.FAILED, picture_error=reason[:200])
 
     def mark_picture_removed(self) -> None:
-        self._set_picture(Product.objects.filter(pk=self.pk), PictureStatus.NONE, picture="", thumbnails="")
+        self._set_picture(self._row(), PictureStatus.NONE, picture="", thumbnails="")
 
-    def _same_picture(self) -> ProductQuerySet:
-        pending = PictureStatus.PENDING
-        return Product.objects.filter(pk=self.pk, picture=self.picture.name, picture_status=pending)
+    def _row(self) -> ProductQuerySet:
+        return Product.objects.filter(pk=self.pk)
 
     def _set_picture(self, rows: ProductQuerySet, status: PictureStatus, **fields: object) -> bool:
-        unless = {"picture_due_at": None, "picture_attempts": 0, "picture_error": ""}
+        unless = {**self.lease.ended(), "picture_attempts": 0, "picture_error": ""}
         return bool(rows.update(picture_status=status, **unless | fields))

@@ -1,5 +1,5 @@
 from .daily_sales import DailyProductSales, DailySales, Sales, SalesCount
-from .packs import OPEN_PACK, Pack, PackStatus
+from .packs import OPEN_PACK, Pack, PackQuerySet, PackStatus
 from .reports import (
     ASKED_FOR,
     DOCUMENTS,
@@ -11,11 +11,11 @@ from .reports import (
     SCHEDULED,
     WITH_CUSTOMER,
     WITH_DATES,
-    Cancelled,
     Days,
     Format,
     Kind,
     Report,
+    ReportQuerySet,
     Status,
     private_files,
 )
@@ -33,16 +33,17 @@ __all__ = [
     "SCHEDULED",
     "WITH_CUSTOMER",
     "WITH_DATES",
-    "Cancelled",
     "DailyProductSales",
     "DailySales",
     "Days",
     "Format",
     "Kind",
     "Pack",
+    "PackQuerySet",
     "PackStatus",
     "Period",
     "Report",
+    "ReportQuerySet",
     "ReportSchedule",
     "Sales",
     "SalesCount",

@@ -1,6 +1,6 @@
 import logging
 import uuid
-from typing import Self
+from typing import Any, Self
 
 from django.conf import settings
 from django.db import models
@@ -8,7 +8,9 @@ from django.db.models import Exists, OuterRef, Q
 from django.urls import reverse
 from django.utils import timezone
 
-from .reports import OPEN, Report, private_files
+from durable.leases import Lease, Leased, LeasedQuerySet
+
+from .reports import MAX_ATTEMPTS, OPEN, Report, private_files
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +26,7 @@ class PackStatus(models.TextChoices):
 OPEN_PACK = [PackStatus.COLLECTING, PackStatus.BUNDLING]
 
 
-class PackQuerySet(models.QuerySet["Pack"]):
+class PackQuerySet(LeasedQuerySet["Pack"]):
     def of(self, person: object) -> Self:
         return self.filter(requested_by=person)
 
@@ -33,23 +35,31 @@ class PackQuerySet(models.QuerySet["Pack"]):
         still_made = Report.objects.filter(pack=OuterRef("pk"), status__in=OPEN)
         return self.filter(~Exists(still_made), status__in=OPEN_PACK)
 
-    def left_behind(self) -> Self:
-        """Packs that could be bundled, and that nobody is bundling."""
-        return self.complete().filter(due_at__lte=timezone.now())
+    def claim_complete(self, pk: str) -> "list[Pack]":
+        """Claim the pack if none of its reports is open; however many messages say so, one of them wins."""
+        return self.claim(first=self.complete().filter(pk=pk), status=PackStatus.BUNDLING)
+
+    def close(self, status: PackStatus, **fields: Any) -> "list[Pack]":
+        """End those of these that are open; return them."""
+        keys = self.finish(status=status, finished_at=timezone.now(), **fields)
+        for pk in keys:
+            log.info("Pack %s is %s", pk, status.value)
+        return list(Pack.objects.filter(pk__in=keys).select_related("requested_by"))
 
     def to_expire(self) -> Self:
         """Finished packs whose file has been kept long enough."""
         return self.filter(status=PackStatus.READY, finished_at__lt=timezone.now() - settings.REPORT_KEPT)
 
 
-class Pack(models.Model):
+class Pack(Leased):
     """The reports of a month, made side by side and bundled as one ZIP."""
+
+    lease = Lease(open=Q(status__in=OPEN_PACK), lasts=lambda: settings.REPORT_LIMIT, max_attempts=MAX_ATTEMPTS)
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="packs")
     month = models.DateField(help_text="Its first day.")
     status = models.CharField(max_length=10, choices=PackStatus.choices, default=PackStatus.COLLECTING)
-    claimed_by = models.CharField(max_length=40, blank=True, help_text="The task that bundles it, if any.")
     due_at = models.DateTimeField(
         null=True, blank=True, default=timezone.now, help_text="From when on the sweep may have it bundled."
     )
@@ -108,37 +118,7 @@ class Pack(models.Model):
         """True while its person may still have the file."""
         return self.is_ready and self.requested_by.is_active and self.requested_by.is_staff
 
-    def mark_bundling(self, claimant: str) -> bool:
-        """Claim the pack for `settings.REPORT_LIMIT`; False while a report is still made, or another task bundles it.
-
-        However many messages say that a report has ended, one of them gets True.
-        """
-        now = timezone.now()
-        free = Q(status=PackStatus.COLLECTING) | Q(claimed_by=claimant) | Q(due_at__lte=now)
-        claim = {"claimed_by": claimant, "due_at": now + settings.REPORT_LIMIT, "attempts": self.attempts + 1}
-        # No two attempts have the same number: it is in the name of the file.
-        rows = Pack.objects.complete().filter(free, pk=self.pk, attempts=self.attempts)
-        claimed = rows.update(status=PackStatus.BUNDLING, **claim)
-        self.attempts += claimed
-        return self._logged(claimed, "bundling")
-
-    def mark_ready(self, name: str, *, size: int, missing_count: int) -> bool:
-        """Publish the file of that name; False when another task was faster."""
-        return self._close(PackStatus.READY, file=name, size=size, missing_count=missing_count)
-
-    def mark_failed(self, reason: str) -> bool:
-        return self._close(PackStatus.FAILED, error=reason[:300])
-
     def mark_expired(self) -> bool:
         """Let go of the file; False when another task did. Whoever has won removes it."""
         expired = Pack.objects.filter(pk=self.pk, status=PackStatus.READY).update(status=PackStatus.EXPIRED, file="")
-        return self._logged(expired, PackStatus.EXPIRED.value)
-
-    def _close(self, status: PackStatus, **fields: object) -> bool:
-        rows = Pack.objects.filter(pk=self.pk, status__in=OPEN_PACK)
-        closed = rows.update(status=status, due_at=None, finished_at=timezone.now(), **fields)
-        return self._logged(closed, status.value)
-
-    def _logged(self, count: int, what: str) -> bool:
-        log.info("Pack %s %s %s", self.pk, "is" if count else "is not to be", what)
-        return bool(count)
+        return bool(expired)

@@ -15,6 +15,8 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.formats import date_format
 
+from durable.leases import Lease, Leased, LeasedQuerySet
+
 log = logging.getLogger(__name__)
 
 
@@ -70,10 +72,6 @@ MAX_ATTEMPTS = len(PAUSES) + 1
 TURN_LOCK = 7_233_667
 
 
-class Cancelled(Exception):
-    """The report is no longer this worker's to write: it was cancelled, or another one goes on with it."""
-
-
 def private_files() -> Storage:
     return storages["reports"]
 
@@ -103,7 +101,7 @@ class Days(NamedTuple):
         return Days(self.first - timedelta(days=self.length), self.first - timedelta(days=1))
 
 
-class ReportQuerySet(models.QuerySet["Report"]):
+class ReportQuerySet(LeasedQuerySet["Report"]):
     def of(self, person: object) -> Self:
         return self.filter(requested_by=person)
 
@@ -130,17 +128,12 @@ class ReportQuerySet(models.QuerySet["Report"]):
     def personal(self) -> Self:
         return self.filter(kind=Kind.PERSONAL_DATA)
 
-    def left_behind(self) -> Self:
-        """Open reports that nobody works on although their time has come."""
-        return self.filter(status__in=OPEN, due_at__lte=timezone.now())
-
     def at_work(self) -> Self:
         return self.filter(status=Status.RUNNING, due_at__gt=timezone.now())
 
     def waiting(self) -> Self:
-        """Reports that nobody has tried yet, and those whose time has come: after a pause, or with a dead worker."""
-        untried = Q(status=Status.QUEUED, attempts=0)
-        return self.filter(status__in=OPEN, attempts__lt=MAX_ATTEMPTS).filter(untried | Q(due_at__lte=timezone.now()))
+        """Reports that no worker has tried yet, and those whose time has come: after a pause, or with a dead worker."""
+        return self.filter(Report.lease.free())
 
     def in_turn(self) -> Self:
         """Reports that wait, as they will be taken up: everybody's first, the oldest of them first; then the seconds.
@@ -158,14 +151,24 @@ class ReportQuerySet(models.QuerySet["Report"]):
         report = self.in_turn().first()
         return report if report and report.turn <= settings.REPORTS_AT_ONCE else None  # type: ignore[attr-defined]
 
-    def claim(self, claimant: str) -> "Report | None":
-        """Take the report whose turn it is, for `settings.REPORT_LEASE`."""
+    def claim_next(self) -> "Report | None":
+        """Claim the report whose turn it is."""
         with transaction.atomic():
             # One after the other: whose turn it is depends on what the others have just taken.
             with connection.cursor() as cursor:
                 cursor.execute("SELECT pg_advisory_xact_lock(%s)", [TURN_LOCK])
             report = self.next()
-            return report if report and report.mark_running(claimant) else None
+            begun: dict[str, Any] = {"started_at": timezone.now(), "rows_done": 0, "rows_total": None, "error": ""}
+            named = self.filter(pk=report.pk) if report else self.none()
+            claimed = self.claim(first=named, status=Status.RUNNING, **begun)
+        return claimed[0] if claimed else None
+
+    def close(self, status: Status, **fields: Any) -> list[Any]:
+        """End those of these that are open; return their keys."""
+        closed = self.finish(status=status, finished_at=timezone.now(), **fields)
+        for pk in closed:
+            log.info("Report %s is %s", pk, status.value)
+        return closed
 
     def ended(self) -> Self:
         return self.exclude(status__in=OPEN)
@@ -175,8 +178,10 @@ class ReportQuerySet(models.QuerySet["Report"]):
         return self.filter(status=Status.READY, finished_at__lt=timezone.now() - settings.REPORT_KEPT)
 
 
-class Report(models.Model):
+class Report(Leased):
     """A file that a person asks for and a worker writes; of what, its kind says."""
+
+    lease = Lease(open=Q(status__in=OPEN), lasts=lambda: settings.REPORT_LEASE, max_attempts=MAX_ATTEMPTS)
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="reports")
@@ -189,8 +194,6 @@ class Report(models.Model):
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, null=True, blank=True, related_name="+"
     )
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.QUEUED)
-    claimed_by = models.CharField(max_length=40, blank=True, help_text="The task that works on it, if any.")
-    due_at = models.DateTimeField(null=True, blank=True, help_text="When the sweep takes it up if nobody did before.")
     attempts = models.PositiveSmallIntegerField(default=0)
     started_at = models.DateTimeField(null=True, blank=True, help_text="When the last attempt began.")
     rows_done = models.PositiveBigIntegerField(default=0)
@@ -333,58 +336,27 @@ class Report(models.Model):
         is_theirs = person.is_active and (person.is_staff or not self.is_for_staff)
         return self.is_ready and (is_theirs or self.readers.filter(is_active=True, is_staff=True).exists())
 
-    def mark_running(self, claimant: str) -> bool:
-        """Begin an attempt; False when the report is finished or in another task's hands."""
-        now = timezone.now()
-        claim = {"claimed_by": claimant, "attempts": self.attempts + 1, "due_at": now + settings.REPORT_LEASE}
-        progress = {"started_at": now, "rows_done": 0, "rows_total": None, "error": ""}
-        free = Report.objects.waiting().filter(pk=self.pk, attempts=self.attempts)
-        claimed = free.update(status=Status.RUNNING, **claim, **progress)
-        if claimed:
-            self.refresh_from_db()
-        return self._logged(claimed, "running")
-
-    def mark_alive(self, rows_done: int, rows_total: int | None) -> bool:
-        """Note how far it is, and hold the report for another lease; False when it is no longer to be written."""
-        due_at = timezone.now() + settings.REPORT_LEASE
-        return bool(self._held().update(rows_done=rows_done, rows_total=rows_total, due_at=due_at))
-
     def mark_ready(self, name: str, *, row_count: int, size: int, preview: dict[str, Any] | None = None) -> bool:
         """Publish the file of that name; False when the report was cancelled, or another task goes on with it."""
         counts = {"rows_done": row_count, "row_count": row_count, "size": size}
-        return self._close(self._held(), Status.READY, file=name, preview=preview, error="", **counts)
+        return bool(self.held().close(Status.READY, file=name, preview=preview, error="", **counts))
 
     def mark_put_off(self, reason: str) -> bool:
         """Have it tried again after a pause; False when it is not to be, or was tried too often."""
         if self.attempts > len(PAUSES):
             return False
-        due_at = timezone.now() + PAUSES[self.attempts - 1]
-        put_off = self._held().update(status=Status.QUEUED, due_at=due_at, claimed_by="", error=reason[:300])
-        return self._logged(put_off, "put off")
-
-    def mark_failed(self, reason: str) -> bool:
-        """End the attempt, and the report; False when it has ended, or another task goes on with it."""
-        return self._close(self._held(), Status.FAILED, error=reason[:300])
+        put_off = self.put_off(PAUSES[self.attempts - 1], status=Status.QUEUED, error=reason[:300])
+        log.info("Report %s is %s", self.pk, "put off" if put_off else "no longer to be put off")
+        return put_off
 
     def mark_cancelled(self) -> bool:
         """End the report whoever works on it, and learns of it by its next sign of life; False when it has ended."""
-        return self._close(Report.objects.filter(pk=self.pk, status__in=OPEN), Status.CANCELLED, error="")
+        return bool(Report.objects.filter(pk=self.pk).close(Status.CANCELLED, error=""))
 
     def mark_expired(self) -> bool:
         """Let go of the file; False when another task did. Whoever has won removes it."""
         ready = Report.objects.filter(pk=self.pk, status=Status.READY)
-        expired = ready.update(status=Status.EXPIRED, file="", preview=None)
-        return self._logged(expired, Status.EXPIRED.value)
-
-    def _close(self, reports: ReportQuerySet, status: Status, **fields: object) -> bool:
-        closed = reports.update(status=status, due_at=None, finished_at=timezone.now(), **fields)
-        return self._logged(closed, status.value)
-
-    def _held(self) -> ReportQuerySet:
-        # With `attempts`, since a message that is delivered twice has the same id.
-        held = Report.objects.filter(pk=self.pk, status__in=OPEN)
-        return held.filter(claimed_by=self.claimed_by, attempts=self.attempts)
-
-    def _logged(self, count: int, what: str) -> bool:
-        log.info("Report %s %s %s", self.pk, "is" if count else "is no longer to be", what)
-        return bool(count)
+        expired = bool(ready.update(status=Status.EXPIRED, file="", preview=None))
+        if expired:
+            log.info("Report %s is expired", self.pk)
+        return expired

@@ -22,7 +22,7 @@ from durable.errors import TemporaryError
 from myproject import http
 from tests.accounts.test_accounts import sign_up
 from tests.broker import Broker
-from tests.factories import make_contact, make_user
+from tests.factories import claim, make_contact, make_user
 from tests.sandbox.conftest import Sandbox
 
 pytest_plugins = ["tests.broker"]
@@ -97,7 +97,7 @@ def test_sync_user_to_crm_twice_is_once(sandbox: Sandbox, customer: User) -> Non
 
 def test_sync_user_to_crm_leaves_a_contact_to_the_task_that_holds_it(sandbox: Sandbox, customer: User) -> None:
     make_contact(customer)
-    CrmContact.objects.claim(customer.pk, "another")
+    claim(CrmContact.objects.get(), "another")
 
     sync(customer)
 
@@ -137,8 +137,7 @@ def test_change_while_the_crm_is_told_is_not_lost(
 
 def test_older_version_that_arrives_late_changes_neither_crm_nor_row(sandbox: Sandbox, customer: User) -> None:
     make_contact(customer)
-    slow = CrmContact.objects.claim(customer.pk, "slow")
-    assert slow is not None
+    slow: CrmContact = claim(CrmContact.objects.get(), "slow")
     assert slow.user is not None
     rename(customer, "New")
     sync(customer)
@@ -193,11 +192,11 @@ def test_sweep_leaves_a_busy_crm_alone_as_long_as_it_asks(sandbox: Sandbox, cust
     before = timezone.now()
 
     with pytest.raises(TemporaryError):
-        services.sync_contact(customer.pk, "task-1")
+        services.sync_contact(customer.pk)
 
     due_at = CrmContact.objects.get().due_at
     assert due_at is not None
-    assert due_at >= before + timedelta(seconds=77) + CrmContact.LEASE
+    assert due_at >= before + timedelta(seconds=77) + CrmContact.lease.lasts()
     assert "429" in CrmContact.objects.get().error
 
 
@@ -255,9 +254,9 @@ def test_crm_that_is_switched_off_is_told_nothing_and_the_row_waits(
 def test_limits_of_row_and_task_agree() -> None:
     task = tasks.sync_user_to_crm
 
-    assert task.max_retries + 1 == CrmContact.MOST_ATTEMPTS
+    assert task.max_retries + 1 == CrmContact.lease.max_attempts
     assert timedelta(seconds=task.retry_backoff_max) == services.LONGEST_PAUSE
-    assert 2 * crm.TIMEOUT_SECONDS < task.soft_time_limit < task.time_limit < CrmContact.LEASE.total_seconds()
+    assert 2 * crm.TIMEOUT_SECONDS < task.soft_time_limit < task.time_limit < CrmContact.lease.lasts().total_seconds()
 
 
 # --- Personal data ---
@@ -337,7 +336,7 @@ def test_forgotten_person_is_not_told_again(sandbox: Sandbox, customer: User) ->
 def test_check_unsynced_contacts_queues_what_is_due(broker: Broker) -> None:
     due = make_contact()
     make_contact(due_at=timezone.now() + timedelta(minutes=1))
-    make_contact(attempts=CrmContact.MOST_ATTEMPTS)
+    make_contact(attempts=CrmContact.lease.max_attempts)
     for status in (CrmStatus.SYNCED, CrmStatus.FAILED, CrmStatus.REFUSED):
         make_contact(status=status)
 
@@ -378,7 +377,7 @@ def test_catch_up_with_crm_wants_what_is_behind() -> None:
     make_user(is_active=False)
     behind = [
         make_contact(status=CrmStatus.FAILED, attempts=6, error="500"),
-        make_contact(attempts=CrmContact.MOST_ATTEMPTS),
+        make_contact(attempts=CrmContact.lease.max_attempts),
         make_contact(gone, status=CrmStatus.SYNCED),
     ]
     make_contact(status=CrmStatus.SYNCED)

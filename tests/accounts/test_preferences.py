@@ -16,7 +16,7 @@ from django.utils import timezone
 from accounts import unsubscribe
 from accounts.forms import PreferencesForm
 from accounts.models import User
-from durable import mail
+from myproject.web import mails
 from tests.factories import PASSWORD, make_notification, make_user
 
 pytestmark = pytest.mark.django_db
@@ -173,7 +173,7 @@ def test_unsubscribe_explains_a_list_that_is_no_more(
 def test_mail_of_a_list_has_both_headers_and_a_link(reader: User) -> None:
     url = unsubscribe.url(reader, "digest")
 
-    message = mail.render("accounts/email/welcome", reader.email, "digest-1", {"user": reader}, unsubscribe=url)
+    message = mails.render("accounts/email/welcome", reader.email, "digest-1", {"user": reader}, unsubscribe=url)
 
     sent = message_from_bytes(message.message().as_bytes(), policy=default)
     assert url.startswith(settings.SITE_URL)
@@ -183,6 +183,6 @@ def test_mail_of_a_list_has_both_headers_and_a_link(reader: User) -> None:
 
 
 def test_mail_that_must_come_has_no_unsubscribe(reader: User) -> None:
-    message = mail.render("accounts/email/welcome", reader.email, "welcome-1", {"user": reader})
+    message = mails.render("accounts/email/welcome", reader.email, "welcome-1", {"user": reader})
 
     assert "Unsubscribe" not in message.message().as_string()

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from orders import services
 from orders.models import Card, Order, OrderItem, Payment, PaymentStatus, Status
-from orders.payments import Declined, Outcome
-from tests.factories import end_lease, make_product, make_user, place_order
+from orders.payments import Charged, Declined, Outcome
+from tests.factories import end_lease, make_product, make_user, place_order, running
 
 pytestmark = [pytest.mark.django_db, pytest.mark.properties, pytest.mark.timeout(300)]
 
@@ -26,12 +26,12 @@ class Provider:
 
     def charge(self, payment: Payment) -> Outcome:
         declines = payment.card == Card.DECLINED
-        fresh = Declined("No.") if declines else f"pi_{payment.key}"
+        fresh = Declined("No.") if declines else Charged(f"pi_{payment.key}")
         return self.charged.setdefault(str(payment.key), fresh)
 
     def taken(self, order: Order) -> int:
         keys = {str(payment.key) for payment in order.payments.all()}
-        return sum(isinstance(outcome, str) for key, outcome in self.charged.items() if key in keys)
+        return sum(isinstance(outcome, Charged) for key, outcome in self.charged.items() if key in keys)
 
 
 class World:
@@ -41,15 +41,16 @@ class World:
         self.product, self.provider, buyer = make_product(stock=STOCK), Provider(), make_user()
         cards = [Card.VISA, Card.DECLINED, Card.VISA]
         self.orders = [place_order(buyer, self.product, number % 2 + 1, cards[number]) for number in range(ORDERS)]
-        self.claimed: dict[int, list[int]] = {task: [] for task in range(TASKS)}
+        self.claimed: dict[int, list[Order]] = {task: [] for task in range(TASKS)}
         self.asked: dict[int, dict[Payment, Outcome]] = {task: {} for task in range(TASKS)}
 
     def claim(self, task: int, order: int) -> None:
         # Two tasks of the three have one id: a message that was delivered twice.
-        self.claimed[task] = Order.objects.claim(f"task-{task // 2}", first=self.orders[order].pk, limit=2)
+        with running(f"task-{task // 2}"):
+            self.claimed[task] = Order.objects.claim_with_others(self.orders[order].pk, limit=2)
 
     def reserve(self, task: int, order: int) -> None:
-        services.reserve(self.claimed[task], str(task))
+        services.reserve(order.pk for order in self.claimed[task])
 
     def charge(self, task: int, order: int) -> None:
         payments = Payment.objects.filter(order__in=self.claimed[task], status=PaymentStatus.STARTED)
@@ -57,7 +58,7 @@ class World:
         self.asked[task] = {payment: self.provider.charge(payment) for payment in charging}
 
     def settle(self, task: int, order: int) -> None:
-        services.settle(self.asked[task], str(task))
+        services.settle(self.asked[task], Order.objects.held(self.claimed[task]))
 
     def run(self, task: int, order: int) -> None:
         for step in (self.claim, self.reserve, self.charge, self.settle):

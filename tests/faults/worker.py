@@ -15,7 +15,7 @@ from orders import tasks  # noqa: E402
 from tests.faults import points  # noqa: E402
 
 # One order to a task, so that a fault strikes the order it is meant for; the storm proves whole sets.
-tasks.SET = 1
+tasks.ORDERS_AT_ONCE = 1
 # So that nobody waits two minutes for each mail whose worker died.
 mail.LEASE = timedelta(seconds=8)
 points.install()

@@ -25,7 +25,6 @@ from durable import mail
 from durable.errors import TemporaryError
 from orders import digests, emails, tasks
 from orders.models import Digest, Order, Product, Skip, days_before, week_of
-from orders.schedules import SCHEDULES
 from tests import test_mail
 from tests.broker import Broker
 from tests.factories import make_product, make_user, place_order
@@ -411,12 +410,6 @@ def test_check_unsent_digests_twice_sends_each_once(broker: Broker) -> None:
         tasks.send_digest_emails.apply(kwargs=kwargs).get()
 
     assert len(recipients()) == 3
-
-
-def test_sweep_drops_its_messages_before_the_next_one() -> None:
-    schedule: Any = SCHEDULES["Check unsent digests"]
-
-    assert schedule.when.total_seconds() > tasks.SWEPT_DIGESTS_EXPIRE
 
 
 def test_lease_of_a_digest_is_longer_than_its_task_may_take() -> None:

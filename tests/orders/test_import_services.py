@@ -15,10 +15,11 @@ from django.db import IntegrityError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from accounts.models import Notification, User
+from durable.leases import LeaseLost
 from orders import import_services, imports, services, tasks
 from orders.models import ImportStatus, OrderItem, Product, ProductImport, RejectedRow
 from tests.broker import Broker
-from tests.factories import make_import, make_product, make_user, place_order
+from tests.factories import claim, make_import, make_product, make_user, place_order
 from tests.shop import wait_for
 
 pytest_plugins = ["tests.broker"]
@@ -127,7 +128,7 @@ def test_import_writes_nothing_when_the_last_line_is_not_utf8() -> None:
 
 
 def reserve(order: Any) -> None:
-    services.reserve([order.pk], "task")
+    services.reserve([order.pk])
 
 
 @pytest.mark.parametrize("after", ["reserved", "failed", "refunded"])
@@ -139,9 +140,9 @@ def test_import_keeps_what_orders_did_since_the_upload(after: str) -> None:
 
     reserve(since)
     if after == "failed":
-        services.fail(since.payments.get(), "Declined", "task")
+        services.fail(since.payments.get(), "Declined")
     elif after == "refunded":
-        services.settle_refund(before.payments.get(), "ch", "re", "task")
+        services.end_refund(before.payments.get(), "ch", "re")
     run(row)
 
     product.refresh_from_db()
@@ -182,7 +183,7 @@ def test_order_is_placed_while_an_import_holds_the_product() -> None:
     row = make_import(HEADER + "Lamp,A-1,1,50,X\n")
 
     with transaction.atomic():
-        row.mark_running("task-1")
+        claim(row, "task-1", status="running")
         import_services.upsert([line for line in imports.read(row.file) if isinstance(line, imports.Row)], 0)
         placing = in_thread(lambda: place_order(product=product))
         placing.join(20)
@@ -266,21 +267,21 @@ def test_import_is_tried_again_when_the_database_went_away(breaks: list[int], br
 
 def test_import_leaves_it_to_the_task_that_holds_it(broker: Broker) -> None:
     row = make_import(rows(2))
-    ProductImport(pk=row.pk).mark_running("another")
+    claim(row, "another", status="running")
 
     run(row)
 
-    assert (row.status, row.claimed_by, Product.objects.count()) == (ImportStatus.RUNNING, "another", 0)
+    assert (row.status, row.claimed_by.split("/")[0], Product.objects.count()) == (ImportStatus.RUNNING, "another", 0)
 
 
 def test_worker_that_was_overtaken_writes_nothing_more(broker: Broker) -> None:
     row = make_import(rows(2))
-    row.mark_running("slow")
+    slow = claim(row, "slow", status="running")
     ProductImport.objects.update(due_at=timezone.now())
     run(ProductImport.objects.get(), "fast")
     Product.objects.update(stock=99)
 
-    ended = import_services.run_import(row, "slow")
+    ended = import_services.take_in(slow)
 
     assert (ended, Notification.objects.count()) == (False, 1)
     assert set(Product.objects.values_list("stock", flat=True)) == {99}
@@ -288,12 +289,10 @@ def test_worker_that_was_overtaken_writes_nothing_more(broker: Broker) -> None:
 
 def test_copy_of_the_message_does_no_chunk_twice(broker: Broker) -> None:
     row = make_import(rows(2) + "Bad,,1,1,X\n")
-    row.mark_running("same")
-    copy = ProductImport.objects.get()
-    copy.mark_running("same")
-    import_services.run_import(copy, "same")
+    first, copy = (claim(row, "same", status="running") for _ in range(2))
+    import_services.take_in(copy)
 
-    ended = import_services.run_import(row, "same")
+    ended = import_services.take_in(first)
 
     row.refresh_from_db()
     assert (ended, counts(row), Notification.objects.count()) == (False, (2, 0, 1), 1)
@@ -302,13 +301,13 @@ def test_copy_of_the_message_does_no_chunk_twice(broker: Broker) -> None:
 def test_copy_of_the_message_in_the_middle_of_the_work_writes_no_chunk_again() -> None:
     row = make_import(rows(2))
     chunk = list(imports.read(row.file))
-    row.mark_running("same")
-    row.mark_checked("same", 4)
-    copy = ProductImport.objects.get()
-    import_services.take_in(copy, "same", chunk)
+    first = claim(row, "same", status="running")
+    first.mark_checked(4)
+    copy = claim(row, "same", status="running")
+    import_services.take_in_chunk(copy, chunk)
 
-    with pytest.raises(import_services.Superseded):
-        import_services.take_in(row, "same", chunk)
+    with pytest.raises(LeaseLost):
+        import_services.take_in_chunk(first, chunk)
 
     assert counts(ProductImport.objects.get()) == (2, 0, 0)
 
@@ -338,7 +337,7 @@ def test_person_is_told_that_the_import_is_done(broker: Broker) -> None:
 @pytest.mark.proves("orders.tasks.handle_import_failure", "twice", page="orders:import-detail")
 def test_handle_import_failure_twice_tells_once(broker: Broker) -> None:
     row = make_import(rows(2))
-    row.mark_running("task-1")
+    claim(row, "task-1", status="running")
 
     for _ in range(2):
         fail(row)
@@ -350,7 +349,7 @@ def test_handle_import_failure_twice_tells_once(broker: Broker) -> None:
 
 def test_handle_import_failure_leaves_an_import_that_another_task_goes_on_with(broker: Broker) -> None:
     row = make_import(rows(2))
-    row.mark_running("task-2")
+    claim(row, "task-2", status="running")
 
     fail(row, "task-1")
 
@@ -385,7 +384,7 @@ def test_sweep_and_late_callback_tell_once(broker: Broker) -> None:
 @pytest.mark.proves("orders.tasks.check_unfinished_imports", "twice")
 def test_check_unfinished_imports_twice_imports_once(broker: Broker) -> None:
     row = make_import(rows(2))
-    make_import(rows(2), due_at=timezone.now() + import_services.settings.IMPORT_LEASE)
+    make_import(rows(2), due_at=timezone.now() + ProductImport.lease.lasts())
     for _ in range(2):
         tasks.check_unfinished_imports()
 

@@ -25,7 +25,7 @@ from accounts.models import Notification, User
 from orders import tasks
 from orders.models import ImportStatus, Product, ProductImport
 from tests.broker import Broker
-from tests.factories import PASSWORD, make_import, make_user
+from tests.factories import PASSWORD, claim, make_import, make_user
 from tests.shop import Shop, strike, wait_for
 
 pytest_plugins = ["tests.broker"]
@@ -158,8 +158,7 @@ def test_import_is_not_found_when_there_is_none(path: str, office: Client) -> No
 def test_import_page_follows_along_until_it_has_ended(office: Client) -> None:
     row = make_import(f"{HEADER}Lamp,A-1,1,1,X\n{BAD}")
     before = office.get(row.get_absolute_url()).content.decode()
-    row.mark_running("task")
-    row.mark_checked("task", 2)
+    claim(row, status="running").mark_checked(2)
     during = office.get(f"{row.get_absolute_url()}status/").content.decode()
     ProductImport.objects.update(status=ImportStatus.QUEUED)
     run(row)
@@ -237,7 +236,7 @@ def test_sample_is_a_file_that_the_import_takes(office: Client) -> None:
 
 
 def nudge(row: ProductImport) -> None:
-    tasks.import_products.apply_async(**tasks.import_message(str(row.pk)))
+    tasks.import_products.apply_async(kwargs={"import_id": str(row.pk)}, **tasks.import_options(row.pk))
 
 
 def ended(row: ProductImport) -> bool:

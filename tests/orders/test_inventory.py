@@ -19,10 +19,9 @@ from accounts.models import User
 from durable.errors import TemporaryError
 from orders import inventory, services, tasks, warehouse
 from orders.models import Card, Difference, InventorySync, Order, Product, Status, SyncStatus
-from orders.models.inventory import MAX_ATTEMPTS
 from orders.schedules import SCHEDULES
 from tests.broker import Broker
-from tests.factories import make_product, place_order
+from tests.factories import claim, make_product, place_order
 from tests.sandbox.conftest import Sandbox
 from tests.shop import Shop, wait_for
 
@@ -97,7 +96,7 @@ def test_sync_twice_is_once(sandbox: Sandbox) -> None:
 def test_sync_keeps_what_orders_have_taken(sandbox: Sandbox) -> None:
     product = stocked(sandbox)
     order = place_order(product=product, quantity=4)
-    services.reserve([order.pk], "task")
+    services.reserve([order.pk])
     move(sandbox, product, 20)
 
     sync()
@@ -108,7 +107,7 @@ def test_sync_keeps_what_orders_have_taken(sandbox: Sandbox) -> None:
 def test_first_level_of_a_product_sets_its_stock_less_what_orders_hold(sandbox: Sandbox) -> None:
     product = make_product(sku=f"W-{uuid4().hex[:12]}", stock=5)
     held, waiting = place_order(product=product, quantity=2), place_order(product=product, quantity=3)
-    services.reserve([held.pk], "task")
+    services.reserve([held.pk])
     move(sandbox, product, 50)
 
     run = sync()
@@ -133,7 +132,7 @@ def test_first_sync_of_the_seeded_shop_changes_no_stock(tmp_path: Path, settings
 def test_sync_takes_no_more_than_there_is_and_the_rest_when_something_comes_back(sandbox: Sandbox) -> None:
     product = stocked(sandbox, 5)
     order = place_order(product=product, quantity=4)
-    services.reserve([order.pk], "task")
+    services.reserve([order.pk])
     move(sandbox, product, -3)
 
     first = sync()
@@ -252,21 +251,20 @@ def test_open_one_is_the_same_until_it_is_finished() -> None:
 
 
 def test_claim_leaves_a_run_to_the_task_that_holds_it() -> None:
-    pk = InventorySync.objects.open_one().pk
+    run = InventorySync.objects.open_one()
 
-    won = [InventorySync.objects.claim(task, pk) is not None for task in ("one", "other", "one")]
+    won = [claim(run, task) is not None for task in ("one", "other", "one")]
     InventorySync.objects.update(due_at=timezone.now())
 
-    assert (won, InventorySync.objects.claim("other", pk) is not None) == ([True, False, True], True)
+    assert (won, claim(run, "other") is not None) == ([True, False, True], True)
 
 
 def test_run_that_was_taken_over_writes_no_more(sandbox: Sandbox) -> None:
     product = stocked(sandbox)
     move(sandbox, product, 20)
-    late = InventorySync.objects.claim("late", InventorySync.objects.open_one().pk)
+    late = claim(InventorySync.objects.open_one(), "late", status=SyncStatus.RUNNING)
     InventorySync.objects.update(claimed_by="other")
 
-    assert late is not None
     inventory.synchronise(late)
 
     assert stock_of(product) == 10
@@ -305,9 +303,8 @@ def test_run_ends_failed_with_the_reason_when_retries_are_used_up(sandbox: Sandb
 
 def test_run_says_why_it_waits_and_is_left_alone_for_as_long_as_it_was_asked_to(sandbox: Sandbox) -> None:
     sandbox.switch_on("warehouse_busy", count=1, seconds=500)
-    run = InventorySync.objects.claim("task", InventorySync.objects.open_one().pk)
+    run = claim(InventorySync.objects.open_one())
 
-    assert run is not None
     with pytest.raises(TemporaryError):
         inventory.synchronise(run)
 
@@ -324,7 +321,7 @@ def test_sweep_queues_what_was_left_behind_and_ends_what_died_too_often(broker: 
     InventorySync.objects.update(due_at=timezone.now())
     tasks.check_pending_orders()
     late = broker.messages()
-    InventorySync.objects.update(attempts=MAX_ATTEMPTS)
+    InventorySync.objects.update(attempts=InventorySync.lease.max_attempts)
     tasks.check_pending_orders()
 
     assert (early, broker.messages()) == ([], [])
@@ -335,10 +332,9 @@ def test_sweep_queues_what_was_left_behind_and_ends_what_died_too_often(broker: 
 def test_page_of_levels_costs_few_statements(sandbox: Sandbox, django_assert_max_num_queries: Any) -> None:
     for _ in range(5):
         move(sandbox, stocked(sandbox), 1)
-    run = InventorySync.objects.claim("task", InventorySync.objects.open_one().pk)
+    run = claim(InventorySync.objects.open_one())
     [page] = warehouse.pages()
 
-    assert run is not None
     with django_assert_max_num_queries(9):
         inventory.take_over(run, page, 1)
 
@@ -354,7 +350,7 @@ def test_no_unit_is_lost_when_orders_reserve_and_release_while_syncs_run(sandbox
     def buy() -> None:
         basket = dict.fromkeys(products, 2)
         pk = services.place_order(customer, basket, card=Card.VISA, token=uuid4()).pk
-        services.reserve([pk], "task")
+        services.reserve([pk])
         if pk % 2:
             decline(pk)
 

@@ -78,7 +78,7 @@ def test_charge_asks_for_the_amount_in_minor_units_with_the_key_of_the_attempt(
 ) -> None:
     charged = payments.charge(payment)
 
-    assert charged == "pi_1"
+    assert charged == payments.Charged("pi_1")
     assert provider.requests == [
         (
             "/v1/payment_intents",
@@ -148,7 +148,7 @@ def test_charge_all_answers_for_each_payment_in_its_place(provider: Provider) ->
 
     outcomes = payments.charge_all(started)
 
-    assert outcomes == ["pi_1"] * 20
+    assert outcomes == [payments.Charged("pi_1")] * 20
     assert {key for _, key, _ in provider.requests} == {str(payment.key) for payment in started}
 
 

@@ -23,7 +23,7 @@ from durable.errors import TemporaryError
 from orders import pictures, tasks, thumbnails
 from orders.models import PictureStatus, Product
 from tests.broker import Broker
-from tests.factories import make_product
+from tests.factories import claim, make_product
 from tests.shop import Shop, wait_for
 
 pytest_plugins = ["tests.broker"]
@@ -179,7 +179,7 @@ def test_make_thumbnails_twice_is_once() -> None:
 def test_make_thumbnails_by_two_workers_gives_one_set() -> None:
     pending = upload(make_product(), drawn())
 
-    claimed = [Product.objects.claim_picture(pending.pk) for _ in range(2)]
+    claimed = [claim(pending, str(number)) for number in range(2)]
     Product.objects.update(picture_due_at=timezone.now())
     shown = [thumbnails.make_thumbnails(pending.pk) for _ in range(2)]
 

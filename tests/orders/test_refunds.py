@@ -20,7 +20,7 @@ from durable.errors import PermanentError, TemporaryError
 from orders import payments, services, tasks
 from orders.models import Card, Order, OrderEvent, Payment, Status
 from tests.broker import Broker
-from tests.factories import end_lease, make_product, make_user, place_order, put
+from tests.factories import claim, claim_orders, end_lease, make_product, make_user, place_order, put, running
 from tests.orders.test_payments import Provider as HttpProvider
 from tests.orders.test_payments import payment as payment
 from tests.orders.test_payments import provider as provider
@@ -69,8 +69,8 @@ def paid() -> Order:
 
 
 def refund(order: Order, answer: Refunds) -> bool:
-    with patch.object(payments, "refund", answer):
-        return services.refund(order.pk, "task")
+    with patch.object(payments, "refund", answer), running("task"):
+        return services.refund(order.pk)
 
 
 def stock_left(order: Order) -> int:
@@ -166,9 +166,10 @@ def test_refund_twice_is_once(paid: Order) -> None:
 
 
 def test_settle_refund_twice_is_once(paid: Order) -> None:
-    payment = paid.payments.get()
+    services.want_refund(paid, by="Sam")
+    payment = claim(paid.payments.get())
 
-    settled = [services.settle_refund(payment, "pi_1", "re_1", "task") for _ in range(2)]
+    settled = [services.settle_refund(payment, "re_1") for _ in range(2)]
 
     assert (settled, stock_left(paid)) == ([True, False], 10)
     assert kinds(paid).count("refunded") == 1
@@ -179,7 +180,7 @@ def test_refund_is_once_when_threads_race(paid: Order) -> None:
     wanted = at_once(*[lambda: services.want_refund(paid, by="Sam")] * 3)
 
     with patch.object(payments, "refund", Refunds("re_1")):
-        done = at_once(*[lambda: services.refund(paid.pk, "task")] * 3)
+        done = at_once(*[lambda: services.refund(paid.pk)] * 3)
 
     assert sorted(wanted) == sorted(done) == [False, False, True]
     assert (stock_left(paid), kinds(paid).count("refunded")) == (10, 1)
@@ -190,7 +191,7 @@ def test_refund_and_a_new_wish_for_it_do_not_deadlock(paid: Order) -> None:
     services.want_refund(paid, by="Sam")
 
     with patch.object(payments, "refund", Refunds("re_1")):
-        at_once(*[lambda: services.refund(paid.pk, "task"), lambda: services.want_refund(paid, by="Sam")] * 3)
+        at_once(*[lambda: services.refund(paid.pk), lambda: services.want_refund(paid, by="Sam")] * 3)
 
     assert (status_of(paid), stock_left(paid)) == (Status.REFUNDED, 10)
 
@@ -349,8 +350,8 @@ def test_old_order_is_not_taken_along_but_processed_when_staff_asks() -> None:
     old, young = place_order(), place_order()
     make_old(old)
 
-    along = services.claim(young.pk, limit=50, task_id="one")
-    asked = services.claim(old.pk, limit=50, task_id="two")
+    along = claim_orders(young, limit=50, task_id="one")
+    asked = claim_orders(old, limit=50, task_id="two")
 
     assert (along, asked) == ([young.pk], [old.pk])
 
@@ -360,10 +361,10 @@ def test_old_charge_is_not_asked_again_by_a_message_that_comes_late() -> None:
     make_old(order)
     row = Order.objects.filter(pk=order.pk)
 
-    late = services.claim(order.pk, limit=50, task_id="late")
-    row.mark_nudged("by Sam")
-    asked = services.claim(order.pk, limit=50, task_id="asked")
-    tried_again = services.claim(order.pk, limit=50, task_id="asked")
+    late = claim_orders(order, limit=50, task_id="late")
+    row.mark_requeued("by Sam")
+    asked = claim_orders(order, limit=50, task_id="asked")
+    tried_again = claim_orders(order, limit=50, task_id="asked")
 
     assert (late, asked, tried_again) == ([], [order.pk], [order.pk])
 
@@ -375,7 +376,7 @@ def test_queueing_again_does_not_make_a_key_younger_than_it_is(status: Status) -
     Order.objects.update(opened_at=timezone.now() - age)
     before = Order.objects.get().opened_at
 
-    nudged = Order.objects.filter(pk=order.pk).mark_nudged("by Sam")
+    nudged = Order.objects.filter(pk=order.pk).mark_requeued("by Sam")
 
     assert (nudged, Order.objects.get().opened_at) == ({order.pk: order.reference}, before)
 
@@ -389,7 +390,7 @@ def test_order_that_is_paid_again_later_is_young(broker: Broker) -> None:
     services.pay_again(order, Card.VISA)
 
     end_lease(order)
-    assert list(Order.objects.left_behind().young()) == [order]
+    assert list(Order.objects.due().for_machine()) == [order]
 
 
 def test_flag_is_taken_off_by_staff_and_comes_back_for_another_reason() -> None:
@@ -413,8 +414,8 @@ def test_sweep_reads_only_what_is_open_however_many_are_finished() -> None:
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE orders_order, orders_payment")
 
-    orders = [Order.objects.left_behind().young(), Order.objects.left_behind().old(), Order.objects.flagged()]
-    plans = [rows.explain() for rows in orders] + [Payment.objects.refund_overdue().explain()]
+    orders = [Order.objects.due().for_machine(), Order.objects.due().for_person(), Order.objects.flagged()]
+    plans = [rows.explain() for rows in orders] + [Payment.objects.due().explain()]
 
     assert all("order_open" in plan for plan in plans[:2])
     assert not any("Seq Scan on orders_order" in plan for plan in plans)
@@ -461,7 +462,7 @@ def test_replay_does_nothing_when_the_order_is_not_rejected(status: Status) -> N
 @pytest.mark.parametrize("round_number", range(4))
 @pytest.mark.django_db(transaction=True)
 def test_cancel_and_process_agree_when_they_race(round_number: int) -> None:
-    product, provider = make_product(stock=10), Provider("pi_1")
+    product, provider = make_product(stock=10), Provider(payments.Charged("pi_1"))
     order = place_order(product=product, quantity=3)
 
     def run() -> bool:
@@ -481,7 +482,7 @@ def test_cancel_and_process_agree_when_they_race(round_number: int) -> None:
 def test_time_line_names_the_worker(broker: Broker) -> None:
     order = place_order()
 
-    with patch.object(payments, "charge_all", Provider("pi_1").charge_all):
+    with patch.object(payments, "charge_all", Provider(payments.Charged("pi_1")).charge_all):
         tasks.process_order.apply(kwargs={"order_id": order.pk})
 
     workers = list(order.events.order_by("pk").values_list("worker", flat=True))
@@ -571,7 +572,7 @@ def test_admin_changes_many_at_once(
     action: str, status: Status, confirm: bool, task: str, office: Client, broker: Broker
 ) -> None:
     orders = [place_order() for _ in range(3)]
-    process(*orders, outcome=DECLINE if status == Status.PAYMENT_FAILED else "pi_1")
+    process(*orders, outcome=DECLINE if status == Status.PAYMENT_FAILED else payments.Charged("pi_1"))
     orders = [put(order, status) for order in orders]
     if status == Status.REJECTED:
         Payment.objects.update(status="started")

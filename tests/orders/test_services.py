@@ -15,12 +15,12 @@ from django.utils import timezone
 from durable.errors import TemporaryError
 from orders import payments, services
 from orders.models import Card, Order, Payment, Product, Status
-from tests.factories import end_lease, make_product, make_user, place_order, put
+from tests.factories import end_lease, make_product, make_user, place_order, put, running
 
 pytestmark = pytest.mark.django_db
 
 T = TypeVar("T")
-VALID = "pi_1"
+VALID = payments.Charged("pi_1")
 DECLINE = payments.Declined("Your card was declined.")
 SILENCE = TemporaryError("The payment provider did not answer: time-out")
 
@@ -48,8 +48,9 @@ def process_with(provider: Provider, *orders: Order, task_id: str = "task") -> s
 
 def reserve_and_process(order_ids: list[int], task_id: str = "task") -> services.Processed:
     """Do what the task does with orders that it has claimed."""
-    services.reserve(order_ids, task_id)
-    return services.process_orders(order_ids, task_id)
+    with running(task_id):
+        services.reserve(order_ids)
+        return services.process_orders(list(Order.objects.filter(pk__in=order_ids)))
 
 
 def at_once(*calls: Callable[[], T]) -> list[T]:
@@ -150,7 +151,7 @@ def test_reserve_takes_the_stock() -> None:
     product = make_product(stock=10)
     order = place_order(product=product, quantity=3)
 
-    services.reserve([order.pk], "task")
+    services.reserve([order.pk])
 
     assert (status_of(order), stock_of(product)) == (Status.PROCESSING, 7)
 
@@ -159,8 +160,8 @@ def test_reserve_twice_takes_the_stock_once() -> None:
     product = make_product(stock=10)
     order = place_order(product=product, quantity=3)
 
-    services.reserve([order.pk], "task")
-    services.reserve([order.pk], "task")
+    services.reserve([order.pk])
+    services.reserve([order.pk])
 
     assert stock_of(product) == 7
     assert kinds(order) == ["placed", "processing"]
@@ -170,7 +171,7 @@ def test_reserve_rejects_with_a_readable_reason_when_stock_does_not_suffice() ->
     product = make_product(name="Lamp", stock=2)
     order = place_order(product=product, quantity=3)
 
-    services.reserve([order.pk], "task")
+    services.reserve([order.pk])
 
     order.refresh_from_db()
     assert order.status == Status.REJECTED
@@ -183,7 +184,7 @@ def test_reserve_takes_nothing_when_one_of_two_items_is_short() -> None:
     plenty, scarce = make_product(stock=10), make_product(stock=0)
     order = services.place_order(make_user(), {plenty: 1, scarce: 1}, card=Card.VISA, token=uuid.uuid4())
 
-    services.reserve([order.pk], "task")
+    services.reserve([order.pk])
 
     assert (status_of(order), stock_of(plenty), stock_of(scarce)) == (Status.REJECTED, 10, 0)
 
@@ -192,7 +193,7 @@ def test_reserve_rejects_with_a_reason_that_fits_when_many_items_are_short() -> 
     products = {make_product(name=f"A lamp with a long name {number:030}", stock=0): 1 for number in range(9)}
     order = services.place_order(make_user(), products, card=Card.VISA, token=uuid.uuid4())
 
-    services.reserve([order.pk], "task")
+    services.reserve([order.pk])
 
     order.refresh_from_db()
     assert (order.status, len(order.reason)) == (Status.REJECTED, 200)
@@ -202,7 +203,7 @@ def test_reserve_serves_the_first_orders_of_a_set_when_stock_runs_out() -> None:
     product = make_product(stock=3)
     orders = [place_order(product=product, quantity=2) for _ in range(3)]
 
-    services.reserve([order.pk for order in orders], "task")
+    services.reserve([order.pk for order in orders])
 
     assert [status_of(order) for order in orders] == [Status.PROCESSING, Status.REJECTED, Status.REJECTED]
     assert stock_of(product) == 1
@@ -214,7 +215,7 @@ def test_reserve_gives_the_last_unit_to_exactly_one_when_threads_race(round_numb
     product = make_product(stock=1)
     orders = [place_order(product=product) for _ in range(4)]
 
-    at_once(*[lambda order=order: services.reserve([order.pk], "task") for order in orders])
+    at_once(*[lambda order=order: services.reserve([order.pk]) for order in orders])
 
     assert sorted(status_of(order) for order in orders) == ["processing", "rejected", "rejected", "rejected"]
     assert stock_of(product) == 0
@@ -226,7 +227,7 @@ def test_reserve_does_not_deadlock_when_baskets_name_the_products_in_different_o
     baskets = [{one: 1, two: 1}, {two: 1, one: 1}] * 4
     orders = [services.place_order(make_user(), basket, card=Card.VISA, token=uuid.uuid4()) for basket in baskets]
 
-    at_once(*[lambda order=order: services.reserve([order.pk], "task") for order in orders])
+    at_once(*[lambda order=order: services.reserve([order.pk]) for order in orders])
 
     assert (stock_of(one), stock_of(two)) == (2, 2)
 
@@ -249,7 +250,7 @@ def test_process_orders_completes_and_takes_the_stock() -> None:
 def test_process_orders_records_the_charge_and_owes_the_confirmation() -> None:
     order = place_order()
 
-    process(order, outcome="pi_42")
+    process(order, outcome=payments.Charged("pi_42"))
 
     order.refresh_from_db()
     payment = order.payments.get()
@@ -300,11 +301,11 @@ def test_process_orders_gives_stock_back_and_says_why_when_declined() -> None:
 def test_settle_gives_stock_back_once_when_the_decline_arrives_twice() -> None:
     product = make_product(stock=10)
     order = place_order(product=product, quantity=3)
-    services.reserve([order.pk], "task")
+    services.reserve([order.pk])
     answer = {order.payments.get(): DECLINE}
 
-    services.settle(answer, "task")
-    services.settle(answer, "task")
+    for _ in range(2):
+        services.settle(answer, Order.objects.filter(pk=order.pk))
 
     assert stock_of(product) == 10
     assert kinds(order) == ["placed", "processing", "payment_failed"]
@@ -451,10 +452,10 @@ def test_pay_again_starts_one_attempt_when_the_button_is_pressed_twice() -> None
 
 def test_order_is_found_by_the_sweep_when_its_message_was_lost() -> None:
     order = place_order()
-    before = list(Order.objects.left_behind())
+    before = list(Order.objects.due())
 
     end_lease(order)
 
-    assert (before, list(Order.objects.left_behind())) == ([], [order])
+    assert (before, list(Order.objects.due())) == ([], [order])
     assert order.due_at is not None
     assert order.due_at > timezone.now() + timedelta(seconds=1)

@@ -14,7 +14,7 @@ from orders import emails, payments, tasks
 from orders.models import Order, OrderEvent, Status
 from orders.schedules import SCHEDULES
 from tests.broker import Broker
-from tests.factories import end_lease, make_product, place_order, put
+from tests.factories import claim_orders, end_lease, make_product, place_order, put
 
 pytest_plugins = ["tests.broker"]
 pytestmark = pytest.mark.django_db
@@ -79,7 +79,7 @@ def test_process_order_takes_others_along_that_wait(broker: Broker, provider: li
 
 def test_process_order_leaves_an_order_to_the_task_that_holds_it(broker: Broker, provider: list[str]) -> None:
     order = place_order()
-    Order.objects.claim("another", first=order.pk, limit=1)
+    claim_orders(order, limit=1, task_id="another")
 
     result = tasks.process_order.apply(kwargs={"order_id": order.pk})
 

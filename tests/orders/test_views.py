@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 
 from accounts.models import User
 from orders.models import Card, Order, Product, Status
-from tests.factories import make_product, make_user, place_order, put
+from tests.factories import make_product, make_user, place_order, put, running
 
 pytestmark = pytest.mark.django_db
 
@@ -395,7 +395,8 @@ def test_order_is_not_found_when_it_is_somebody_else_s(method: str, path: str, s
 
 def test_order_is_seen_by_staff_with_its_task(login: Login, staff: User, shopper: Client, customer: User) -> None:
     order = place_order(customer)
-    Order.objects.filter(pk=order.pk).move(Status.PROCESSING, task_id="task-7")
+    with running("task-7"):
+        Order.objects.filter(pk=order.pk).move(Status.PROCESSING)
 
     seen, own = login(staff).get(order.get_absolute_url()), shopper.get(order.get_absolute_url())
 

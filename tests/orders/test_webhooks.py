@@ -24,13 +24,14 @@ pytestmark = pytest.mark.django_db
 
 URL = "/webhooks/payments/"
 PROVIDER_ID = "pi_1"
+CHARGED = payments.Charged(PROVIDER_ID)
 
 
 @pytest.fixture
 def order() -> Order:
     """An order of three, of which there were ten, that waits for the answer to its charge."""
     order = place_order(product=make_product(stock=10), quantity=3)
-    services.reserve([order.pk], "task")
+    services.reserve([order.pk])
     return order
 
 
@@ -71,9 +72,9 @@ def send(said: object, *, secret: str = "", at: float | None = None, signature: 
     return answer
 
 
-def settle(order: Order, outcome: payments.Outcome = PROVIDER_ID) -> list[int]:
+def settle(order: Order, outcome: payments.Outcome = CHARGED) -> list[int]:
     """Write down the provider's answer, as the task does."""
-    return services.settle({order.payments.get(): outcome}, "task")
+    return services.settle({order.payments.get(): outcome}, Order.objects.filter(pk=order.pk))
 
 
 # --- Charges ---
@@ -119,7 +120,7 @@ def test_webhook_twice_is_once(order: Order) -> None:
 @pytest.mark.parametrize("round_number", range(3))
 @pytest.mark.django_db(transaction=True)
 def test_task_and_webhooks_agree_when_they_race(round_number: int, order: Order, broker: Broker) -> None:
-    with patch.object(payments, "charge_all", Provider(PROVIDER_ID).charge_all):
+    with patch.object(payments, "charge_all", Provider(CHARGED).charge_all):
         at_once(
             *[lambda: str(reserve_and_process([order.pk]))] * 2,
             *[lambda: str(send(intent(order)).status_code)] * 2,
@@ -200,7 +201,7 @@ def test_task_and_webhook_agree_on_a_refund_whoever_is_first(first: str, order: 
 
     def task() -> object:
         with patch.object(payments, "refund", return_value="re_1"):
-            return services.refund(order.pk, "task")
+            return services.refund(order.pk)
 
     steps = [task, lambda: send(refund(order))]
     for step in steps if first == "task" else reversed(steps):
@@ -243,7 +244,7 @@ def test_webhook_of_another_charge_s_refund_leaves_the_order_alone(order: Order)
 def test_webhook_of_a_declined_attempt_s_refund_leaves_the_next_one_alone(order: Order) -> None:
     settle(order, payments.Declined("No."))
     services.pay_again(order, "pm_card_visa")
-    process(order, outcome="pi_2")
+    process(order, outcome=payments.Charged("pi_2"))
 
     send(refunded_charge(order))
 

@@ -10,11 +10,12 @@ from myproject.celery import app
 
 django.setup()
 
-from orders.tasks import import_message  # noqa: E402
+from orders.tasks import import_options  # noqa: E402
 from tests.releases import FILE, PK, UUID  # noqa: E402
 
 # Keyword arguments of each task that is sent with some; of all others none.
 ARGUMENTS: dict[str, dict[str, Any]] = {
+    "orders.tasks.import_products": {"import_id": UUID},
     "accounts.tasks.send_account_email": {"mail_id": PK},
     "accounts.tasks.send_notification_email": {"user_id": PK},
     "accounts.tasks.send_welcome_email": {"user_id": PK},
@@ -42,7 +43,7 @@ NOT_RECORDED = {"id", "root_id", "origin", "sent_at"}
 
 def record(task: Task) -> dict[str, Any]:
     """Publish a message into this process's memory and take it out again, as it is in the queue."""
-    options = import_message(UUID) if task.name == "orders.tasks.import_products" else {}
+    options = import_options(UUID) if task.name == "orders.tasks.import_products" else {}
     task.apply_async(**({"kwargs": ARGUMENTS.get(task.name, {})} | options))
     with app.connection_for_read() as connection:
         queue = app.amqp.router.route({}, task.name)["queue"].bind(connection.default_channel)

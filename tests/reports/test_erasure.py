@@ -34,6 +34,8 @@ from reports.models import Pack, Report
 from tests.broker import Broker
 from tests.factories import (
     PASSWORD,
+    claim,
+    end,
     make_digest,
     make_erasure,
     make_export,
@@ -105,7 +107,7 @@ def live(person: User) -> Order:
     """Leave in every table what a person leaves behind; return an order."""
     order = put(place_order(person), OrderStatus.COMPLETED)
     Order.objects.update(mail_due_at=timezone.now(), mail_error=f"450 {person.email} is greylisted")
-    OrderEvent.objects.record([order.pk], Kind.NUDGED, detail=f"by {person.name}")
+    OrderEvent.objects.record([order.pk], Kind.REQUEUED, detail=f"by {person.name}")
     OrderEvent.objects.record([order.pk], Kind.REPLAYED, detail=f"with the same card, by {person.email}")
     EmailAddress.objects.create(user=person, email=person.email)
     make_mail(user=person, to=person.email, text=f"Hello {person.name}")
@@ -367,7 +369,7 @@ def test_erasure_harms_nobody_else(alice: User) -> None:
     services.write_report(report)
     order = put(place_order(bob), OrderStatus.COMPLETED)
     for name in ("Alice Cooper", f"Ann (#1{alice.pk})"):
-        OrderEvent.objects.record([order.pk], Kind.NUDGED, detail=f"by {name}")
+        OrderEvent.objects.record([order.pk], Kind.REQUEUED, detail=f"by {name}")
     make_mail(to="bob@example.com", user=bob)
 
     erasure.close_account(alice)
@@ -391,7 +393,7 @@ def test_erasure_removes_the_file_that_a_killed_worker_has_left(alice: User) -> 
 
 def test_erasure_wins_over_an_export_that_is_being_written(alice: User) -> None:
     export = make_export(alice)
-    export.mark_running("one")
+    export = claim(export, "one", status="running")
     erasure.close_account(alice)
 
     run(alice)
@@ -411,16 +413,15 @@ def pack_of(person: User) -> Pack:
     pack = make_pack(person, timezone.localdate().replace(day=1))
     for report in pack.members.all():
         if report.kind != ReportKind.SALES_BY_CUSTOMER:
-            report.mark_failed("No.")
+            end(report, "No.")
         else:
             write(report)
-    pack.mark_bundling("task")
-    return pack
+    claimed: Pack = claim(pack, "task", status="bundling")
+    return claimed
 
 
 def write(report: Report) -> bool:
-    report.mark_running("task")
-    return services.write_report(report)
+    return services.write_report(claim(report, "task", status="running"))
 
 
 def files_with(word: str) -> list[Path]:

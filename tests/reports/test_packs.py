@@ -31,7 +31,7 @@ from orders.models import Status as OrderStatus
 from reports import erasure, packs, services, tasks
 from reports.models import Format, Kind, Pack, PackStatus, Report, Status, private_files
 from tests.broker import Broker
-from tests.factories import make_erasure, make_pack, make_product, make_report, make_user, place_order, put
+from tests.factories import claim, end, make_erasure, make_pack, make_product, make_report, make_user, place_order, put
 from tests.reports.conftest import largest_file
 from tests.shop import Shop, strike, wait_for
 
@@ -150,7 +150,7 @@ def test_zip_has_each_file_once_and_an_index_that_is_right(media: None) -> None:
 def test_pack_is_ready_without_a_report_that_failed_and_says_so(media: None, broker: Broker) -> None:
     pack = make_pack()
     first, *others = pack.members.order_by(*IN_ORDER)
-    first.mark_failed("The disk is full.")
+    end(first, "The disk is full.")
     for report in others:
         services.write_report(report)
 
@@ -177,7 +177,7 @@ def test_pack_is_ready_without_a_report_whose_file_is_gone(media: None) -> None:
 def test_pack_has_failed_when_none_of_its_reports_could_be_made(media: None, broker: Broker) -> None:
     pack = make_pack()
     for report in pack.members.all():
-        report.mark_failed("No.")
+        end(report, "No.")
 
     bundle(pack)
 
@@ -232,7 +232,7 @@ def test_generate_pack_does_nothing_while_a_report_is_being_made(media: None) ->
     first, *others = pack.members.all()
     for report in others:
         services.write_report(report)
-    first.mark_running("somebody")
+    claim(first, "somebody", status="running")
 
     bundle(pack)
 
@@ -242,7 +242,7 @@ def test_generate_pack_does_nothing_while_a_report_is_being_made(media: None) ->
 def test_generate_pack_leaves_it_to_the_task_that_holds_it_until_its_lease_is_over(media: None) -> None:
     pack = make_pack()
     write_members(pack)
-    pack.mark_bundling("another")
+    claim(pack, "another", status="bundling")
 
     bundle(pack)
     while_held = pack.status
@@ -279,8 +279,8 @@ def test_check_unfinished_packs_queues_what_was_left_behind(media: None, broker:
     left, held, collecting, ended = (make_pack() for _ in range(4))
     for pack in (left, held, ended):
         write_members(pack)
-    held.mark_bundling("another")
-    ended.mark_failed("No.")
+    claim(held, "another", status="bundling")
+    packs.fail(Pack.objects.filter(pk=ended.pk), "No.")
 
     for _ in range(2):
         tasks.check_unfinished_packs()
@@ -314,7 +314,7 @@ def test_pack_has_failed_when_its_task_failed_for_good(media: None, broker: Brok
 
 def test_same_pack_asked_for_twice_is_the_same_until_it_has_ended(staff: User) -> None:
     first, same, other = make_pack(staff), make_pack(staff), make_pack(staff, date(2026, 9, 1))
-    first.mark_failed("No.")
+    packs.fail(Pack.objects.filter(pk=first.pk), "No.")
 
     again = make_pack(staff)
 

@@ -17,13 +17,16 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from accounts.models import User
+from durable.leases import LeaseLost
 from orders.models import Card, Kind, Order, OrderEvent
 from orders.models import Status as OrderStatus
 from reports import personal, services, tasks
-from reports.models import Cancelled, Format, Report, Status
+from reports.models import Format, Report, Status
 from reports.models import Kind as ReportKind
 from tests.broker import Broker
 from tests.factories import (
+    claim,
+    end,
     make_digest,
     make_export,
     make_mail,
@@ -78,7 +81,7 @@ def test_export_tells_an_order_with_all_that_belongs_to_it(customer: User) -> No
 
 def test_export_keeps_the_notes_of_staff_to_staff(customer: User) -> None:
     order = place_order(customer)
-    OrderEvent.objects.record([order.pk], Kind.NUDGED, detail="by sam@example.com")
+    OrderEvent.objects.record([order.pk], Kind.REQUEUED, detail="by sam@example.com")
 
     assert "sam@example.com" not in json.dumps(export(customer))
 
@@ -100,14 +103,14 @@ def test_export_that_is_cut_short_leaves_no_cursor_behind(customer: User) -> Non
 
     def stop(rows: int) -> None:
         if rows > 1:
-            raise Cancelled
+            raise LeaseLost
 
-    with pytest.raises(Cancelled) as kept:
+    with pytest.raises(LeaseLost) as kept:
         personal.write(customer, BytesIO(), stop)
 
     with connection.cursor() as cursor:
         cursor.execute("SELECT name FROM pg_cursors")
-        assert (kept.type, cursor.fetchall()) == (Cancelled, [])
+        assert (kept.type, cursor.fetchall()) == (LeaseLost, [])
 
 
 def test_export_tells_mails_without_their_one_time_links(customer: User) -> None:
@@ -188,7 +191,7 @@ def test_export_asked_for_twice_is_the_same_one_while_it_is_made(login: Login, c
     make_export()
 
     first, second = client.post("/people/data/"), client.post("/people/data/")
-    Report.objects.of(customer).get().mark_failed("No.")
+    end(Report.objects.of(customer).get(), "No.")
     third = client.post("/people/data/")
 
     assert first["Location"] == second["Location"] != third["Location"]
@@ -257,9 +260,9 @@ def test_export_has_a_page_whatever_its_state(status: str, login: Login, custome
     if status == "ready":
         services.write_report(report)
     elif status == "failed":
-        report.mark_failed("The disk is full.")
+        end(report, "The disk is full.")
     elif status == "running":
-        report.mark_running("one")
+        claim(report, "one", status="running")
 
     page = login(customer).get(report.get_absolute_url())
 

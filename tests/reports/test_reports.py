@@ -22,7 +22,7 @@ from reports import services, tasks
 from reports.formats import to_csv
 from reports.models import Report, Status
 from tests.broker import Broker
-from tests.factories import make_product, make_report, make_user, place_order, put
+from tests.factories import end, make_product, make_report, make_user, place_order, put
 
 pytest_plugins = ["tests.broker"]
 pytestmark = pytest.mark.django_db
@@ -220,9 +220,9 @@ def test_generate_report_twice_is_once() -> None:
 def test_left_behind_finds_open_reports_whose_time_has_come() -> None:
     late = make_report()
     make_report(due_at=timezone.now() + timedelta(minutes=1))
-    make_report().mark_failed("No.")
+    end(make_report(), "No.")
 
-    assert list(Report.objects.left_behind()) == [late]
+    assert list(Report.objects.due()) == [late]
 
 
 @pytest.mark.parametrize(
@@ -374,7 +374,7 @@ def test_post_is_not_allowed_where_a_report_is_shown(path: str, office: Client, 
 def test_report_page_follows_along_until_it_has_ended(office: Client, staff: User) -> None:
     report = make_report(staff)
     before = office.get(report.get_absolute_url()).content.decode()
-    report.mark_failed("The disk is full.")
+    end(report, "The disk is full.")
 
     after = office.get(report.get_absolute_url()).content.decode()
 

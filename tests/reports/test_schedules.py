@@ -24,7 +24,7 @@ from myproject.monitoring.beat import Scheduler
 from reports import erasure, planning, services, tasks
 from reports.models import Format, Kind, Period, Report, ReportSchedule, Status
 from tests.broker import Broker
-from tests.factories import make_erasure, make_report, make_schedule, make_user
+from tests.factories import end, make_erasure, make_report, make_schedule, make_user
 from tests.shop import Shop, wait_for
 
 pytest_plugins = ["tests.broker"]
@@ -642,7 +642,7 @@ def test_run_now_makes_one_report_beside_the_schedule_however_often_it_is_clicke
     for _ in range(2):
         office.post(f"{schedule.get_absolute_url()}run/")
     report = Report.objects.get()
-    report.mark_failed("No.")
+    end(report, "No.")
     office.post(f"{schedule.get_absolute_url()}run/")
 
     assert (report.slot, list(report.readers.all()), Report.objects.count()) == (None, [staff], 2)

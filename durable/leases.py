@@ -1,0 +1,240 @@
+"""Leases: a worker takes a row for a limited time, and each of its writes proves that it still holds the row.
+
+The pattern has three parts. *Claim*: a compare-and-set, with `FOR UPDATE SKIP LOCKED` for a set, gives the row to one
+worker until `due_at`. *Hold*: the claim leaves a fencing token in `claimed_by`, new for every claim, and a write that
+does not find its token changes nothing. *Sweep*: a row whose `due_at` has passed is held by no worker and is queued
+again (`sweeps.py`). So a worker that is killed, frozen or cut off costs time and never work.
+
+Fencing tokens are described by Martin Kleppmann, "How to do distributed locking" (2016).
+"""
+
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, ClassVar, Self, TypeVar, cast
+
+from celery import current_task
+from django.core.exceptions import EmptyResultSet
+from django.db import connection, models, transaction
+from django.db.models import F, Q
+from django.db.models.sql import UpdateQuery
+from django.utils import timezone
+
+
+class LeaseLost(Exception):
+    """Another worker holds the row, or the work has ended: this worker must not write any more."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """One lease of a model: which rows owe work, and for how long a worker may take one.
+
+    Its columns are `due_at` and `claimed_by`, and `attempts` where `max_attempts` bounds them. A row with several
+    leases, such as an order that also owes a mail, has one `Lease` for each, with a `prefix` before the columns' names.
+    """
+
+    # Rows that owe work, whoever holds them.
+    open: Q
+    # Longer than a task's hard time limit, so that no worker is still at a row that another one takes over.
+    lasts: Callable[[], timedelta]
+    prefix: str = ""
+    max_attempts: int | None = None
+    # A new row is its own message's for one lease, then the sweep's; else it is due at once, for whoever comes first.
+    message_first: bool = True
+
+    @property
+    def due_at(self) -> str:
+        return f"{self.prefix}due_at"
+
+    @property
+    def claimed_by(self) -> str:
+        return f"{self.prefix}claimed_by"
+
+    @property
+    def attempts(self) -> str:
+        return f"{self.prefix}attempts"
+
+    def over(self) -> Q:
+        """Open rows whose time has come: no worker holds them any more."""
+        return self.open & Q(**{f"{self.due_at}__lte": timezone.now()})
+
+    def tired(self) -> Q:
+        """Rows that have used up their attempts."""
+        return Q(**{f"{self.attempts}__gte": self.max_attempts}) if self.max_attempts else Q(pk__in=[])
+
+    def free(self, task_id: str = "") -> Q:
+        """Rows that this task may claim: unclaimed ones, those whose lease is over, and its own from an earlier try."""
+        free = self.over()
+        if self.message_first:
+            free |= Q(**{self.claimed_by: ""})
+        if task_id:
+            free |= Q(**{f"{self.claimed_by}__startswith": f"{task_id}/"})
+        return self.open & free & ~self.tired()
+
+    def until(self, pause: timedelta | None = None) -> dict[str, Any]:
+        """Return the column that says when the row is due: after one lease, or after the pause."""
+        return {self.due_at: timezone.now() + (self.lasts() if pause is None else pause)}
+
+    def fresh(self) -> dict[str, Any]:
+        """Return the columns of a row that owes work anew."""
+        counted = {self.attempts: 0} if self.max_attempts else {}
+        return {**self.until(None if self.message_first else timedelta(0)), self.claimed_by: "", **counted}
+
+    def ended(self) -> dict[str, Any]:
+        """Return the columns of a row that owes nothing any more."""
+        return {self.due_at: None, self.claimed_by: ""}
+
+
+Row = TypeVar("Row", bound=models.Model)
+
+
+class LeasedQuerySet(models.QuerySet[Row]):
+    """Rows of a model that has a `lease`; each method takes another of its leases as well."""
+
+    def due(self, lease: Lease | None = None) -> Self:
+        """Rows to be queued again: open, their time has come, and their attempts are not used up."""
+        lease = self._lease(lease)
+        return self.filter(lease.over() & ~lease.tired())
+
+    def exhausted(self, lease: Lease | None = None) -> Self:
+        """Rows to be given up: open, their time has come, and their attempts are used up."""
+        lease = self._lease(lease)
+        return self.filter(lease.over() & lease.tired())
+
+    def free(self, lease: Lease | None = None) -> Self:
+        """Rows that the task which runs now may claim."""
+        return self.filter(self._lease(lease).free(current_task_id()))
+
+    def claim(
+        self,
+        *,
+        first: models.QuerySet[Any] | None = None,
+        limit: int = 1,
+        lease: Lease | None = None,
+        **fields: Any,
+    ) -> list[Row]:
+        """Take `first`, and of these rows so many that they are `limit` in all, for one lease; return those won.
+
+        `first` names one row, whose lock is waited for; of the others those that are locked are passed over. All rows
+        of a claim share a token, and get these `fields`. In a transaction of the caller's they stay locked until its
+        end.
+        """
+        lease, task_id = self._lease(lease), current_task_id()
+        with transaction.atomic(savepoint=False):
+            rows = [] if first is None else list(_locked(first.filter(lease.free(task_id)))[:1])
+            if others := limit - (first is not None):
+                free = self.filter(lease.free(task_id)).exclude(pk__in=[row.pk for row in rows])
+                rows += _locked(free.order_by(lease.due_at, "pk"), skip=True)[:others]
+            _take(rows, lease, {**fields, **lease.until(), lease.claimed_by: token_of(task_id)})
+        return rows
+
+    def held(self, rows: Iterable[models.Model], lease: Lease | None = None) -> Self:
+        """Those of these rows that are still claimed as they were when they were read."""
+        lease = self._lease(lease)
+        holds = Q(pk__in=[])
+        for token, keys in _keys_by_token(rows, lease).items():
+            holds |= Q(**{"pk__in": keys, lease.claimed_by: token})
+        return self.filter(lease.open & holds)
+
+    def finish(self, lease: Lease | None = None, **fields: Any) -> list[Any]:
+        """End the work of those of these rows that owe some, with these fields; return their keys."""
+        lease, key = self._lease(lease), str(self.model._meta.pk.column)
+        return [pk for (pk,) in self.filter(lease.open).update_returning(key, **lease.ended(), **fields)]
+
+    def update_returning(self, *columns: str, **fields: object) -> list[tuple[Any, ...]]:
+        """Like `update`, but return these columns of each row that it changed."""
+        query = cast(UpdateQuery, self.query.chain(UpdateQuery))
+        query.add_update_values(fields)
+        try:
+            sql, params = query.get_compiler(self.db).as_sql()
+        except EmptyResultSet:
+            return []
+        with connection.cursor() as cursor:
+            cursor.execute(f"{sql} RETURNING {', '.join(columns)}", params)
+            return cursor.fetchall()
+
+    def claimed_in(self, task_id: str, lease: Lease | None = None) -> Self:
+        """Open rows that this task holds, by whichever of its tries; for what is done when it has failed for good."""
+        lease = self._lease(lease)
+        return self.filter(lease.open, **{f"{lease.claimed_by}__startswith": f"{task_id}/"})
+
+    def _lease(self, lease: Lease | None) -> Lease:
+        return lease or self.model.lease  # type: ignore[attr-defined]
+
+
+class HasLease(models.Model):
+    """A row of which workers hold a lease; the model declares `lease` and the columns that it names."""
+
+    lease: ClassVar[Lease]
+
+    class Meta:
+        abstract = True
+
+    def held(self, lease: Lease | None = None) -> Any:
+        """Return this row as a set of one, empty when its worker does not hold it: every write of a holder uses it."""
+        return type(self)._default_manager.all().held([self], lease)  # type: ignore[attr-defined]
+
+    def hold(self, **fields: Any) -> None:
+        """Write these fields and extend the lease; in a transaction this keeps others out until it ends.
+
+        Raises `LeaseLost`.
+        """
+        if not self.held().update(**self.lease.until(), **fields):
+            raise LeaseLost(f"{self._meta.label} {self.pk} is held by another worker, or has ended.")
+
+    def put_off(self, pause: timedelta, **fields: Any) -> bool:
+        """Leave the row to a later attempt; until then only a retry of the same task may take it up.
+
+        False when this worker does not hold it any more.
+        """
+        return bool(self.held().update(**self.lease.until(pause), **fields))
+
+    def finish(self, **fields: Any) -> bool:
+        """End the work with these fields; False when another worker holds the row, or it has ended."""
+        return bool(self.held().update(**self.lease.ended(), **fields))
+
+
+class Leased(HasLease):
+    """A row with one lease, and the columns of that."""
+
+    due_at = models.DateTimeField(null=True, blank=True, help_text="When the sweep queues it again if it is not done.")
+    claimed_by = models.CharField(
+        max_length=80, blank=True, default="", db_default="", help_text="The task that holds it, and its fencing token."
+    )
+
+    class Meta:
+        abstract = True
+
+
+def current_task_id() -> str:
+    """Return the id of the Celery task that runs now; empty outside of tasks."""
+    return (current_task.request.id or "") if current_task else ""
+
+
+def token_of(task_id: str) -> str:
+    """Return a new fencing token; a retry and a second copy of a message have the same task id, never this."""
+    return f"{task_id[:47]}/{uuid.uuid4().hex}"
+
+
+def _locked(rows: models.QuerySet[Any], *, skip: bool = False) -> models.QuerySet[Any]:
+    return rows.select_for_update(skip_locked=skip, of=("self",))
+
+
+def _take(rows: list[Any], lease: Lease, claim: dict[str, Any]) -> None:
+    """Write the claim to these locked rows, in the database and in memory."""
+    if not rows:
+        return
+    counted = {lease.attempts: F(lease.attempts) + 1} if lease.max_attempts else {}
+    type(rows[0])._base_manager.filter(pk__in=[row.pk for row in rows]).update(**claim, **counted)
+    for row in rows:
+        vars(row).update(claim)
+        if counted:
+            setattr(row, lease.attempts, getattr(row, lease.attempts) + 1)
+
+
+def _keys_by_token(rows: Iterable[models.Model], lease: Lease) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for row in rows:
+        found.setdefault(getattr(row, lease.claimed_by), []).append(row.pk)
+    return found

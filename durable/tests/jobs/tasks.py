@@ -1,0 +1,32 @@
+import time
+from datetime import timedelta
+from pathlib import Path
+
+from celery import shared_task
+from django.conf import settings
+from django.db.models import F
+
+from durable.schedules import Schedule
+from durable.sweeps import Sweep, sweep
+
+from .models import Job
+
+
+@shared_task
+def finish_job(*, job_id: int) -> None:
+    """Do the job. Safe to repeat: it is claimed, and its effect is written with its end."""
+    for job in Job.objects.claim(first=Job.objects.filter(pk=job_id)):
+        if job.attempts == 1 and settings.HOME.joinpath("slow").exists():
+            Path(settings.HOME, "claimed").touch()
+            time.sleep(15)
+        job.finish(is_done=True, effects=F("effects") + 1)
+
+
+def give_up() -> None:
+    Job.objects.exhausted().finish(is_done=True, has_failed=True)
+
+
+@sweep(Schedule("durable.tests.jobs.tasks.check_jobs", timedelta(seconds=60)))
+def check_jobs() -> list[Sweep]:
+    """Queue again what was left behind. Safe to repeat: so is each job."""
+    return [Sweep(Job.objects.due().order_by("pk"), finish_job, "job_id", limit=2, give_up=give_up)]

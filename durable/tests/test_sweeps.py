@@ -1,0 +1,66 @@
+"""What is due is queued again with an expiry, what is exhausted is given up, and a broker that is away costs time."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.conf import settings
+
+from durable.tests.celery import app
+from durable.tests.conftest import end_lease, messages
+from durable.tests.jobs.models import Job
+from durable.tests.jobs.tasks import check_jobs, finish_job
+from durable.tests.test_leases import job
+
+pytestmark = pytest.mark.django_db
+
+
+def test_sweep_queues_what_is_due_up_to_its_limit() -> None:
+    due = [job() for _ in range(3)]
+    job()
+    end_lease(*due)
+
+    check_jobs()
+
+    assert [message.payload[1] for message in messages()] == [{"job_id": row.pk} for row in due[:2]]
+
+
+def test_messages_of_a_sweep_expire_before_the_next_one() -> None:
+    end_lease(job())
+
+    check_jobs()
+
+    [message] = messages()
+    expires = datetime.fromisoformat(message.headers["expires"])
+    assert timedelta(0) < expires - datetime.now(UTC) < timedelta(seconds=60)
+
+
+def test_sweep_gives_up_what_is_exhausted() -> None:
+    tired = job(attempts=3)
+    end_lease(tired)
+
+    check_jobs()
+
+    tired.refresh_from_db()
+    assert (tired.has_failed, tired.due_at, messages()) == (True, None, [])
+
+
+def test_broker_that_is_away_costs_time_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    end_lease(row := job())
+    with monkeypatch.context() as away:
+        away.setitem(app.conf.broker_transport_options, "data_folder_out", str(settings.HOME / "gone"))
+        app.pool.force_close_all()
+        check_jobs()
+    app.pool.force_close_all()
+
+    check_jobs()
+
+    assert [message.payload[1] for message in messages()] == [{"job_id": row.pk}]
+
+
+def test_task_twice_is_once() -> None:
+    row = job()
+
+    for _ in range(2):
+        finish_job.apply(kwargs={"job_id": row.pk}).get()
+
+    assert Job.objects.values_list("is_done", "effects").get() == (True, 1)
