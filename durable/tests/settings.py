@@ -6,10 +6,12 @@
 import os
 import tempfile
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 HOME = Path(os.environ.setdefault("DURABLE_TESTS_HOME", tempfile.mkdtemp(prefix="durable-")))
 URL = urlsplit(os.environ["DATABASE_URL"])
+# postgres://user@//folder/of/the/socket/name, or postgres://user:password@host:port/name
+FOLDER, _, NAME = URL.path.removeprefix("/").rpartition("/")
 
 SECRET_KEY = "only-for-tests"
 USE_TZ = True
@@ -17,11 +19,10 @@ INSTALLED_APPS = ["django_celery_beat", "django_celery_results", "durable", "dur
 DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.postgresql",
-        "NAME": os.environ.get("DURABLE_TESTS_DATABASE", URL.path[1:]),
+        "NAME": os.environ.get("DURABLE_TESTS_DATABASE", NAME),
         "USER": unquote(URL.username or ""),
         "PASSWORD": unquote(URL.password or ""),
-        # A socket's folder stands behind the question mark, or in the place of the host.
-        "HOST": parse_qs(URL.query).get("host", [unquote(URL.hostname or "")])[0],
+        "HOST": FOLDER or unquote(URL.hostname or ""),
         "PORT": str(URL.port or ""),
     }
 }
