@@ -1,16 +1,15 @@
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 from celery._state import _task_stack
-from django.conf import settings
 
 from durable.tests.celery import app
 from durable.tests.jobs.models import Job
 from durable.tests.jobs.tasks import finish_job
+from durable.tests.settings import HOME
 
 _ids = itertools.count(1)
 
@@ -53,5 +52,5 @@ def messages() -> list[Any]:
 @pytest.fixture(autouse=True)
 def empty_queue() -> Iterator[None]:
     yield
-    for path in Path(settings.HOME, "queue").iterdir():
+    for path in (HOME / "queue").iterdir():
         path.unlink(missing_ok=True)

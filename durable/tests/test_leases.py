@@ -26,6 +26,7 @@ def test_claim_takes_a_new_row_before_the_sweep_would() -> None:
     assert held is not None
     assert (held.claimed_by, held.attempts) == (row.claimed_by, 1)
     assert row.claimed_by.startswith("one/")
+    assert row.due_at is not None
     assert abs(row.due_at - timezone.now() - Job.lease.lasts()) < timedelta(seconds=1)
 
 

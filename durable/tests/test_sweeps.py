@@ -1,14 +1,13 @@
 """What is due is queued again with an expiry, what is exhausted is given up, and a broker that is away costs time."""
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
-from django.conf import settings
 
 from durable.tests.conftest import end_lease, messages
 from durable.tests.jobs.models import Job
 from durable.tests.jobs.tasks import check_jobs, finish_job
+from durable.tests.settings import HOME
 from durable.tests.test_leases import job
 
 pytestmark = pytest.mark.django_db
@@ -46,7 +45,7 @@ def test_sweep_gives_up_what_is_exhausted() -> None:
 
 def test_broker_that_is_away_costs_time_and_no_error() -> None:
     end_lease(row := job())
-    queue, away = Path(settings.HOME, "queue"), Path(settings.HOME, "away")
+    queue, away = HOME / "queue", HOME / "away"
     queue.rename(away)
     check_jobs()
     away.rename(queue)

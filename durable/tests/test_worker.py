@@ -7,14 +7,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
-from django.conf import settings
 from django.db import connection
 
 from durable.tests.jobs.models import Job
 from durable.tests.jobs.tasks import check_jobs, finish_job
+from durable.tests.settings import HOME
 from durable.tests.test_leases import job
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -47,7 +46,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 def test_row_ends_once_although_its_worker_is_killed_in_the_middle() -> None:
     row = job()
-    slow, claimed = Path(settings.HOME, "slow"), Path(settings.HOME, "claimed")
+    slow, claimed = HOME / "slow", HOME / "claimed"
     slow.touch()
     finish_job.delay(job_id=row.pk)
     with worker() as first:

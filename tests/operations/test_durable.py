@@ -58,7 +58,7 @@ def test_durable_keeps_its_promise_in_a_new_project(folder: Path) -> None:
     run("-m", "django", "startproject", "fresh", ".", cwd=folder)
     added = (
         "from durable.tests import settings as tests\n"
-        "globals().update({name: value for name, value in vars(tests).items() if name.startswith(('CELERY', 'HOME'))})\n"
+        "globals().update({name: vars(tests)[name] for name in dir(tests) if name.startswith(('CELERY', 'HOME'))})\n"
         "DATABASES = tests.DATABASES\nINSTALLED_APPS += tests.INSTALLED_APPS\n"
     )
     with (folder / "fresh" / "settings.py").open("a") as file:

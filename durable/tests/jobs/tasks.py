@@ -1,13 +1,12 @@
 import time
 from datetime import timedelta
-from pathlib import Path
 
 from celery import shared_task
-from django.conf import settings
 from django.db.models import F
 
 from durable.schedules import Schedule
 from durable.sweeps import Sweep, sweep
+from durable.tests.settings import HOME
 
 from .models import Job
 
@@ -16,8 +15,8 @@ from .models import Job
 def finish_job(*, job_id: int) -> None:
     """Do the job. Safe to repeat: it is claimed, and its effect is written with its end."""
     for job in Job.objects.claim(first=Job.objects.filter(pk=job_id)):
-        if job.attempts == 1 and settings.HOME.joinpath("slow").exists():
-            Path(settings.HOME, "claimed").touch()
+        if job.attempts == 1 and (HOME / "slow").exists():
+            (HOME / "claimed").touch()
             time.sleep(15)
         job.finish(is_done=True, effects=F("effects") + 1)
 
