@@ -3,9 +3,10 @@
 import logging
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
+from datetime import datetime
 from decimal import Decimal
 from functools import cache
 from itertools import repeat
@@ -147,6 +148,27 @@ def refund(payment: Payment) -> str:
     if refunded.status in ("failed", "canceled"):
         raise PermanentError(f"The refund {refunded.id} has {refunded.status}.")
     return refunded.id
+
+
+# --- Reconciliation ---
+
+
+def moved_since(since: datetime) -> Iterator[Notice]:
+    """Ask for the charges and refunds since then, and yield each as its webhook would tell it."""
+    wanted: Any = {"created": {"gte": int(since.timestamp())}, "limit": 100}
+    for intent in _client().v1.payment_intents.list(wanted).auto_paging_iter():
+        if intent.status == "succeeded":
+            yield _notice(_event(intent), News.CHARGED, intent.id, intent.amount_received)
+    for refund in _client().v1.refunds.list(wanted).auto_paging_iter():
+        thing = refund.to_dict()
+        if thing["status"] == "succeeded":
+            # Ours are always of the whole charge; what somebody refunded by hand is for a person to look at.
+            news = News.REFUNDED if "order" in (thing["metadata"] or {}) else News.PARTLY_REFUNDED
+            yield _notice(_event(refund), news, thing["payment_intent"], thing["amount"], thing["id"])
+
+
+def _event(thing: stripe.StripeObject) -> dict[str, Any]:
+    return {"id": thing["id"], "data": {"object": thing.to_dict()}}
 
 
 # --- Webhooks ---
