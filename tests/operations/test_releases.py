@@ -33,8 +33,8 @@ app.loader.import_default_modules()
 OURS: dict[str, Task] = {name: task for name, task in app.tasks.items() if not name.startswith("celery.")}
 ADVICE = (
     "Workers of this release still get what the one before has queued. Give a new argument a default; rename or remove"
-    " one in two releases: see docs/operations/deploys.md. When a release is out, or a task is new, record what it"
-    " sends: python -m tests.releases"
+    " one in two releases: see docs/operations/deploys.md. When a release is out, record what it sends:"
+    " python -m tests.releases"
 )
 
 
@@ -57,10 +57,6 @@ def incompatible(messages: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 def test_tasks_take_what_the_release_before_sends() -> None:
     assert not (found := incompatible(releases.messages())), f"{found}. {ADVICE}"
-
-
-def test_each_task_is_recorded() -> None:
-    assert not (missing := OURS.keys() - releases.messages().keys()), f"{missing} are not recorded. {ADVICE}"
 
 
 @pytest.mark.parametrize(

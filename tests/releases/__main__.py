@@ -1,5 +1,6 @@
 """Record anew what this release sends, when it is out: `python -m tests.releases`. It needs no servers."""
 
+import inspect
 import json
 from typing import Any
 
@@ -13,38 +14,23 @@ django.setup()
 from orders.tasks import import_options  # noqa: E402
 from tests.releases import FILE, PK, UUID  # noqa: E402
 
-# Keyword arguments of each task that is sent with some; of all others none.
-ARGUMENTS: dict[str, dict[str, Any]] = {
-    "orders.tasks.import_products": {"import_id": UUID},
-    "accounts.tasks.send_account_email": {"mail_id": PK},
-    "accounts.tasks.send_notification_email": {"user_id": PK},
-    "accounts.tasks.send_welcome_email": {"user_id": PK},
-    "accounts.tasks.sync_user_to_crm": {"user_id": PK},
-    "myproject.tasks.add": {"x": 2, "y": 3},
-    "myproject.tasks.canary": {"queue": "default"},
-    "myproject.tasks.multiply": {"x": 2, "y": 3},
-    "myproject.tasks.send_alert": {"alert_id": PK},
-    "myproject.tasks.wait": {"seconds": 1},
-    "orders.tasks.handle_import_failure": {"import_id": UUID},
-    "orders.tasks.make_thumbnails": {"product_id": PK},
-    "orders.tasks.process_order": {"order_id": PK},
-    "orders.tasks.refund_order": {"order_id": PK},
-    "orders.tasks.send_digest_emails": {"week": "2026-11-16"},
-    "orders.tasks.send_order_confirmation": {"order_id": PK},
-    "orders.tasks.sync_inventory": {"sync_id": PK},
-    "reports.tasks.erase_account": {"user_id": PK},
-    "reports.tasks.generate_pack": {"pack_id": UUID},
-    "reports.tasks.generate_report": {"report_id": UUID},
-    "reports.tasks.plan_scheduled_report": {"schedule_id": UUID},
-}
+# What an argument of that name is given; of all others its type says it.
+EXAMPLES: dict[str, Any] = {"queue": "default", "seconds": 1, "sync_id": PK, "week": "2026-11-16", "x": 2, "y": 3}
 # What differs each time, or names the machine.
 NOT_RECORDED = {"id", "root_id", "origin", "sent_at"}
+
+
+def arguments(task: Task) -> dict[str, Any]:
+    """Return a value for each argument that has no default."""
+    parameters = inspect.signature(task.run).parameters.values()
+    wanted = [each for each in parameters if each.default is each.empty or each.name in EXAMPLES]
+    return {each.name: EXAMPLES.get(each.name, PK if each.annotation is int else UUID) for each in wanted}
 
 
 def record(task: Task) -> dict[str, Any]:
     """Publish a message into this process's memory and take it out again, as it is in the queue."""
     options = import_options(UUID) if task.name == "orders.tasks.import_products" else {}
-    task.apply_async(**({"kwargs": ARGUMENTS.get(task.name, {})} | options))
+    task.apply_async(**({"kwargs": arguments(task)} | options))
     with app.connection_for_read() as connection:
         queue = app.amqp.router.route({}, task.name)["queue"].bind(connection.default_channel)
         message = queue.get(no_ack=True)
