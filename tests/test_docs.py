@@ -43,7 +43,8 @@ def test_page_names_only_files_and_places_that_exist(page: Path) -> None:
 def test_page_wraps_at_120_characters(page: Path) -> None:
     lines = enumerate(page.read_text().splitlines(), start=1)
 
-    assert [number for number, line in lines if len(line) > 120] == []
+    # A row of a table cannot be wrapped.
+    assert [number for number, line in lines if len(line) > 120 and not line.startswith("|")] == []
 
 
 @pytest.mark.parametrize("page", ["errata.md", "glossary.md"])
