@@ -12,6 +12,7 @@ import environ
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 from django.urls import reverse_lazy
+from iso4217 import Currency
 from kombu import Queue
 
 from myproject import embedded, queues
@@ -316,7 +317,11 @@ ALERT_COOL_DOWN = timedelta(seconds=env.int("ALERT_COOL_DOWN_SECONDS", default=9
 
 # --- The shop ------------------------------------------------------------------------------------------------
 
-CURRENCY = "EUR"
+# An order keeps the currency that it was placed in.
+CURRENCY = env.str("CURRENCY", default="EUR")
+# ISO 4217 also has gold, and codes for tests, which have no coins.
+if CURRENCY not in {currency.code for currency in Currency if currency.exponent is not None}:
+    raise ImproperlyConfigured(f"CURRENCY is three letters of ISO 4217, such as EUR, not {CURRENCY!r}.")
 # How long a worker may hold an order. It is also the hard time limit of `process_order`, so that no worker
 # can still be busy with an order that the sweep hands to another one.
 ORDER_LEASE = timedelta(seconds=env.int("ORDER_LEASE_SECONDS", default=30))

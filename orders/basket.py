@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import NamedTuple
 
+from django.conf import settings
 from django.http import HttpRequest
 
 from .models import Product
@@ -45,6 +46,10 @@ class Basket:
     @property
     def total(self) -> Decimal:
         return sum((line.total for line in self), Decimal())
+
+    @property
+    def currency(self) -> str:
+        return settings.CURRENCY
 
     @property
     def problems(self) -> list[str]:

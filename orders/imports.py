@@ -11,6 +11,8 @@ from typing import IO, Any, NamedTuple, cast
 from django.conf import settings
 from django.core.files import File
 
+from .money import is_expressible
+
 Binary = IO[bytes] | File
 REQUIRED = ["name", "sku", "price", "stock", "category"]
 OPTIONAL = ["description"]
@@ -218,6 +220,8 @@ def parse_price(name: str, cell: str) -> Decimal:
     price = Decimal(f"{found[1]}.{found[2] or 0}")
     if not price:
         raise Invalid("price is zero")
+    if not is_expressible(price, settings.CURRENCY):
+        raise Invalid(f"price “{cell[:20]}” has more digits behind the point than {settings.CURRENCY}")
     return price
 
 

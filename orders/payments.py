@@ -1,4 +1,4 @@
-"""The payment provider: one function for each of its verbs. Minor units exist in this file only."""
+"""The payment provider: one function for each of its verbs."""
 
 import logging
 import re
@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
 from datetime import datetime
-from decimal import Decimal
 from functools import cache
 from itertools import repeat
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from structlog.contextvars import bound_contextvars
 
 from durable.errors import PermanentError, TemporaryError
 
+from . import money
 from .models import Payment
 
 log = logging.getLogger(__name__)
@@ -26,8 +26,6 @@ log = logging.getLogger(__name__)
 # Charges of one set that wait for the provider side by side: a set of fifty waits for it twice at most, and twice
 # its time-out is less than the soft time limit.
 SIDE_BY_SIDE = 25
-# Currencies without a minor unit, of those that the provider knows (stripe.com/docs/currencies).
-WITHOUT_MINOR_UNIT = {"JPY", "KRW", "VND", "CLP"}
 
 
 class Charged(NamedTuple):
@@ -68,11 +66,15 @@ class Notice(NamedTuple):
     news: News
     event_id: str
     provider_id: str
-    amount: Decimal
+    units: int
     currency: str
     order: str
     attempt: int
     refund_id: str = ""
+
+    @property
+    def amount(self) -> str:
+        return _words(self.units, self.currency)
 
 
 def charge_all(payments: Sequence[Payment]) -> list[Outcome]:
@@ -93,7 +95,7 @@ def charge(payment: Payment) -> Charged:
     try:
         intent = _client().v1.payment_intents.create(
             {
-                "amount": _minor_units(payment.amount, payment.currency),
+                "amount": money.to_units(payment.amount, payment.currency),
                 "currency": payment.currency.lower(),
                 "payment_method": payment.card,
                 # A card is charged or declined at once; nothing sends the customer to another site.
@@ -113,15 +115,15 @@ def charge(payment: Payment) -> Charged:
     if intent.status != "succeeded":
         # No money has moved: the bank wants to see the customer, and this shop sends nobody to a bank.
         raise Declined("Your bank wants to confirm this payment itself. Please use another card.")
-    amount = _major_units(intent.amount_received, intent.currency)
-    return accept(payment, intent.id, amount, intent.currency)
+    return accept(payment, intent.id, intent.amount_received, intent.currency)
 
 
-def accept(payment: Payment, provider_id: str, amount: Decimal, currency: str) -> Charged:
+def accept(payment: Payment, provider_id: str, units: int, currency: str) -> Charged:
     """Accept a charge that is what the payment asked for. Raises `Mismatch`."""
-    if (amount, currency.upper()) != (payment.amount, payment.currency):
-        asked = f"{payment.amount} {payment.currency}"
-        raise Mismatch(f"The provider charged {amount} {currency.upper()} instead of {asked}.", provider_id)
+    # The number that was sent, not an amount made of the answer: that would undo a wrong unit by the same mistake.
+    if (units, currency.upper()) != (money.to_units(payment.amount, payment.currency), payment.currency):
+        told, asked = _words(units, currency.upper()), money.text(payment.amount, payment.currency)
+        raise Mismatch(f"The provider charged {told} instead of {asked}.", provider_id)
     return Charged(provider_id)
 
 
@@ -225,7 +227,7 @@ def _notice(event: Mapping[str, Any], news: News, provider_id: str, units: int, 
         news=news,
         event_id=event["id"],
         provider_id=provider_id,
-        amount=_major_units(int(units), thing["currency"]),
+        units=int(units),
         currency=thing["currency"].upper(),
         order=order if re.fullmatch(r"[0-9A-Z-]{1,9}", order) else "",
         attempt=int(attempt) if re.fullmatch(r"[0-9]{1,4}", attempt) else 0,
@@ -236,7 +238,7 @@ def _notice(event: Mapping[str, Any], news: News, provider_id: str, units: int, 
 def outcome_of(notice: Notice, payment: Payment) -> Outcome:
     """Return what the provider's notice of a charge means for the payment, as `charge` would have ended."""
     try:
-        return accept(payment, notice.provider_id, notice.amount, notice.currency)
+        return accept(payment, notice.provider_id, notice.units, notice.currency)
     except Mismatch as error:
         return error
 
@@ -269,9 +271,5 @@ def _client() -> stripe.StripeClient:
     )
 
 
-def _minor_units(amount: Decimal, currency: str) -> int:
-    return int(amount if currency in WITHOUT_MINOR_UNIT else amount * 100)
-
-
-def _major_units(units: int, currency: str) -> Decimal:
-    return Decimal(units) if currency.upper() in WITHOUT_MINOR_UNIT else Decimal(units).scaleb(-2)
+def _words(units: int, currency: str) -> str:
+    return money.text(money.from_units(units, currency), currency)

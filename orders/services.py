@@ -15,7 +15,7 @@ from accounts.models import User
 from durable.errors import PermanentError, TemporaryError
 from durable.mail import MAIL
 
-from . import payments
+from . import money, payments
 from .models import (
     ALIVE,
     Card,
@@ -366,8 +366,8 @@ def record_refund(payment: Payment, notice: payments.Notice) -> None:
     elif payment.status not in ALIVE or payment.provider_id not in ("", notice.provider_id):
         log.info("Webhook %s: nothing to refund for order %s", notice.event_id, payment.order)
     elif notice.news == payments.News.PARTLY_REFUNDED:
-        given, of = f"{notice.amount} {notice.currency}", f"{payment.amount} {payment.currency}"
-        order.flag(f"The provider has refunded {given} of {of}.")
+        of = money.text(payment.amount, payment.currency)
+        order.flag(f"The provider has refunded {notice.amount} of {of}.")
     else:
         end_refund(payment, notice.provider_id, notice.refund_id)
 

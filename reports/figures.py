@@ -14,8 +14,8 @@ from django.utils.safestring import SafeString
 from django_celery_results.models import TaskResult
 
 from myproject.alerting.models import Alert
+from orders import money
 from orders.models import OPEN, UNSOLD, Order, Status
-from orders.templatetags.shop import money
 
 from . import charts
 from .models import DailyProductSales, DailySales, SalesCount
@@ -65,6 +65,10 @@ class State(NamedTuple):
         return str(self.status.label)
 
 
+def say(amount: Decimal) -> str:
+    return money.text(amount, settings.CURRENCY)
+
+
 # --- The shop ---
 
 
@@ -74,6 +78,7 @@ def of_the_shop() -> dict[str, Any]:
     return {
         "fresh": Freshness(SalesCount.freshness()),
         "sales": sales_chart(days),
+        "currency": settings.CURRENCY,
         "today": days[-1],
         "week_ago": days[-8],
         "best_sellers": best_sellers(),
@@ -97,11 +102,11 @@ def sales_chart(days: Sequence[DailySales]) -> Chart:
     title = f"Sales per day, the last {len(days)} days"
     labels, values = [f"{day.day:%-d %b}" for day in days], [day.net for day in days]
     rows = [
-        (f"{day.day:%a %-d %b %Y}", day.orders, day.units, money(day.revenue), money(day.refunds), money(day.net))
+        (f"{day.day:%a %-d %b %Y}", day.orders, day.units, say(day.revenue), say(day.refunds), say(day.net))
         for day in reversed(days)
     ]
     headings = ["Day", "Orders", "Units", "Sales", "Refunds", "After refunds"]
-    return Chart(title, charts.bars(title, labels, values, say=money), headings, rows)
+    return Chart(title, charts.bars(title, labels, values, say=say), headings, rows)
 
 
 def best_sellers() -> Any:
@@ -146,6 +151,10 @@ class Spending(NamedTuple):
     total: Decimal
     chart: Chart | None
 
+    @property
+    def currency(self) -> str:
+        return settings.CURRENCY
+
 
 def spending(customer: object) -> Spending:
     """Return what a customer has spent, and on which months; reads this customer's orders only."""
@@ -159,8 +168,8 @@ def spending(customer: object) -> Spending:
 
 def spending_chart(months: Sequence[date], values: Sequence[Decimal]) -> Chart:
     title = "Your spending per month"
-    rows = [(f"{month:%B %Y}", money(value)) for month, value in zip(months, values, strict=True)]
-    drawn = charts.bars(title, [f"{month:%b %y}" for month in months], values, say=money)
+    rows = [(f"{month:%B %Y}", say(value)) for month, value in zip(months, values, strict=True)]
+    drawn = charts.bars(title, [f"{month:%b %y}" for month in months], values, say=say)
     return Chart(title, drawn, ["Month", "Spent"], rows[::-1])
 
 

@@ -1,6 +1,6 @@
 """What each kind of report says: its rows as one query, its columns, its totals, its chart."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
 from enum import Enum, auto
@@ -16,6 +16,7 @@ from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 from django.utils.timezone import localtime
 
+from orders import money
 from orders.models import Order, OrderItem, Product
 from orders.models import Status as OrderStatus
 
@@ -106,12 +107,20 @@ class Table(NamedTuple):
 
     def texts(self, limit: int) -> list[list[str]]:
         """The first rows as a person reads them; makes a query."""
-        types = [column.type for column in self.columns]
-        return [[text_of(type_, value) for type_, value in zip(types, row, strict=True)] for row in self.fetch(limit)]
+        names = [column.name for column in self.columns]
+        return [self.text_of_row(dict(zip(names, row, strict=True))) for row in self.fetch(limit)]
+
+    def text_of_row(self, row: Mapping[str, Any]) -> list[str]:
+        """Write what the row says, its amounts as its own currency has them."""
+        currency = row.get("currency") or settings.CURRENCY
+        return [text_of(column.type, row[column.name], currency) for column in self.columns]
 
     @property
     def total_texts(self) -> list[str]:
-        return ["" if value is None else text_of(column.type, value) for column, value in self.total_cells]
+        return [
+            "" if value is None else text_of(column.type, value, settings.CURRENCY)
+            for column, value in self.total_cells
+        ]
 
     def fetch(self, limit: int) -> list[tuple[Any, ...]]:
         return fetch(f"SELECT * FROM ({self.sql}) AS rows LIMIT {limit}", self.params)
@@ -174,7 +183,7 @@ def draw(chart: Chart, taken: str) -> SafeString | str:
         points = by_month(points) if len(points) > DAYS_DRAWN else [(f"{day:%-d %b}", value) for day, value in points]
     labels, values = [Truncator(label).chars(LABEL) for label, _ in points], [value for _, value in points]
     paint = charts.line if chart.is_line else charts.bars
-    return paint(chart.title, labels, values, lambda value: text_of(Type.MONEY, value))
+    return paint(chart.title, labels, values, lambda value: money.text(value, settings.CURRENCY))
 
 
 def by_month(points: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -182,7 +191,7 @@ def by_month(points: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     return [(month, sum(value for _, value in days)) for month, days in months]
 
 
-def text_of(type_: Type, value: Any) -> str:
+def text_of(type_: Type, value: Any, currency: str) -> str:
     """Write a value as a person reads it, on the page and in the PDF."""
     if value is None or isinstance(value, str):
         return value or "–"
@@ -194,7 +203,7 @@ def text_of(type_: Type, value: Any) -> str:
         case Type.CHANGE:
             return f"{value:+.1%}".replace("-", "−")
         case Type.MONEY:
-            return f"{value:,.2f}"
+            return money.number(value, currency)
     return f"{value:,}"
 
 

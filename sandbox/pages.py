@@ -2,24 +2,18 @@
 
 import json
 from datetime import datetime
-from decimal import Decimal
 from http.client import responses
 from typing import Any
 
 from tornado.web import HTTPError, RequestHandler
 
+from .currencies import money
 from .world import World
 
 PAGE_POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; frame-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-# Stripe's lists of currencies whose smallest unit is not a hundredth.
-WITHOUT_MINOR_UNIT = {
-    *("bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga"),
-    *("pyg", "rwf", "ugx", "vnd", "vuv", "xaf", "xof", "xpf"),
-}
-IN_THOUSANDTHS = {"bhd", "jod", "kwd", "omr", "tnd"}
 
 
 class Page(RequestHandler):
@@ -55,12 +49,6 @@ class Page(RequestHandler):
 class NotFound(Page):
     async def prepare(self) -> None:
         raise HTTPError(404)
-
-
-def money(amount: int, currency: str) -> str:
-    """Write an amount of the currency's smallest units for a person."""
-    digits = 0 if currency in WITHOUT_MINOR_UNIT else 3 if currency in IN_THOUSANDTHS else 2
-    return f"{Decimal(amount).scaleb(-digits):,.{digits}f} {currency.upper()}"
 
 
 def moment(seconds: float) -> str:

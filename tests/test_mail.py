@@ -407,8 +407,8 @@ def test_confirmation_lists_the_items_and_the_total() -> None:
     message = order_emails.confirmation(order)
 
     assert order.reference in message.subject
-    assert "3 x Lamp & Co: € 37.50" in message.body
-    assert "Total: € 37.50" in message.body
+    assert "3 x Lamp & Co: €37.50" in message.body
+    assert "Total: €37.50" in message.body
     assert order.get_absolute_url() in message.body
     assert "Lamp &amp; Co" in html_of(message)
 

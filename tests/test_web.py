@@ -1,7 +1,6 @@
 """What holds for all pages: templates, the demo data."""
 
 import re
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ from django.template.loader import get_template
 
 from accounts.models import User
 from orders.models import Product
-from orders.templatetags.shop import money
 from tests.factories import make_user
 
 ROOT = settings.BASE_DIR / "templates"
@@ -49,13 +47,6 @@ def test_each_form_that_posts_carries_a_csrf_token() -> None:
     ]
 
     assert bare == []
-
-
-@pytest.mark.parametrize(
-    ("amount", "currency", "shown"), [("1250", "EUR", "€ 1,250.00"), ("0.5", "USD", "$ 0.50"), ("9", "CHF", "CHF 9.00")]
-)
-def test_money_is_shown_as_a_person_writes_it(amount: str, currency: str, shown: str) -> None:
-    assert money(Decimal(amount), currency) == shown
 
 
 # --- Demo data ---

@@ -17,6 +17,7 @@ from durable.leases import Lease, Leased
 from durable.mail import MAIL, MailQuerySet, OwesMail
 from myproject.alerting.alerts import alert
 
+from .. import money
 from .events import Kind, OrderEvent
 from .products import Product
 
@@ -29,6 +30,10 @@ ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 def new_reference() -> str:
     letters = "".join(secrets.choice(ALPHABET) for _ in range(8))
     return f"{letters[:4]}-{letters[4:]}"
+
+
+def own_currency() -> str:
+    return settings.CURRENCY
 
 
 class Status(models.TextChoices):
@@ -187,7 +192,7 @@ class Order(Leased, OwesMail):
     status = models.CharField(max_length=14, choices=Status.choices, default=Status.PENDING)
     reason = models.CharField(max_length=200, blank=True)
     total = models.DecimalField(max_digits=11, decimal_places=2)
-    currency = models.CharField(max_length=3, default=settings.CURRENCY)
+    currency = models.CharField(max_length=3, default=own_currency)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     completed_at = models.DateTimeField(null=True, blank=True)
     # Or when staff wanted it processed although it was old.
@@ -202,6 +207,7 @@ class Order(Leased, OwesMail):
             models.UniqueConstraint(fields=["customer", "token"], name="order_once_per_form"),
             models.CheckConstraint(condition=Q(status__in=Status.values), name="order_status_known"),
             models.CheckConstraint(condition=Q(total__gt=0), name="order_total_positive"),
+            models.CheckConstraint(condition=money.whole_where_due("total"), name="order_total_expressible"),
             models.CheckConstraint(
                 condition=Q(status__in=OPEN, due_at__isnull=False) | (~Q(status__in=OPEN) & Q(due_at=None)),
                 name="order_due_while_open",

@@ -11,6 +11,8 @@ from django.utils import timezone
 
 from durable.leases import HasLease, Lease, LeasedQuerySet
 
+from .. import money
+
 
 class Card(models.TextChoices):
     """The provider's test cards: a payment method of Stripe's, and what the sandbox does with it."""
@@ -96,6 +98,7 @@ class Payment(HasLease):
                 name="payment_one_alive_per_order",
             ),
             models.CheckConstraint(condition=Q(amount__gt=0), name="payment_amount_positive"),
+            models.CheckConstraint(condition=money.whole_where_due("amount"), name="payment_amount_expressible"),
             models.CheckConstraint(
                 condition=Q(refund_due_at=None) | Q(refund_key__isnull=False, refund_wanted_at__isnull=False),
                 name="payment_refund_has_key",

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Self
 
+from django.conf import settings
 from django.db import connection, models
 from django.db.models import F, Q
 from django.db.models.functions import Now
@@ -12,6 +13,8 @@ from django.utils import timezone
 from django.utils.text import slugify
 
 from durable.leases import HasLease, Lease, LeasedQuerySet
+
+from ..money import check_price
 
 # How long thumbnails may take before the sweep believes their worker dead; also the task's hard limit.
 PICTURE_LEASE = timedelta(seconds=60)
@@ -89,7 +92,7 @@ class Product(HasLease):
     name = models.CharField(max_length=80)
     category = models.CharField(max_length=40, db_index=True)
     description = models.TextField(blank=True)
-    price = models.DecimalField(max_digits=9, decimal_places=2)
+    price = models.DecimalField(max_digits=9, decimal_places=2, validators=[check_price])
     stock = models.IntegerField(default=0, help_text="Units that may still be ordered; reserved ones are gone already.")
     warehouse_units = models.IntegerField(
         null=True, blank=True, editable=False, help_text="The warehouse's level that the stock has followed so far."
@@ -138,6 +141,10 @@ class Product(HasLease):
 
     def get_absolute_url(self) -> str:
         return reverse("orders:product", args=[self.slug])
+
+    @property
+    def currency(self) -> str:
+        return settings.CURRENCY
 
     def mark_picture_pending(self, name: str) -> None:
         """Name a new original, whoever works on the one before; its thumbnails stay until the new ones are ready."""

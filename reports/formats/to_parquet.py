@@ -23,7 +23,7 @@ TYPES = {
     Type.TIME: pa.timestamp("us", tz=settings.TIME_ZONE),
     Type.DATE: pa.date32(),
     Type.WHOLE: pa.int64(),
-    Type.MONEY: pa.decimal128(14, 2),
+    Type.MONEY: pa.decimal128(24, 2),
     Type.CHANGE: pa.float64(),
 }
 

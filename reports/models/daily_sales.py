@@ -3,6 +3,7 @@
 from datetime import datetime
 from decimal import Decimal
 
+from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
@@ -21,6 +22,10 @@ class Sales(models.Model):
 
     class Meta:
         abstract = True
+
+    @property
+    def currency(self) -> str:
+        return settings.CURRENCY
 
     @property
     def net(self) -> Decimal:
@@ -58,12 +63,14 @@ class SalesCount(models.Model):
 
     as_of = models.DateTimeField(null=True, help_text="What happened before is counted; empty: not all was, so far.")
 
+    currency = models.CharField(max_length=3, db_default="", help_text="After another was set, all are counted again.")
+
     def __str__(self) -> str:
         return f"as of {self.as_of}"
 
     @classmethod
     def freshness(cls) -> datetime | None:
-        return cls.objects.values_list("as_of", flat=True).first()
+        return cls.objects.filter(currency=settings.CURRENCY).values_list("as_of", flat=True).first()
 
     @classmethod
     def lock(cls) -> None:
@@ -74,4 +81,5 @@ class SalesCount(models.Model):
     def mark_counted(cls, as_of: datetime) -> bool:
         """Say how fresh the daily sales are; False when a newer run has said so."""
         cls.objects.get_or_create(pk=1)
-        return bool(cls.objects.filter(Q(as_of=None) | Q(as_of__lt=as_of)).update(as_of=as_of))
+        older = Q(as_of=None) | Q(as_of__lt=as_of) | ~Q(currency=settings.CURRENCY)
+        return bool(cls.objects.filter(older).update(as_of=as_of, currency=settings.CURRENCY))

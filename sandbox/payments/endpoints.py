@@ -13,8 +13,9 @@ from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
+from ..currencies import money
 from ..database import transaction
-from ..pages import Page, money
+from ..pages import Page
 from ..world import logger
 from . import ledger, parameters, webhooks
 from .cards import CARDS

@@ -10,7 +10,8 @@ from urllib.parse import parse_qsl
 
 from tornado.web import HTTPError
 
-from ..pages import money
+from .. import currencies
+from ..currencies import money
 from .cards import CARDS
 from .ledger import NewCharge
 
@@ -38,8 +39,10 @@ def missing(kind: str, identifier: str, status: int = 400, **fields: str) -> Ref
 
 def new_charge(parameters: Parameters) -> NewCharge:
     amount, currency = whole_number(parameters, "amount"), required(parameters, "currency").lower()
-    if not re.fullmatch("[a-z]{3}", currency):
+    if currency not in currencies.ALL:
         raise invalid(f"Invalid currency: {currency}", param="currency")
+    if amount % (step := currencies.step(currency)):
+        raise invalid(f"Amounts in {currency} must be a multiple of {step}.", param="amount")
     if amount > LARGEST_AMOUNT:
         message = f"Amount must be no more than {money(LARGEST_AMOUNT, currency)}"
         raise invalid(message, code="amount_too_large", param="amount")

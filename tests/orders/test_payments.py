@@ -163,11 +163,3 @@ def test_charge_all_returns_errors_instead_of_raising_them(provider: Provider, p
 def test_charge_all_asks_nobody_when_nothing_is_to_be_charged(provider: Provider) -> None:
     assert payments.charge_all([]) == []
     assert provider.requests == []
-
-
-@pytest.mark.parametrize(
-    ("amount", "currency", "units"),
-    [("0.29", "EUR", 29), ("19.99", "EUR", 1999), ("1250.00", "USD", 125000), ("500.00", "JPY", 500)],
-)
-def test_minor_units_are_exact(amount: str, currency: str, units: int) -> None:
-    assert payments._minor_units(Decimal(amount), currency) == units

@@ -136,7 +136,7 @@ def test_charge_is_a_mismatch_when_the_provider_took_something_else(
 ) -> None:
     provider.answer = (200, {"id": "pi_9", "object": "payment_intent", "status": "succeeded"} | answer)
 
-    with pytest.raises(payments.Mismatch, match=r"instead of 37\.50 EUR") as raised:
+    with pytest.raises(payments.Mismatch, match=r"instead of €37\.50") as raised:
         payments.charge(payment)
 
     assert raised.value.provider_id == "pi_9"
@@ -281,7 +281,7 @@ def test_check_pending_orders_hands_over_a_refund_without_an_answer_for_a_day(
 
 
 def mismatch() -> payments.Mismatch:
-    return payments.Mismatch("The provider charged 1.00 EUR instead of 37.50 EUR.", "pi_wrong")
+    return payments.Mismatch("The provider charged €1.00 instead of €37.50.", "pi_wrong")
 
 
 def test_order_is_never_completed_by_a_wrong_amount() -> None:
@@ -293,7 +293,7 @@ def test_order_is_never_completed_by_a_wrong_amount() -> None:
     payment = order.payments.get()
     assert (status_of(order), len(provider.asked)) == (Status.PROCESSING, 1)
     assert (payment.status, payment.provider_id) == ("mismatched", "pi_wrong")
-    assert flag_of(order) == "The provider charged 1.00 EUR instead of 37.50 EUR."
+    assert flag_of(order) == "The provider charged €1.00 instead of €37.50."
     assert kinds(order) == ["placed", "processing", "flagged"]
 
 

@@ -137,7 +137,7 @@ def test_webhook_of_a_wrong_amount_completes_nothing_and_is_flagged(wrong: dict[
 
     order.refresh_from_db()
     assert (answers, order.status) == ([200, 200], Status.PROCESSING)
-    assert "instead of 37.50 EUR" in order.flag_reason
+    assert "instead of €37.50" in order.flag_reason
     assert (order.payments.get().status, kinds(order)) == ("mismatched", ["placed", "processing", "flagged"])
 
 
@@ -219,7 +219,7 @@ def test_webhook_of_a_refund_in_part_is_flagged(order: Order) -> None:
     order.refresh_from_db()
     assert (order.status, order.flag_reason) == (
         Status.COMPLETED,
-        "The provider has refunded 10.00 EUR of 37.50 EUR.",
+        "The provider has refunded €10.00 of €37.50.",
     )
 
 

@@ -66,8 +66,8 @@ def test_today_stands_beside_the_same_weekday_of_last_week(office: Client) -> No
 
         page = text(office)
 
-    assert 'Today, so far</span><strong class="figure">€ 10.00</strong>' in page
-    assert 'Last Saturday, the whole day</span><strong class="figure">€ 35.00</strong>' in page
+    assert 'Today, so far</span><strong class="figure">€10.00</strong>' in page
+    assert 'Last Saturday, the whole day</span><strong class="figure">€35.00</strong>' in page
 
 
 def test_chart_has_ninety_days_less_refunds(office: Client, context: Callable[[], Any]) -> None:
@@ -82,8 +82,8 @@ def test_chart_has_ninety_days_less_refunds(office: Client, context: Callable[[]
     chart = chart_of(office.get("/dashboard/").content.decode())
     bars = list(chart.iter("{http://www.w3.org/2000/svg}rect"))
     assert (len(bars), len(rows)) == (90, 90)
-    assert [row[-1] for row in rows if row[1]] == ["€ 30.00", "€ 10.00"]
-    assert rows[3][1:] == (2, 2, "€ 100.00", "€ 70.00", "€ 30.00")
+    assert [row[-1] for row in rows if row[1]] == ["€30.00", "€10.00"]
+    assert rows[3][1:] == (2, 2, "€100.00", "€70.00", "€30.00")
 
 
 def test_page_says_how_fresh_the_numbers_are(office: Client) -> None:
@@ -240,9 +240,9 @@ def test_customer_sees_their_own_spending_per_month(login: Login, customer: User
 
     assert spending.total == Decimal("75.00")
     assert spending.chart.rows[:3] == [
-        ("November 2026", "€ 10.00"),
-        ("October 2026", "€ 25.00"),
-        ("September 2026", "€ 0.00"),
+        ("November 2026", "€10.00"),
+        ("October 2026", "€25.00"),
+        ("September 2026", "€0.00"),
     ]
     assert len(spending.chart.rows) == 12
 

@@ -326,7 +326,7 @@ def test_long_line_is_drawn_by_month() -> None:
     ],
 )
 def test_value_is_written_for_people(type_: Type, value: Any, text: str) -> None:
-    assert text_of(type_, value) == text
+    assert text_of(type_, value, "EUR") == text
 
 
 def test_period_before_is_as_long_and_ends_the_day_before() -> None:

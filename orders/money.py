@@ -1,0 +1,113 @@
+"""Money: what a currency can express, what the payment provider takes, and how a person reads it."""
+
+from copy import copy
+from decimal import ROUND_DOWN, Decimal
+from functools import cache
+
+from babel import Locale
+from babel.numbers import NumberPattern
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db.models import Q
+from django.db.models.functions import Round
+from django.utils.translation import get_language, to_locale
+from iso4217 import Currency
+
+from durable.errors import PermanentError
+
+# Digits behind the point (ISO 4217); one that was withdrawn, such as BGN, had two.
+EXPONENTS = {currency.code: currency.exponent for currency in Currency}
+# The columns have two. Of the currencies with three the provider takes amounts that end in zero only.
+MOST_PLACES = 2
+# Where the provider differs from ISO 4217 (docs.stripe.com/currencies): it charges ariary whole, and takes króna and
+# Ugandan shillings, which are whole, in hundredths.
+PLACES_AT_PROVIDER = {"MGA": 0}
+UNIT_AT_PROVIDER = {"MGA": 0, "ISK": 2, "UGX": 2}
+# Those without places, written down since constraints hold them; a test compares.
+WITHOUT_FRACTION = (
+    *("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "MGA", "PYG"),
+    *("RWF", "UGX", "UYI", "VND", "VUV", "XAF", "XOF", "XPF"),
+)
+# The provider takes eight digits of the smallest unit, in each currency.
+LARGEST_UNITS = 99_999_999
+
+
+class Inexpressible(PermanentError):
+    """The currency has no coins for such an amount."""
+
+
+def places(currency: str) -> int:
+    """Return how many digits behind the point an amount may have."""
+    exponent = EXPONENTS.get(currency, MOST_PLACES) or 0
+    return min(PLACES_AT_PROVIDER.get(currency, exponent), MOST_PLACES)
+
+
+def is_expressible(amount: Decimal, currency: str) -> bool:
+    return amount == round(amount, places(currency))
+
+
+def whole_where_due(field: str) -> Q:
+    """For a constraint: the field holds no fraction where its row's currency has none."""
+    return ~Q(currency__in=WITHOUT_FRACTION) | Q(**{field: Round(field)})
+
+
+def check_price(price: Decimal) -> None:
+    """Refuse a price that the shop's currency cannot express; a validator, for each door."""
+    if not is_expressible(price, settings.CURRENCY):
+        digits = places(settings.CURRENCY)
+        most = f"at most {digits} digits" if digits else "no digits"
+        raise ValidationError(f"{settings.CURRENCY} has {most} behind the point.", code="inexpressible")
+
+
+# --- As the provider counts ---
+
+
+def to_units(amount: Decimal, currency: str) -> int:
+    """Return the amount in the provider's smallest unit. Raises `Inexpressible`, and never rounds."""
+    if not is_expressible(amount, currency):
+        raise Inexpressible(f"{amount} {currency} cannot be charged: there are no such coins.")
+    return int(amount.scaleb(_unit(currency)))
+
+
+def from_units(units: int, currency: str) -> Decimal:
+    return Decimal(units).scaleb(-_unit(currency))
+
+
+def largest(currency: str) -> Decimal:
+    """Return the most that the provider charges at once."""
+    most = from_units(LARGEST_UNITS, currency)
+    return most.quantize(Decimal(1).scaleb(-places(currency)), ROUND_DOWN)
+
+
+def _unit(currency: str) -> int:
+    exponent = EXPONENTS.get(currency, MOST_PLACES)
+    return UNIT_AT_PROVIDER.get(currency, MOST_PLACES if exponent is None else exponent)
+
+
+# --- As a person reads it ---
+
+
+def text(amount: Decimal, currency: str) -> str:
+    """Write the amount with its currency, in the language of the page or mail: €1,250.00."""
+    return _write(amount, currency, "currency")
+
+
+def number(amount: Decimal, currency: str) -> str:
+    """Write the amount alone, beside which the currency stands."""
+    return _write(amount, currency, "decimal")
+
+
+def _write(amount: Decimal, currency: str, style: str) -> str:
+    # What should not be, such as a price from before the shop's currency was another, is not rounded away.
+    digits = places(currency) if is_expressible(amount, currency) else MOST_PLACES
+    locale, pattern = _pattern(get_language() or settings.LANGUAGE_CODE, style, digits)
+    return str(pattern.apply(amount, locale, currency=currency, currency_digits=False))
+
+
+@cache
+def _pattern(language: str, style: str, digits: int) -> tuple[Locale, NumberPattern]:
+    """Return how the language writes numbers, but with so many digits: those of CLDR are not those of ISO 4217."""
+    locale = Locale.parse(to_locale(language))
+    pattern = copy(locale.currency_formats["standard"] if style == "currency" else locale.decimal_formats[None])
+    pattern.frac_prec = (digits, digits)
+    return locale, pattern

@@ -1,0 +1,30 @@
+"""How Stripe counts money (docs.stripe.com/currencies): in which currencies, and how many digits its amounts have."""
+
+from decimal import Decimal
+
+# The presentment currencies.
+_ALL = """
+aed afn all amd ang aoa ars aud awg azn bam bbd bdt bgn bhd bif bmd bnd bob brl bsd bwp byn bzd cad cdf chf clp cny cop
+crc cve czk djf dkk dop dzd egp etb eur fjd fkp gbp gel gip gmd gnf gtq gyd hkd hnl htg huf idr ils inr isk jmd jod jpy
+kes kgs khr kmf krw kwd kyd kzt lak lbp lkr lrd lsl mad mdl mga mkd mmk mnt mop mur mvr mwk mxn myr mzn nad ngn nio nok
+npr nzd omr pab pen pgk php pkr pln pyg qar ron rsd rub rwf sar sbd scr sek sgd shp sle sos srd std szl thb tjs tnd top
+try ttd twd tzs uah ugx usd uyu uzs vnd vuv wst xaf xcd xcg xof xpf yer zar zmw
+"""
+ALL = frozenset(_ALL.split())
+ZERO_DECIMAL = {"bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "vnd", "vuv", "xaf", "xof", "xpf"}
+# Whole, but told in hundredths, for the sake of older integrations.
+WHOLE_IN_HUNDREDTHS = {"isk", "ugx"}
+# Told in thousandths, of which the last digit must be zero.
+THREE_DECIMAL = {"bhd", "jod", "kwd", "omr", "tnd"}
+
+
+def step(currency: str) -> int:
+    """Return what each amount must be a multiple of."""
+    return 100 if currency in WHOLE_IN_HUNDREDTHS else 10 if currency in THREE_DECIMAL else 1
+
+
+def money(amount: int, currency: str) -> str:
+    """Write an amount of the currency's smallest units for a person."""
+    digits = 0 if currency in ZERO_DECIMAL else 3 if currency in THREE_DECIMAL else 2
+    shown = 0 if currency in WHOLE_IN_HUNDREDTHS else digits
+    return f"{Decimal(amount).scaleb(-digits):,.{shown}f} {currency.upper()}"
