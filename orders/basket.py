@@ -1,13 +1,27 @@
-"""The basket: product ids and quantities in the visitor's session."""
+"""The basket that a request is about: the person's own or, before they sign in, that of the browser's cookie."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from decimal import Decimal
-from typing import NamedTuple
+from functools import cache, partial
+from hashlib import sha256
+from typing import Any, NamedTuple
+from uuid import UUID, uuid4
 
 from django.conf import settings
+from django.contrib.auth.signals import user_logged_in
+from django.db import transaction
+from django.db.models import Sum
+from django.dispatch import receiver
 from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 
-from .models import Product
+from accounts.models import User
+
+from . import money
+from .models import Basket, BasketLine, Product
+
+COOKIE = f"{settings.COOKIE_PREFIX}basket"
 
 
 class Line(NamedTuple):
@@ -27,15 +41,18 @@ class Line(NamedTuple):
             return f"{self.product.name} is sold out. Please remove it."
         if self.quantity > self.product.stock:
             return f"Only {self.product.stock} of {self.product.name} left. Please take fewer."
+        if not money.is_expressible(self.product.price, self.product.currency):
+            return f"{self.product.name} has no price in {self.product.currency} yet. Please remove it."
         return ""
 
 
-class Basket:
-    def __init__(self, request: HttpRequest) -> None:
-        self.session = request.session
-        self.quantities: dict[str, int] = self.session.get("basket", {})
-        products = Product.objects.filter(pk__in=self.quantities).order_by("name")
-        self.lines = [Line(product, self.quantities[str(product.pk)]) for product in products]
+class Contents:
+    """What is in a basket, at one moment; None where nothing ever was."""
+
+    def __init__(self, row: Basket | None) -> None:
+        self.row = row
+        rows = BasketLine.objects.filter(basket=row).select_related("product").order_by("product__name", "pk")
+        self.lines = [Line(line.product, line.quantity) for line in rows] if row else []
 
     def __iter__(self) -> Iterator[Line]:
         return iter(self.lines)
@@ -52,19 +69,130 @@ class Basket:
         return settings.CURRENCY
 
     @property
+    def limit_problem(self) -> str:
+        """Why all of it cannot be one order; empty if it can."""
+        most = money.largest(self.currency)
+        if self.total <= most:
+            return ""
+        return f"One order comes to {money.text(most, self.currency)} at most. Please take fewer."
+
+    @property
     def problems(self) -> list[str]:
-        return [line.problem for line in self if line.problem]
+        return [problem for problem in (*(line.problem for line in self), self.limit_problem) if problem]
+
+    @property
+    def fingerprint(self) -> str:
+        """Stands for all that a person agrees to: what, how many, at which price."""
+        said = [(line.product.sku, line.product.name, str(line.product.price), line.quantity) for line in self]
+        return sha256(json.dumps([self.currency, sorted(said)]).encode()).hexdigest()
 
     def as_quantities(self) -> dict[Product, int]:
         return {line.product: line.quantity for line in self}
 
-    def quantity_of(self, product: Product) -> int:
-        return self.quantities.get(str(product.pk), 0)
-
     def put(self, product: Product, quantity: int) -> None:
-        """Set the quantity; zero removes the product."""
-        self.quantities[str(product.pk)] = quantity
-        self.session["basket"] = {pk: number for pk, number in self.quantities.items() if number}
+        """Set the quantity in the basket that is held; zero removes the product."""
+        if self.row:
+            self.row.put(product, quantity)
 
     def clear(self) -> None:
-        self.session["basket"] = {}
+        """Take out what was read."""
+        BasketLine.objects.filter(basket=self.row).delete()
+
+    def quantity_of(self, product: Product) -> int:
+        return self.as_quantities().get(product, 0)
+
+
+def read(request: HttpRequest) -> Contents:
+    """Return what is in the basket, to be shown; makes two queries."""
+    if "basket" in request.session:
+        with transaction.atomic():
+            return hold(request)
+    owner = _owner(request)
+    return Contents(Basket.objects.filter(**owner).first() if owner else None)
+
+
+def hold(request: HttpRequest) -> Contents:
+    """Return what is in the basket, which nobody else can change until the transaction ends."""
+    row = Basket.objects.hold(**_owner(request) or {"visitor": name_visitor(request)})
+    _take_over_session(request, row)
+    return Contents(row)
+
+
+def _take_over_session(request: HttpRequest, row: Basket) -> None:
+    """Take what the release before kept in the session."""
+    for pk, quantity in request.session.pop("basket", {}).items():
+        for product in Product.objects.filter(pk=pk).exclude(pk__in=row.lines.values("product")):
+            row.put(product, quantity)
+
+
+@receiver(user_logged_in)
+def take_along(request: HttpRequest, user: User, **kwargs: Any) -> None:
+    """Add what the visitor has gathered to the basket that the person has left here, or elsewhere, before."""
+    with transaction.atomic():
+        visitors = Basket.objects.select_for_update().filter(visitor__isnull=False, visitor=_visitor(request))
+        for row in visitors:
+            own = Contents(Basket.objects.hold(person=user))
+            for product, quantity in Contents(row).as_quantities().items():
+                own.put(product, quantity + own.quantity_of(product))
+            row.delete()
+
+
+def count(request: HttpRequest) -> dict[str, Any]:
+    """Template context of every page: how many things are in the basket, asked for where it is shown."""
+    return {"basket_count": cache(partial(_count, request))}
+
+
+def _count(request: HttpRequest) -> int:
+    owner = {f"basket__{name}": value for name, value in _owner(request).items()}
+    lines = BasketLine.objects.filter(**owner) if owner else BasketLine.objects.none()
+    return int(lines.aggregate(units=Sum("quantity"))["units"] or 0)
+
+
+# --- Whose it is ---
+
+
+def _owner(request: HttpRequest) -> dict[str, Any]:
+    """Return the column that names the owner; empty for who has come without a cookie."""
+    # An error page may be made before anybody looked who it is.
+    user = getattr(request, "user", None)
+    if user and user.is_authenticated:
+        return {"person": user}
+    visitor = _visitor(request)
+    return {"visitor": visitor} if visitor else {}
+
+
+def _visitor(request: HttpRequest) -> UUID | None:
+    try:
+        return UUID(request.COOKIES[COOKIE])
+    except (KeyError, ValueError):
+        return None
+
+
+def name_visitor(request: HttpRequest) -> UUID | None:
+    """Name the browser for its basket.
+
+    Call it where things can be added, so that clicks side by side share one name.
+    """
+    if not request.user.is_authenticated and not _visitor(request):
+        request.COOKIES[COOKIE] = str(uuid4())
+        request.META["NEW_BASKET"] = request.COOKIES[COOKIE]
+    return _visitor(request)
+
+
+def remember_visitor(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Callable[..., HttpResponseBase]:
+    """Middleware: send the browser the name that it was given."""
+
+    def remembered(request: HttpRequest) -> HttpResponseBase:
+        response = get_response(request)
+        if name := request.META.get("NEW_BASKET"):
+            response.set_cookie(
+                COOKIE,
+                name,
+                max_age=settings.SESSION_COOKIE_AGE,
+                secure=settings.SESSION_COOKIE_SECURE,
+                httponly=True,
+                samesite="Lax",
+            )
+        return response
+
+    return remembered

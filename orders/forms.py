@@ -66,9 +66,9 @@ class CardForm(forms.Form):
 class CheckoutForm(CardForm):
     # One page of the form is one order, however often it is sent.
     token = forms.UUIDField(widget=forms.HiddenInput, initial=uuid.uuid4)
-    # What the button says: basket and prices may change meanwhile, and nobody pays what they have not seen. Missing on
-    # a page of the release before.
-    total = forms.DecimalField(required=False, widget=forms.HiddenInput)
+    # What the page shows: basket and prices may change meanwhile, also to the same total, and nobody pays for what they
+    # have not seen. Missing on a page of the release before.
+    contents = forms.CharField(required=False, widget=forms.HiddenInput)
 
 
 class ImportForm(forms.Form):

@@ -22,6 +22,8 @@ from myproject.storage.clean_ups import CLEAR_LIMITS, delete_in_chunks, going_on
 from . import digests, emails, import_services, inventory, services, thumbnails
 from .models import (
     PICTURE_LEASE,
+    Basket,
+    BasketLine,
     Digest,
     InventoryDifference,
     InventorySync,
@@ -222,7 +224,7 @@ def check_unfinished_imports() -> list[Sweep]:
 
 @shared_task(**CLEAR_LIMITS, ignore_result=True)
 def clear_old_events() -> None:
-    """Delete old noise of time lines, old digests and old runs of the sync. Safe to repeat: what is gone is gone."""
+    """Delete old noise of time lines, digests, runs of the sync and baskets. Safe to repeat: what is gone is gone."""
     digests_before = week_of(timezone.now() - DIGESTS_KEPT)
     with going_on_next_night("events"):
         delete_in_chunks(OrderEvent.objects.noise_before(timezone.now() - NOISE_KEPT).order_by("created_at"))
@@ -230,6 +232,9 @@ def clear_old_events() -> None:
         # A run's differences first, since they name it.
         delete_in_chunks(InventoryDifference.objects.filter(sync__in=InventorySync.objects.old()).order_by("sync_id"))
         delete_in_chunks(InventorySync.objects.old().order_by("pk"))
+        abandoned = Basket.objects.abandoned_before(timezone.now() - timedelta(seconds=settings.SESSION_COOKIE_AGE))
+        delete_in_chunks(BasketLine.objects.filter(basket__in=abandoned).order_by("basket_id"))
+        delete_in_chunks(abandoned.order_by("used_at"))
 
 
 @shared_task(**CLEAR_LIMITS, ignore_result=True)

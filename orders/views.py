@@ -5,6 +5,7 @@ from django.contrib import messages
 from django.contrib.auth.decorators import login_not_required
 from django.core.files.storage import default_storage
 from django.core.paginator import Paginator
+from django.db import transaction
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import cache_control
@@ -16,8 +17,8 @@ from accounts.models import User
 from durable.errors import TemporaryError
 from myproject.web.pages import staff_only
 
+from . import basket as baskets
 from . import payments, services, tasks
-from .basket import Basket
 from .forms import CardForm, CheckoutForm, ProductFilter, QuantityForm, categories
 from .models import InventorySync, Order, Product, actor
 
@@ -31,6 +32,7 @@ DIFFERENCES_PER_PAGE = 50
 @login_not_required
 @require_safe
 def catalogue(request: HttpRequest) -> HttpResponse:
+    baskets.name_visitor(request)
     products = ProductFilter(request.GET, Product.objects.on_sale().order_by("name", "pk"))
     context = {
         "filter": products,
@@ -44,6 +46,7 @@ def catalogue(request: HttpRequest) -> HttpResponse:
 @require_safe
 def product(request: HttpRequest, slug: str) -> HttpResponse:
     found = get_object_or_404(Product.objects.on_sale(), slug=slug)
+    baskets.name_visitor(request)
     return render(request, "orders/product.html", {"product": found, "form": QuantityForm(product=found)})
 
 
@@ -72,13 +75,14 @@ def thumbnail(request: HttpRequest, digest: str, width: int) -> FileResponse:
 @login_not_required
 @require_safe
 def basket(request: HttpRequest) -> HttpResponse:
-    return render(request, "orders/basket.html", {"basket": Basket(request)})
+    return render(request, "orders/basket.html", {"basket": baskets.read(request)})
 
 
 @login_not_required
 @require_POST
+@transaction.atomic
 def basket_add(request: HttpRequest, slug: str) -> HttpResponse:
-    found, contents = get_object_or_404(Product.objects.on_sale(), slug=slug), Basket(request)
+    found, contents = get_object_or_404(Product.objects.on_sale(), slug=slug), baskets.hold(request)
     form = QuantityForm(request.POST, product=found, in_basket=contents.quantity_of(found))
     if not form.is_valid():
         return render(request, "orders/product.html", {"product": found, "form": form}, status=422)
@@ -89,11 +93,12 @@ def basket_add(request: HttpRequest, slug: str) -> HttpResponse:
 
 @login_not_required
 @require_POST
+@transaction.atomic
 def basket_change(request: HttpRequest, slug: str) -> HttpResponse:
     found = get_object_or_404(Product, slug=slug)
     form = QuantityForm(request.POST, product=found, least=0)
     if form.is_valid():
-        Basket(request).put(found, form.cleaned_data["quantity"])
+        baskets.hold(request).put(found, form.cleaned_data["quantity"])
     else:
         messages.error(request, " ".join(map(str, form.errors["quantity"])))
     return redirect("orders:basket")
@@ -102,16 +107,19 @@ def basket_change(request: HttpRequest, slug: str) -> HttpResponse:
 # --- Checkout and orders: one's own ---
 
 
+@transaction.atomic
 def checkout(request: HttpRequest) -> HttpResponse:
-    contents, form = Basket(request), CheckoutForm(request.POST or None)
+    # What is added meanwhile waits, and is in the basket afterwards.
+    contents = baskets.hold(request) if request.method == "POST" else baskets.read(request)
+    form = CheckoutForm(request.POST or None)
     if form.is_valid() and (placed := Order.objects.of(request.user).filter(token=form.cleaned_data["token"]).first()):
         return redirect(placed)
     if not contents or contents.problems:
         for problem in contents.problems or ["Your basket is empty."]:
             messages.error(request, problem)
         return redirect("orders:basket")
-    if form.is_valid() and form.cleaned_data["total"] != contents.total:
-        form.add_error(None, "Your basket or a price has changed. Please look at the new total before you order.")
+    if form.is_valid() and form.cleaned_data["contents"] != contents.fingerprint:
+        form.add_error(None, "Your basket or a price has changed. Please look at it again before you order.")
     if not form.is_valid():
         return render(request, "orders/checkout.html", {"form": form, "basket": contents})
     card, token = form.cleaned_data["card"], form.cleaned_data["token"]

@@ -16,7 +16,7 @@ from accounts import services as accounts
 from accounts.models import Erasure, User
 from durable import mail
 from myproject.storage.files import files_in
-from orders.models import Digest, Order, OrderEvent
+from orders.models import Basket, Digest, Order, OrderEvent
 from orders.models import Status as OrderStatus
 
 from . import packs
@@ -75,6 +75,7 @@ def erase(erasure: Erasure) -> bool:
         accounts.forget(erasure)
         forget_orders(erasure)
         Digest.objects.filter(person=erasure.user).delete()
+        Basket.objects.filter(person=erasure.user).delete()
         leave_schedules(erasure.user)
         remove_reports(erasure.user)
         packs.remove_packs(erasure.user)

@@ -7,10 +7,10 @@ from typing import Any, BinaryIO
 
 from allauth.account.models import EmailAddress
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db.models import Prefetch, Q
+from django.db.models import F, Prefetch, Q
 
 from accounts.models import AccountMail, User
-from orders.models import Digest, Order, OrderEvent, OrderItem, Payment
+from orders.models import BasketLine, Digest, Order, OrderEvent, OrderItem, Payment
 
 from .models import Pack, Report
 
@@ -25,6 +25,10 @@ def write(person: User, target: BinaryIO, progress: Callable[[int], None]) -> in
         "account": [account(person)],
         "email_addresses": EmailAddress.objects.filter(user=person).order_by("pk").values("email", "verified"),
         "orders": orders(person),
+        "basket": BasketLine.objects.filter(basket__person=person)
+        .order_by("pk")
+        .values("quantity", name=F("product__name"))
+        .iterator(),
         "mails": mails(person),
         "notices": notices(person),
         "digests": Digest.objects.filter(person=person).order_by("week").values("week", "mail_sent_at").iterator(),

@@ -31,7 +31,6 @@ def links(request: HttpRequest) -> dict[str, Any]:
     return {
         "site_name": settings.SITE_NAME,
         "sandbox_url": settings.SANDBOX_URL,
-        "basket_count": sum(request.session.get("basket", {}).values()),
     }
 
 

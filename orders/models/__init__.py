@@ -1,3 +1,4 @@
+from .baskets import Basket, BasketLine
 from .digests import Digest, Skip, days_before, week_of
 from .events import Kind, OrderEvent, actor, recorded_by
 from .imports import ImportStatus, ProductImport, ProductImportQuerySet, RejectedRow
@@ -25,6 +26,8 @@ __all__ = [
     "PICTURE_LEASE",
     "TO_BE_SEEN_AGAIN",
     "UNSOLD",
+    "Basket",
+    "BasketLine",
     "Card",
     "Difference",
     "Digest",

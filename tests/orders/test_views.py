@@ -9,6 +9,7 @@ from django.contrib.messages import get_messages
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from pytest_django.fixtures import Settings
 
 from accounts.models import User
 from orders.models import Card, Order, Product, Status
@@ -32,14 +33,20 @@ def change(client: Client, product: Product, quantity: object) -> Any:
     return client.post(f"/basket/change/{product.slug}/", {"quantity": quantity})
 
 
-def check_out(client: Client, card: str = Card.VISA, token: object = None, total: Decimal | None = None) -> Any:
-    """Send the checkout form, by default with the total that its page would show now."""
-    seen = sum(Product.objects.get(pk=pk).price * count for pk, count in basket_of(client).items())
-    return client.post("/checkout/", {"card": card, "token": token or uuid.uuid4(), "total": total or seen})
+def check_out(client: Client, card: str = Card.VISA, token: object = None, contents: str = "") -> Any:
+    """Send the checkout form, by default with what its page would show now."""
+    seen = contents or contents_shown(client)
+    return client.post("/checkout/", {"card": card, "token": token or uuid.uuid4(), "contents": seen})
+
+
+def contents_shown(client: Client) -> str:
+    """Return what the checkout page says that its button is about."""
+    fingerprint: str = client.get("/basket/").context["basket"].fingerprint
+    return fingerprint
 
 
 def basket_of(client: Client) -> dict[str, int]:
-    return client.session.get("basket", {})
+    return {str(line.product.pk): line.quantity for line in client.get("/basket/").context["basket"]}
 
 
 def messages_of(answer: Any) -> list[str]:
@@ -229,15 +236,6 @@ def test_basket_change_removes_what_is_no_longer_sold(client: Client) -> None:
     assert basket_of(client) == {}
 
 
-def test_basket_survives_the_login(client: Client, customer: User) -> None:
-    product = make_product()
-    add(client, product, 2)
-
-    client.force_login(customer)
-
-    assert basket_of(client) == {str(product.pk): 2}
-
-
 def test_basket_shows_the_totals(client: Client) -> None:
     add(client, make_product(price=Decimal("12.50")), 2)
     add(client, make_product(price=Decimal("1000.00")))
@@ -286,10 +284,10 @@ def test_checkout_gives_each_form_its_own_token(shopper: Client) -> None:
 @pytest.mark.parametrize(
     ("data", "field"),
     [
-        ({"card": "pm_card_gold", "token": str(uuid.uuid4()), "total": "12.50"}, "card"),
-        ({"token": str(uuid.uuid4()), "total": "12.50"}, "card"),
-        ({"card": Card.VISA, "token": "x", "total": "12.50"}, "token"),
-        ({"card": Card.VISA, "total": "12.50"}, "token"),
+        ({"card": "pm_card_gold", "token": str(uuid.uuid4())}, "card"),
+        ({"token": str(uuid.uuid4())}, "card"),
+        ({"card": Card.VISA, "token": "x"}, "token"),
+        ({"card": Card.VISA}, "token"),
         ({"card": Card.VISA, "token": str(uuid.uuid4())}, "__all__"),
     ],
 )
@@ -297,24 +295,61 @@ def test_checkout_shows_the_form_again_when_it_is_incomplete(data: dict[str, str
     product = make_product()
     add(shopper, product)
 
-    answer = shopper.post("/checkout/", data)
+    seen = {} if field == "__all__" else {"contents": contents_shown(shopper)}
+
+    answer = shopper.post("/checkout/", data | seen)
 
     assert (answer.status_code, list(answer.context["form"].errors)) == (200, [field])
     assert (Order.objects.count(), basket_of(shopper)) == (0, {str(product.pk): 1})
 
 
-def test_checkout_charges_no_total_that_its_page_did_not_show(shopper: Client) -> None:
-    product = make_product(price=Decimal("40.00"))
-    add(shopper, product)
-    Product.objects.update(price=Decimal("900.00"))
+@pytest.mark.parametrize("how", ["price", "quantity", "other goods of the same total", "name", "currency"])
+def test_checkout_orders_nothing_that_its_page_did_not_show(how: str, shopper: Client, settings: Settings) -> None:
+    lamp, rug = make_product(name="Lamp", price=Decimal("40.00")), make_product(name="Rug", price=Decimal("40.00"))
+    add(shopper, lamp)
+    seen = contents_shown(shopper)
+    match how:
+        case "price":
+            Product.objects.update(price=Decimal("900.00"))
+        case "quantity":
+            Product.objects.update(price=Decimal("20.00"))
+            change(shopper, lamp, 2)
+        case "other goods of the same total":
+            change(shopper, lamp, 0)
+            add(shopper, rug)
+        case "name":
+            Product.objects.update(name="Lantern")
+        case "currency":
+            settings.CURRENCY = "USD"
 
-    answer = check_out(shopper, total=Decimal("40.00"))
+    answer = check_out(shopper, contents=seen)
 
-    assert "Please look at the new total" in answer.content.decode()
+    assert "Please look at it again" in answer.content.decode()
     assert Order.objects.count() == 0
-    shown = re.findall(r'name="total" value="([\d.]+)"', answer.content.decode())
-    assert check_out(shopper, total=Decimal(shown[0])).status_code == 302
-    assert Order.objects.get().total == Decimal("900.00")
+    shown = re.findall(r'name="contents" value="(\w+)"', answer.content.decode())
+    assert check_out(shopper, contents=shown[0]).status_code == 302
+    assert Order.objects.get().total == answer.context["basket"].total
+
+
+@pytest.mark.parametrize(
+    ("currency", "price", "quantity", "limit"),
+    [
+        ("EUR", "9999999.99", 101, "€999,999.99"),
+        ("EUR", "1000000.00", 1, "€999,999.99"),
+        ("JPY", "9999999", 11, "JP¥99,999,999"),
+    ],
+)
+def test_basket_names_the_limit_that_no_order_may_pass(
+    currency: str, price: str, quantity: int, limit: str, shopper: Client, settings: Settings
+) -> None:
+    settings.CURRENCY = currency
+    add(shopper, make_product(price=Decimal(price), stock=1000), quantity)
+
+    answers = [shopper.get("/checkout/"), shopper.post("/checkout/", {"card": Card.VISA, "token": uuid.uuid4()})]
+
+    assert {answer["Location"] for answer in answers} == {"/basket/"}
+    assert f"One order comes to {limit} at most." in shopper.get("/basket/").content.decode()
+    assert Order.objects.count() == 0
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def export(person: User) -> dict[str, Any]:
 
 # --- What the file says ---
 
-EMPTY = ["email_addresses", "orders", "mails", "notices", "digests", "reports", "packs", "report_schedules"]
+EMPTY = ["email_addresses", "orders", "basket", "mails", "notices", "digests", "reports", "packs", "report_schedules"]
 
 
 def test_export_has_every_section_when_there_is_nothing(customer: User) -> None:
