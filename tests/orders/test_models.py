@@ -12,6 +12,8 @@ from django.utils import timezone
 from orders.models import (
     MAY_BECOME,
     OPEN,
+    Basket,
+    BasketLine,
     Card,
     Kind,
     Order,
@@ -236,6 +238,16 @@ def same_product(order: Order) -> None:
     OrderItem.objects.create(order=order, product=item.product, name="x", price=1, quantity=1)
 
 
+def line(order: Order, quantity: int = 1) -> BasketLine:
+    basket, _ = Basket.objects.get_or_create(person=order.customer)
+    return BasketLine.objects.create(basket=basket, product=order.items.get().product, quantity=quantity)
+
+
+def same_line(order: Order) -> None:
+    line(order)
+    line(order)
+
+
 FORBIDDEN: list[tuple[str, Callable[[Order], object]]] = [
     ("product_stock_not_negative", lambda order: Product.objects.update(stock=-1)),
     ("product_price_positive", lambda order: Product.objects.update(price=0)),
@@ -256,7 +268,15 @@ FORBIDDEN: list[tuple[str, Callable[[Order], object]]] = [
     ("payment_one_alive_per_order", second_payment),
     ("payment_refund_has_key", lambda order: Payment.objects.update(refund_due_at=timezone.now())),
     ("payment_amount_positive", lambda order: Payment.objects.update(amount=0)),
+    ("payment_amount_expressible", lambda order: Payment.objects.update(amount="12.50", currency="JPY")),
+    ("order_total_expressible", lambda order: Order.objects.update(total="12.50", currency="XOF")),
+    ("basket_of_one", lambda order: Basket.objects.create()),
+    ("basket_line_once_per_product", same_line),
+    ("basket_line_quantity_positive", lambda order: line(order, quantity=0)),
 ]
+
+
+MODELS = (Product, Order, OrderItem, Payment, Basket, BasketLine)
 
 
 @pytest.mark.parametrize(("constraint", "break_it"), FORBIDDEN)
@@ -268,7 +288,7 @@ def test_database_refuses_what_must_never_be(constraint: str, break_it: Callable
 
 
 def test_each_constraint_has_its_test() -> None:
-    named = {rule.name for model in (Product, Order, OrderItem, Payment) for rule in model._meta.constraints}
+    named = {rule.name for model in MODELS for rule in model._meta.constraints}
 
     tested = {constraint for constraint, _ in FORBIDDEN}
 

@@ -163,7 +163,7 @@ def test_chart_of_customers_has_a_bar_for_each_also_when_they_have_one_name() ->
     with table_of(report_of(Kind.SALES_BY_CUSTOMER)) as table:
         drawn = str(table.drawn)
 
-    assert ["Alice: 20.00" in drawn, "Alice: 10.00" in drawn, "Alice: 30.00" in drawn] == [True, True, False]
+    assert ["Alice: €20.00" in drawn, "Alice: €10.00" in drawn, "Alice: €30.00" in drawn] == [True, True, False]
 
 
 @pytest.mark.parametrize("status", [status for status in OrderStatus if status != OrderStatus.COMPLETED])
