@@ -27,7 +27,7 @@ def write(person: User, target: BinaryIO, progress: Callable[[int], None]) -> in
         "orders": orders(person),
         "basket": BasketLine.objects.filter(basket__person=person)
         .order_by("pk")
-        .values("quantity", name=F("product__name"))
+        .values("quantity", name=F("product__name"), used_at=F("basket__used_at"))
         .iterator(),
         "mails": mails(person),
         "notices": notices(person),

@@ -14,7 +14,7 @@ from django.db import IntegrityError, models, transaction
 from django.db.models import Field
 
 from accounts.models import CrmContact, User
-from orders.models import Status
+from orders.models import Basket, Status
 from reports import erasure, personal, tasks
 from tests.factories import (
     make_contact,
@@ -22,6 +22,7 @@ from tests.factories import (
     make_mail,
     make_notification,
     make_pack,
+    make_product,
     make_report,
     make_schedule,
     make_user,
@@ -42,6 +43,7 @@ NOT_EXPORTED = {
     "what somebody may do here, not who they are": """
         accounts.User.is_superuser accounts.User.is_staff accounts.User.is_active account.EmailAddress.primary""",
     "an account that is deleted cannot ask for its data": "accounts.User.deleted_at accounts.Erasure",
+    "the cookie of a visitor, whom nobody knows": "orders.Basket.visitor",
     "what the mail server said": """
         accounts.User.mail_error accounts.AccountMail.mail_error accounts.Notification.mail_error
         orders.Digest.mail_error orders.Order.mail_error""",
@@ -119,6 +121,7 @@ def live() -> User:
     make_notification(person)
     make_digest(person)
     put(place_order(person), Status.COMPLETED)
+    Basket.objects.hold(person=person).put(make_product(), 1)
     make_pack(person).members.all().delete()
     make_report(person, end="2026-03-31")
     make_schedule(person, made_by=person)
