@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('reports', '0009_schedule_formats'),
+        ('reports', '0010_leases'),
     ]
 
     operations = [

@@ -10,7 +10,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('orders', '0009_dashboard_indexes'),
+        ('orders', '0010_leases'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

@@ -9,7 +9,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('orders', '0010_currency_and_coins'),
+        ('orders', '0011_currency_and_coins'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
