@@ -1,35 +1,99 @@
-from typing import Any
+from typing import Any, cast
 
+from allauth.account.adapter import get_adapter
 from allauth.account.admin import EmailAddressAdmin as BaseEmailAddressAdmin
+from allauth.account.forms import ResetPasswordForm
 from allauth.account.models import EmailAddress
+from allauth.mfa.admin import AuthenticatorAdmin as BaseAuthenticatorAdmin
+from allauth.mfa.models import Authenticator
+from django import forms
 from django.conf import settings
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.contrib.auth.admin import GroupAdmin as BaseGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.contrib.auth.models import Group
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 
 from myproject.web.admin import ActingAdmin, OwesMailAdmin, ReadOnlyAdmin
 
 from . import services, tasks
 from .models import AccountMail, CrmContact, CrmContactQuerySet, CrmStatus, Erasure, Notification, User
 
+# What somebody may do in the shop: only who may do everything hands that out.
+POWERS = ["is_staff", "is_superuser", "groups", "user_permissions"]
+
+
+class PersonForm(forms.ModelForm):
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or {}
+        stays = cleaned.get("is_active", True) and cleaned.get("is_superuser", True)
+        if stays or not self.instance.pk:
+            return cleaned
+        services.hold_administrators()
+        if services.is_last_administrator(self.instance):
+            raise forms.ValidationError("This is the only administrator of the shop.")
+        return cleaned
+
+
+class NewPersonForm(forms.ModelForm):
+    """A person chooses their own password, by a link that is mailed to them."""
+
+    class Meta:
+        model = User
+        fields = ["email", "name"]
+
+    def save(self, commit: bool = True) -> User:
+        self.instance.set_unusable_password()
+        person: User = super().save(commit)
+        return person
+
+
+class OfPeopleAdmin(ActingAdmin):
+    """Of rows that belong to a person: nobody gets at more than they may do by changing those of somebody else."""
+
+    def person_of(self, row: Any) -> User:
+        person: User = row.user
+        return person
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return super().has_change_permission(request, obj) and self.may_act(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return super().has_delete_permission(request, obj) and self.may_act(request, obj)
+
+    def may_act(self, request: HttpRequest, obj: Any) -> bool:
+        return obj is None or cast(User, request.user).may_act_for(self.person_of(obj))
+
+    def refused(self, request: HttpRequest, rows: QuerySet[Any]) -> bool:
+        """Say so where one of the rows that an action was chosen for is not this person's to change."""
+        if all(self.may_act(request, row) for row in rows):
+            return False
+        self.message_user(request, "Nothing was done: one of these accounts may do more than you.", messages.ERROR)
+        return True
+
 
 @admin.register(User)
-class UserAdmin(OwesMailAdmin, DjangoUserAdmin):
+class UserAdmin(OfPeopleAdmin, OwesMailAdmin, DjangoUserAdmin):
     task_argument = "user_id"
+    form = PersonForm
+    add_form = NewPersonForm
+    add_form_template = None
+    actions = [*OwesMailAdmin.actions, "send_password_link"]
     ordering = ["email"]
     list_display = ["email", "name", "is_staff", "is_active", "date_joined", "mail_sent_at"]
     list_filter = ["is_staff", "is_active", "wants_digest", ("deleted_at", admin.EmptyFieldListFilter)]
     search_fields = ["email", "name"]
     readonly_fields = ["last_login", "date_joined", "deleted_at", *OwesMailAdmin.readonly_fields]
     fieldsets = [
-        (None, {"fields": ["email", "name", "password"]}),
+        (None, {"fields": ["email", "name"]}),
         ("Permissions", {"fields": ["is_active", "is_staff", "is_superuser", "groups", "user_permissions"]}),
         ("Mail", {"fields": ["wants_digest"]}),
         ("Dates", {"fields": ["last_login", "date_joined", "deleted_at"]}),
         ("Welcome mail", {"fields": ["mail_due_at", "mail_sent_at", "mail_error"]}),
     ]
-    add_fieldsets = [(None, {"fields": ["email", "name", "usable_password", "password1", "password2"]})]
+    add_fieldsets = [(None, {"fields": ["email", "name"]})]
 
     def queue_mail(self, row: User) -> None:
         tasks.send_welcome_email.delay_on_commit(user_id=row.pk)
@@ -38,11 +102,36 @@ class UserAdmin(OwesMailAdmin, DjangoUserAdmin):
         # Nobody gives a name back to who is gone.
         return (obj is None or obj.deleted_at is None) and super().has_change_permission(request, obj)
 
+    def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        # An administrator is made a person like others first: that form sees to it that one of them is left.
+        return not (obj and obj.is_superuser) and super().has_delete_permission(request, obj)
+
+    def person_of(self, row: User) -> User:
+        return row
+
+    def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> list[str]:
+        return [*super().get_readonly_fields(request, obj), *(() if request.user.is_superuser else POWERS)]
+
+    def user_change_password(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        # Its page would set one without a word to the person; a link is mailed instead.
+        raise PermissionDenied
+
+    @admin.action(description="Mail a link to choose a new password")
+    def send_password_link(self, request: HttpRequest, people: QuerySet[User]) -> None:
+        if self.refused(request, people):
+            return
+        for person in people.filter(is_active=True):
+            send_password_link(request, person)
+        self.message_user(request, "Each of them is sent a link.")
+
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
+        if not change:
+            send_password_link(request, obj)
         # allauth writes the new one down, unverified, when it next meets the person.
         if change and "email" in form.changed_data:
             EmailAddress.objects.filter(user=obj).delete()
+            tell_former_address(form.initial["email"], obj)
         if {"email", "name"} & set(form.changed_data) and services.want_crm_sync(obj):
             tasks.sync_user_to_crm.delay_on_commit(user_id=obj.pk)
 
@@ -60,8 +149,61 @@ admin.site.unregister(EmailAddress)
 
 
 @admin.register(EmailAddress)
-class EmailAddressAdmin(ActingAdmin, BaseEmailAddressAdmin):
+class EmailAddressAdmin(OfPeopleAdmin, BaseEmailAddressAdmin):
     """allauth's own, which lets whoever may look at addresses call them verified."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        # An address that the person does not know of would be a way into the account.
+        return False
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        return ["user", "email"]
+
+    def make_verified(self, request: HttpRequest, queryset: QuerySet[EmailAddress]) -> None:
+        if not self.refused(request, queryset.select_related("user")):
+            super().make_verified(request, queryset)
+
+
+admin.site.unregister(Authenticator)
+
+
+@admin.register(Authenticator)
+class AuthenticatorAdmin(OfPeopleAdmin, BaseAuthenticatorAdmin):
+    """To delete it for whoever has lost a phone; its secret is shown to nobody, and nothing can be changed."""
+
+    fields = ["user", "type", "created_at", "last_used_at"]
+
+    def has_add_permission(self, request: HttpRequest, *args: Any) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def delete_model(self, request: HttpRequest, obj: Authenticator) -> None:
+        self.delete_queryset(request, Authenticator.objects.filter(pk=obj.pk))
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Authenticator]) -> None:
+        people = {row.user for row in queryset.select_related("user")}
+        super().delete_queryset(request, queryset)
+        for person in people:
+            get_adapter().send_notification_mail("mfa/email/totp_deactivated", person)
+
+
+admin.site.unregister(Group)
+
+
+@admin.register(Group)
+class GroupAdmin(BaseGroupAdmin):
+    """Who may change a group hands out all permissions there are, so it takes somebody who has them."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return cast(User, request.user).is_superuser
+
+    def has_change_permission(self, request: HttpRequest, obj: Group | None = None) -> bool:
+        return cast(User, request.user).is_superuser
+
+    def has_delete_permission(self, request: HttpRequest, obj: Group | None = None) -> bool:
+        return cast(User, request.user).is_superuser
 
 
 @admin.register(AccountMail)
@@ -134,3 +276,15 @@ class ErasureAdmin(ReadOnlyAdmin):
     # They asked to be forgotten.
     exclude = ["email", "name"]
     ordering = ["-created_at"]
+
+
+def send_password_link(request: HttpRequest, person: User) -> None:
+    """Mail the person the link that they get for a password that they have forgotten."""
+    form = ResetPasswordForm({"email": person.email})
+    if form.is_valid():
+        form.save(request)
+
+
+def tell_former_address(email: str, person: User) -> None:
+    told = {"from_email": email, "to_email": person.email}
+    get_adapter().send_notification_mail("account/email/email_changed", person, told, email=email)

@@ -1,13 +1,20 @@
+from datetime import timedelta
+
 from allauth.account.adapter import get_adapter
 from allauth.account.forms import AddEmailForm, ReauthenticateForm
 from allauth.account.forms import SignupForm as AllauthSignupForm
 from allauth.account.internal.flows.email_verification import send_verification_email_to_address
 from allauth.account.models import EmailAddress
+from allauth.account.utils import perform_login
 from django import forms
 from django.db import transaction
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
 
 from .models import User
+
+# A double click; later on nobody may try passwords by registering.
+SENT_TWICE_WITHIN = timedelta(seconds=30)
 
 
 class PreferencesForm(forms.ModelForm):
@@ -25,6 +32,26 @@ class SignupForm(AllauthSignupForm):
     name = forms.CharField(label="Your name", max_length=100, required=False)
     wants_digest = User._meta.get_field("wants_digest").formfield(label="Send me the weekly digest")
     field_order = ["email", "name", "password1", "password2", "wants_digest"]
+    twin: User | None = None
+
+    def validate_unique_email(self, value: str) -> str:
+        """Refuse an address that is taken, unless it is by this very form, which was sent twice."""
+        self.twin = just_registered(value, str(self.data.get("password1", "")))
+        return value if self.twin else str(super().validate_unique_email(value))
+
+    def try_save(self, request: HttpRequest) -> tuple[User | None, HttpResponse | None]:
+        if self.twin:
+            return None, perform_login(request, self.twin)
+        with transaction.atomic():
+            saved: tuple[User | None, HttpResponse | None] = super().try_save(request)
+        return saved
+
+
+def just_registered(email: str, password: str) -> User | None:
+    """Return who has registered with these a moment ago."""
+    since = timezone.now() - SENT_TWICE_WITHIN
+    person = User.objects.filter(email__iexact=email, date_joined__gte=since).first()
+    return person if person and person.check_password(password) else None
 
 
 class ProfileForm(forms.ModelForm):

@@ -2,10 +2,17 @@ import logging
 
 from django.apps import AppConfig
 from django.conf import settings
+from django.contrib.admin import apps as admin
+
+
+class AdminConfig(admin.AdminConfig):
+    default = False
+    default_site = "myproject.web.admin_site.AdminSite"
 
 
 class ProjectConfig(AppConfig):
     name = "myproject"
+    default = True
 
     def ready(self) -> None:
         # Importing them connects signals, and registers checks and parts of workers.

@@ -105,7 +105,8 @@ INSTALLED_APPS = [
     "durable",
     "myproject",
     *SHOP,
-    "django.contrib.admin",
+    # Django's admin, with a site of our own.
+    "myproject.apps.AdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -149,6 +150,7 @@ MIDDLEWARE = [
     "allauth.account.middleware.AccountMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "myproject.web.second_factor.Required",
+    "myproject.web.pages.DatabaseRefusals",
 ]
 ROOT_URLCONF = "myproject.urls"
 WSGI_APPLICATION = "myproject.wsgi.application"
@@ -340,6 +342,8 @@ REPORT_LEASE = timedelta(seconds=env.int("REPORT_LEASE_SECONDS", default=60))
 REPORT_LIMIT = timedelta(seconds=env.int("REPORT_LIMIT_SECONDS", default=600))
 # How many reports of one person may be written at the same time.
 REPORTS_AT_ONCE = env.int("REPORTS_AT_ONCE", default=2)
+# How many reports of one person may wait or be written at a time; a pack has seven.
+REPORTS_OPEN_MOST = env.int("REPORTS_OPEN_MOST", default=30)
 # How long the address of a file may be used after it was given out to somebody who may read it.
 REPORT_LINK_LASTS = timedelta(seconds=env.int("REPORT_LINK_SECONDS", default=3600))
 # How long an import may stand still until another worker goes on with it: each chunk starts it anew.

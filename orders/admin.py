@@ -185,7 +185,10 @@ class OrderAdmin(OwesMailAdmin, ReadOnlyAdmin):
         self.message_user(request, f"{count} will be charged again; for others no payment has failed.")
         return None
 
-    @admin.action(description="Refund")
+    def has_refund_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("orders.refund_order")
+
+    @admin.action(description="Refund", permissions=["refund"])
     def refund(self, request: HttpRequest, orders: QuerySet[Order]) -> HttpResponse | None:
         if "confirmed" not in request.POST:
             return self._confirm(request, orders, "refund", "Refund all that was paid")

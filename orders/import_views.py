@@ -11,7 +11,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.models import User
 from durable.errors import TemporaryError
-from myproject.web.pages import staff_only
+from myproject.web.pages import staff_may
 
 from . import import_services, imports, tasks
 from .forms import ImportForm
@@ -25,7 +25,7 @@ SHOWN = 50
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@staff_may("orders.view_productimport", post="orders.add_productimport")
 def import_list(request: HttpRequest) -> HttpResponse:
     form = ImportForm(request.POST, request.FILES) if request.method == "POST" else ImportForm()
     if form.is_valid() and (product_import := _start(request, form)):
@@ -55,20 +55,20 @@ def _start(request: HttpRequest, form: ImportForm) -> ProductImport | None:
 
 
 @require_safe
-@staff_only
+@staff_may("orders.view_productimport")
 def import_detail(request: HttpRequest, pk: UUID) -> HttpResponse:
     return render(request, "orders/import.html", _context(pk))
 
 
 @require_safe
-@staff_only
+@staff_may("orders.view_productimport")
 def import_status(request: HttpRequest, pk: UUID) -> HttpResponse:
     """The part of the import's page that updates itself."""
     return render(request, "orders/_import.html", _context(pk))
 
 
 @require_safe
-@staff_only
+@staff_may("orders.view_productimport")
 def rejected_rows(request: HttpRequest, pk: UUID) -> HttpResponse:
     product_import = get_object_or_404(ProductImport, pk=pk)
     answer = HttpResponse(content_type="text/csv; charset=utf-8")

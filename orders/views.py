@@ -15,7 +15,7 @@ from structlog.contextvars import bind_contextvars
 
 from accounts.models import User
 from durable.errors import TemporaryError
-from myproject.web.pages import staff_only
+from myproject.web.pages import staff_may
 
 from . import basket as baskets
 from . import payments, services, tasks
@@ -170,7 +170,7 @@ def cancel(request: HttpRequest, reference: str) -> HttpResponse:
 
 
 @require_POST
-@staff_only
+@staff_may("orders.change_order")
 def nudge(request: HttpRequest, reference: str) -> HttpResponse:
     order = get_object_or_404(Order, reference=reference)
     Order.objects.filter(pk=order.pk).mark_requeued(f"by {actor(request.user)}")
@@ -179,7 +179,7 @@ def nudge(request: HttpRequest, reference: str) -> HttpResponse:
 
 
 @require_http_methods(["GET", "POST"])
-@staff_only
+@staff_may("orders.refund_order")
 def refund(request: HttpRequest, reference: str) -> HttpResponse:
     """Ask whether the order is really to be refunded; by POST, refund it."""
     order = get_object_or_404(Order, reference=reference)
@@ -193,7 +193,7 @@ def refund(request: HttpRequest, reference: str) -> HttpResponse:
 
 
 @require_POST
-@staff_only
+@staff_may("orders.change_order")
 def replay(request: HttpRequest, reference: str) -> HttpResponse:
     order = get_object_or_404(Order, reference=reference)
     if services.replay(order, by=actor(request.user)):
@@ -204,7 +204,7 @@ def replay(request: HttpRequest, reference: str) -> HttpResponse:
 
 
 @require_POST
-@staff_only
+@staff_may("orders.change_order")
 def unflag(request: HttpRequest, reference: str) -> HttpResponse:
     order = get_object_or_404(Order, reference=reference)
     Order.objects.filter(pk=order.pk).unflag(f"by {actor(request.user)}")
@@ -215,7 +215,7 @@ def unflag(request: HttpRequest, reference: str) -> HttpResponse:
 
 
 @require_http_methods(["GET", "POST"])
-@staff_only
+@staff_may("orders.view_inventorysync", post="orders.add_inventorysync")
 def sync_list(request: HttpRequest) -> HttpResponse:
     """Show what was taken over from the warehouse; by POST, ask it now."""
     if request.method == "POST" and settings.WAREHOUSE_URL:
@@ -228,7 +228,7 @@ def sync_list(request: HttpRequest) -> HttpResponse:
 
 
 @require_safe
-@staff_only
+@staff_may("orders.view_inventorysync")
 def sync_detail(request: HttpRequest, pk: int) -> HttpResponse:
     run = get_object_or_404(InventorySync.objects.with_differences(), pk=pk)
     differences = Paginator(run.differences.order_by("kind", "sku"), DIFFERENCES_PER_PAGE)
@@ -237,7 +237,7 @@ def sync_detail(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 @require_safe
-@staff_only
+@staff_may("orders.view_inventorysync")
 def sync_status(request: HttpRequest, pk: int) -> HttpResponse:
     """The part of the run's page that updates itself; when the run has ended, the whole page once more."""
     run = get_object_or_404(InventorySync.objects.with_differences(), pk=pk)
@@ -265,7 +265,8 @@ def payment_webhook(request: HttpRequest) -> HttpResponse:
 
 
 def _visible_order(request: HttpRequest, reference: str) -> Order:
-    orders = Order.objects.all() if request.user.is_staff else Order.objects.of(request.user)
+    sees_all = request.user.is_staff and request.user.has_perm("orders.view_order")
+    orders = Order.objects.all() if sees_all else Order.objects.of(request.user)
     return get_object_or_404(orders, reference=reference)
 
 

@@ -5,7 +5,7 @@ from django.shortcuts import render
 
 from accounts.admin import UserAdmin as BaseUserAdmin
 from accounts.models import User
-from myproject.web.admin import OwesMailAdmin, ReadOnlyAdmin
+from myproject.web.admin import ReadOnlyAdmin
 
 from . import erasure, tasks
 from .models import Pack, Report, ReportSchedule
@@ -62,11 +62,11 @@ admin.site.unregister(User)
 class UserAdmin(BaseUserAdmin):
     """Only here it is known what an account leaves behind."""
 
-    actions = [*OwesMailAdmin.actions, "delete_accounts"]
+    actions = [*BaseUserAdmin.actions, "delete_accounts"]
 
     @admin.action(description="Delete accounts: forget the person, keep the books", permissions=["delete"])
     def delete_accounts(self, request: HttpRequest, people: QuerySet[User]) -> HttpResponse | None:
-        if self.are_too_many(request, people):
+        if self.are_too_many(request, people) or self.refused(request, people):
             return None
         if "confirmed" not in request.POST:
             context = {"title": "Delete accounts", "people": people.order_by("email"), "opts": self.model._meta}

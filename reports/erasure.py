@@ -43,6 +43,7 @@ def close_account(person: User) -> bool:
     Raises `Unsettled` where an order is open or money is in flight.
     """
     with transaction.atomic():
+        accounts.hold_administrators()
         # Who places an order at this moment waits here, or we for them.
         User.objects.select_for_update().get(pk=person.pk)
         if found := obstacles(person):
@@ -54,8 +55,7 @@ def obstacles(person: User) -> list[str]:
     """Say what has to end before the account can."""
     orders = Order.objects.of(person).unsettled().order_by("created_at", "pk")[:20]
     found = [f"Order {order.reference} {_why(order)}." for order in orders]
-    administrators = User.objects.filter(is_superuser=True, is_active=True)
-    if person.is_superuser and not administrators.exclude(pk=person.pk).exists():
+    if accounts.is_last_administrator(person):
         found.append("You are the only administrator of the shop.")
     return found
 

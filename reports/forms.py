@@ -1,3 +1,4 @@
+import uuid
 from datetime import date, timedelta
 from typing import Any
 from zoneinfo import available_timezones
@@ -186,6 +187,18 @@ class ScheduleForm(forms.ModelForm):
             "month_of_year": "*",
             "timezone": chosen["time_zone"],
         }
+
+
+class NewScheduleForm(ScheduleForm):
+    """One page of the form is one schedule, however often it is sent."""
+
+    token = forms.UUIDField(required=False, widget=forms.HiddenInput, initial=uuid.uuid4)
+
+    def clean_token(self) -> uuid.UUID:
+        # Missing on a page of the release before.
+        self.instance.pk = self.cleaned_data["token"] or self.instance.pk
+        token: uuid.UUID = self.instance.pk
+        return token
 
 
 def times(crontab: CrontabSchedule | None) -> dict[str, Any]:

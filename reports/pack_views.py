@@ -1,27 +1,32 @@
 from typing import cast
 from uuid import UUID
 
+from django.contrib import messages
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.models import User
-from myproject.web.pages import staff_only
+from myproject.web.pages import staff_may
 
 from . import downloads, packs, tasks
 from .forms import PackForm
-from .models import Pack
+from .models import Pack, TooMany
 
 PER_PAGE = 12
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@staff_may("reports.view_pack", post="reports.add_pack")
 def pack_list(request: HttpRequest) -> HttpResponse:
     form = PackForm(request.POST or None)
     if form.is_valid():
-        pack = packs.ask_for_pack(cast(User, request.user), form.cleaned_data["month"])
+        try:
+            pack = packs.ask_for_pack(cast(User, request.user), form.cleaned_data["month"])
+        except TooMany as error:
+            messages.error(request, str(error))
+            return redirect("reports:packs")
         for report_id in packs.open_members(pack):
             tasks.generate_report.delay_on_commit(report_id=str(report_id))
         return redirect(pack)
@@ -31,20 +36,20 @@ def pack_list(request: HttpRequest) -> HttpResponse:
 
 
 @require_safe
-@staff_only
+@staff_may("reports.view_pack")
 def pack_detail(request: HttpRequest, pk: UUID) -> HttpResponse:
     return render(request, "reports/pack.html", _context(request, pk))
 
 
 @require_safe
-@staff_only
+@staff_may("reports.view_pack")
 def pack_status(request: HttpRequest, pk: UUID) -> HttpResponse:
     """The part of the pack's page that updates itself."""
     return render(request, "reports/_pack.html", _context(request, pk))
 
 
 @require_safe
-@staff_only
+@staff_may("reports.view_pack")
 def pack_download(request: HttpRequest, pk: UUID) -> HttpResponse:
     return downloads.give_out(request, _own_pack(request, pk))
 

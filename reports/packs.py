@@ -40,6 +40,7 @@ from .models import (
     PackQuerySet,
     PackStatus,
     Report,
+    hold,
     private_files,
 )
 
@@ -73,10 +74,13 @@ PARTS = [
 
 @transaction.atomic
 def ask_for_pack(person: User, month: date) -> Pack:
-    """Write down the pack and its reports; while the same one is being made, that is the one."""
-    pack, is_new = Pack.objects.get_or_create(requested_by=person, month=month, status__in=OPEN_PACK)
-    if is_new:
-        Report.objects.bulk_create(new_member(pack, part) for part in PARTS)
+    """Write down the pack and its reports; while the same one is being made, that is the one. Raises `TooMany`."""
+    hold(person)
+    if known := Pack.objects.filter(requested_by=person, month=month, status__in=OPEN_PACK).first():
+        return known
+    Report.objects.make_room(person, len(PARTS))
+    pack = Pack.objects.create(requested_by=person, month=month)
+    Report.objects.bulk_create(new_member(pack, part) for part in PARTS)
     return pack
 
 

@@ -19,7 +19,7 @@ from django_celery_beat.models import CrontabSchedule, PeriodicTask
 from accounts.models import User
 from myproject.monitoring.beat import following
 
-from .models import OPEN, Period, Report, ReportSchedule
+from .models import OPEN, Period, Report, ReportSchedule, hold
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,8 @@ def save(schedule: ReportSchedule, recipients: Sequence[User], when: Mapping[str
     row.crontab = known or CrontabSchedule.objects.create(**when)
     row.save()
     schedule.periodic_task = row
-    schedule.save()
+    # One that is new must not write over what the same form has made before.
+    schedule.save(force_insert=is_new)
     schedule.recipients.set(recipients)
     log.info("Schedule %s is %s", schedule.pk, "made" if is_new else "changed")
 
@@ -114,7 +115,10 @@ def plan_due(schedule_id: str) -> Report | None:
 
 @transaction.atomic
 def run_now(schedule: ReportSchedule) -> Report | None:
-    """Write down a report beside the schedule; while one is being made, that is the one."""
+    """Write down a report beside the schedule; while one is being made, that is the one. Raises `TooMany`."""
+    hold(schedule.made_by)
+    if not Report.objects.filter(schedule=schedule, slot=None, status__in=OPEN).exists():
+        Report.objects.make_room(schedule.made_by)
     return plan(schedule, timezone.now(), slot=None)
 
 

@@ -7,22 +7,24 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
 from accounts.models import User
-from myproject.web.pages import staff_only
+from myproject.web.pages import staff_may
 
 from . import planning, tasks
-from .forms import ScheduleForm
-from .models import Format, Kind, Report, ReportSchedule
+from .forms import NewScheduleForm, ScheduleForm
+from .models import Format, Kind, Report, ReportSchedule, TooMany
 
 # Reports that the page of a schedule lists.
 SHOWN = 20
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@staff_may("reports.view_reportschedule", post="reports.add_reportschedule")
 def schedule_list(request: HttpRequest) -> HttpResponse:
     new = ReportSchedule(made_by=cast(User, request.user), kind=Kind.SALES_BY_DAY, format=Format.PDF)
-    form = ScheduleForm(request.POST or None, instance=new)
+    form = NewScheduleForm(request.POST or None, instance=new)
     if form.is_valid():
+        if made := ReportSchedule.objects.filter(pk=new.pk).first():
+            return redirect(made)
         return _save(request, form)
     rows = ReportSchedule.objects.select_related("periodic_task__crontab").order_by("name", "pk")
     context = {"form": form, "schedules": [(row, _next(row)) for row in rows]}
@@ -30,7 +32,7 @@ def schedule_list(request: HttpRequest) -> HttpResponse:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@staff_may("reports.view_reportschedule", post="reports.change_reportschedule")
 def schedule_detail(request: HttpRequest, pk: UUID) -> HttpResponse:
     schedule = _schedule(pk)
     form = ScheduleForm(request.POST or None, instance=schedule)
@@ -50,10 +52,15 @@ def schedule_detail(request: HttpRequest, pk: UUID) -> HttpResponse:
 
 
 @require_POST
-@staff_only
+@staff_may("reports.change_reportschedule")
 def run_schedule(request: HttpRequest, pk: UUID) -> HttpResponse:
     schedule = _schedule(pk)
-    if report := planning.run_now(schedule):
+    try:
+        report = planning.run_now(schedule)
+    except TooMany as error:
+        messages.error(request, str(error))
+        return redirect(schedule)
+    if report:
         tasks.generate_report.delay_on_commit(report_id=str(report.pk))
         messages.success(request, "It is being made, and its recipients are told when it is ready.")
     else:
@@ -62,7 +69,7 @@ def run_schedule(request: HttpRequest, pk: UUID) -> HttpResponse:
 
 
 @require_POST
-@staff_only
+@staff_may("reports.change_reportschedule")
 def pause_schedule(request: HttpRequest, pk: UUID, paused: bool) -> HttpResponse:
     schedule = _schedule(pk)
     planning.pause(schedule, paused)
@@ -71,7 +78,7 @@ def pause_schedule(request: HttpRequest, pk: UUID, paused: bool) -> HttpResponse
 
 
 @require_POST
-@staff_only
+@staff_may("reports.delete_reportschedule")
 def delete_schedule(request: HttpRequest, pk: UUID) -> HttpResponse:
     schedule = _schedule(pk)
     planning.delete(schedule)

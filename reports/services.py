@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import Any, BinaryIO
 
 from django.core.files import File
-from django.db import InterfaceError, OperationalError, close_old_connections, connection
+from django.db import InterfaceError, OperationalError, close_old_connections, connection, transaction
 
 from accounts.models import User
 from durable.errors import TemporaryError
@@ -16,7 +16,7 @@ from myproject.storage import files
 
 from . import formats, kinds, outcomes, personal
 from .heartbeat import Heartbeat
-from .models import ASKED_FOR, MAX_ATTEMPTS, OPEN, SAME, Kind, Report, private_files
+from .models import ASKED_FOR, MAX_ATTEMPTS, OPEN, SAME, Kind, Report, hold, private_files
 
 log = logging.getLogger(__name__)
 
@@ -27,15 +27,16 @@ SHORTAGES = (TemporaryError, MemoryError, OSError, OperationalError, InterfaceEr
 Progress = Callable[[int], None]
 
 
+@transaction.atomic
 def ask_for(person: User, wants_mail: bool = False, **what: Any) -> Report:
-    """Write down what the person wants; while the same report is open, that is the one."""
-    report, is_new = Report.objects.filter(ASKED_FOR).get_or_create(
-        requested_by=person,
-        status__in=OPEN,
-        **{name: what.get(name) for name in SAME},
-        defaults={"wants_mail": wants_mail, **Report.lease.fresh()},
-    )
-    if wants_mail and not is_new:
+    """Write down what the person wants; while the same report is open, that is the one. Raises `TooMany`."""
+    asked = {name: what.get(name) for name in SAME}
+    hold(person)
+    report = Report.objects.filter(ASKED_FOR, requested_by=person, status__in=OPEN, **asked).first()
+    if report is None:
+        Report.objects.make_room(person)
+        return Report.objects.create(requested_by=person, wants_mail=wants_mail, **asked, **Report.lease.fresh())
+    if wants_mail:
         Report.objects.filter(pk=report.pk).update(wants_mail=True)
     return report
 

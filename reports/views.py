@@ -5,6 +5,7 @@ from uuid import UUID
 from django.contrib import messages
 from django.contrib.auth import logout
 from django.contrib.auth.decorators import login_not_required
+from django.contrib.auth.models import AnonymousUser
 from django.core import signing
 from django.core.exceptions import ObjectDoesNotExist, PermissionDenied
 from django.core.paginator import Paginator
@@ -17,16 +18,16 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from accounts.forms import DeleteAccountForm
 from accounts.models import User
-from myproject.web.pages import staff_only
+from myproject.web.pages import staff_may
 
 from . import downloads, erasure, services, tasks
 from .forms import DaysForm, ReportForm
-from .models import Format, Kind, Report
+from .models import Format, Kind, Report, TooMany
 
 PER_PAGE = 12
 
 
-@staff_only
+@staff_may("reports.view_report", post="reports.add_report")
 def report_list(request: HttpRequest) -> HttpResponse:
     form = ReportForm(request.POST or None, initial=_last_days() | {"kind": Kind.SALES_BY_DAY})
     if form.is_valid():
@@ -52,7 +53,11 @@ def _last_days() -> dict[str, Any]:
 
 
 def _ask(request: HttpRequest, **what: Any) -> HttpResponse:
-    report = services.ask_for(cast(User, request.user), **what)
+    try:
+        report = services.ask_for(cast(User, request.user), **what)
+    except TooMany as error:
+        messages.error(request, str(error))
+        return redirect(request.path)
     tasks.generate_report.delay_on_commit(report_id=str(report.pk))
     return redirect(report)
 
@@ -79,7 +84,14 @@ def cancel_report(request: HttpRequest, pk: UUID) -> HttpResponse:
 @require_POST
 def ask_again(request: HttpRequest, pk: UUID) -> HttpResponse:
     """Ask for the same once more, from the page of one that failed, was cancelled or whose file was removed."""
-    report = services.ask_again(cast(User, request.user), _own_report(request, pk))
+    old = _own_report(request, pk)
+    if old.is_for_staff and not request.user.has_perm("reports.add_report"):
+        raise PermissionDenied
+    try:
+        report = services.ask_again(cast(User, request.user), old)
+    except TooMany as error:
+        messages.error(request, str(error))
+        return redirect(old)
     tasks.generate_report.delay_on_commit(report_id=str(report.pk))
     return redirect(report)
 
@@ -111,9 +123,13 @@ def file(request: HttpRequest, token: str) -> HttpResponseBase:
 def _own_report(request: HttpRequest, pk: UUID) -> Report:
     """Load a report that is for the person: not even staff reads another's, and what is for staff stays there."""
     report = get_object_or_404(Report.objects.readable_by(request.user).select_related("customer"), pk=pk)
-    if report.is_for_staff and not request.user.is_staff:
+    if report.is_for_staff and not _may_see_reports(request.user):
         raise PermissionDenied
     return report
+
+
+def _may_see_reports(person: User | AnonymousUser) -> bool:
+    return person.is_staff and person.has_perm("reports.view_report")
 
 
 # --- One's own data and account ---

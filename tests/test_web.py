@@ -58,8 +58,12 @@ def test_seed_demo_twice_is_once() -> None:
         call_command("seed_demo")
 
     assert sorted(User.objects.values_list("email", "is_staff")) == [
+        ("accounting@example.com", True),
         ("customer@example.com", False),
+        ("operations@example.com", True),
         ("staff@example.com", True),
+        ("support@example.com", True),
+        ("warehouse@example.com", True),
     ]
     assert Product.objects.count() == len((settings.BASE_DIR / "orders/catalogue.csv").read_text().splitlines()) - 1
 

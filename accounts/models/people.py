@@ -3,7 +3,7 @@
 from typing import Any, ClassVar
 
 from django.contrib.auth.hashers import make_password
-from django.contrib.auth.models import AbstractUser, BaseUserManager
+from django.contrib.auth.models import AbstractUser, BaseUserManager, Permission
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Lower
@@ -74,6 +74,13 @@ class User(OwesMail, AbstractUser):
     def alias(self) -> str:
         """What the person is called when name and address are forgotten."""
         return f"deleted-{self.pk}"
+
+    def may_act_for(self, other: "User") -> bool:
+        """Whether this person may change the other's account: not one by which they could do more. Makes queries."""
+        # Also of an account that is not active, and may be again: Django's own methods say that it may do nothing.
+        granted = Permission.objects.filter(Q(user=other) | Q(group__user=other)).select_related("content_type")
+        names = {f"{row.content_type.app_label}.{row.codename}" for row in granted}
+        return self.is_superuser or (not other.is_superuser and self.has_perms(names))
 
     def mark_deleted(self) -> bool:
         """Take the person out of the row, which logs them out everywhere; False when that was done before."""

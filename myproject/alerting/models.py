@@ -69,6 +69,12 @@ class Alert(Leased):
     objects = AlertQuerySet.as_manager()
 
     class Meta:
+        # Of what has no rows of its own.
+        permissions = [
+            ("view_status", "Can see the status of queues and workers"),
+            ("use_flower", "Can use Flower"),
+            ("try_tasks", "Can queue tasks to try them"),
+        ]
         constraints = [
             models.CheckConstraint(condition=Q(count__gte=F("told_count")), name="alert_told_of_what_happened")
         ]

@@ -14,7 +14,7 @@ from django_celery_beat.models import PeriodicTask
 from myproject.alerting.models import Alert, Canary
 from myproject.monitoring import broker, health
 from myproject.monitoring.beat import OVERDUE
-from myproject.web.pages import staff_only
+from myproject.web.pages import staff_may
 
 ALERTS = 6
 
@@ -28,7 +28,7 @@ class Queue(NamedTuple):
 
 
 @require_safe
-@staff_only
+@staff_may("myproject.view_status")
 @vary_on_headers("HX-Request", "HX-Target")
 def page(request: HttpRequest) -> HttpResponse:
     """Answer the panel of the dashboard, too: asking the workers takes time, so it comes by a request of its own."""

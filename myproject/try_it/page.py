@@ -24,7 +24,7 @@ from myproject.celery import app
 from myproject.transport import results
 from myproject.transport.results import Result
 from myproject.try_it import tasks
-from myproject.web.pages import staff_only
+from myproject.web.pages import staff_may
 
 KEY = "try_it"
 RUNS_KEPT = 10
@@ -187,20 +187,20 @@ def task_ids(batch: str, count: int) -> list[str]:
 
 
 @require_safe
-@staff_only
+@staff_may("myproject.try_tasks")
 def page(request: HttpRequest) -> HttpResponse:
     return render(request, "try_it/try_it.html", _context(request))
 
 
 @require_safe
-@staff_only
+@staff_may("myproject.try_tasks")
 def runs(request: HttpRequest) -> HttpResponse:
     """The part of the page that updates itself."""
     return render(request, "try_it/_runs.html", _context(request))
 
 
 @require_POST
-@staff_only
+@staff_may("myproject.try_tasks")
 def queue(request: HttpRequest, name: str) -> HttpResponse:
     if name not in SAMPLES:
         raise Http404("There is no such sample.")

@@ -6,6 +6,7 @@ without one is sent to `/flower/`.
 """
 
 from datetime import timedelta
+from typing import Any
 from urllib.parse import urlencode
 
 from asgiref.sync import sync_to_async
@@ -19,17 +20,18 @@ from django.views.decorators.cache import cache_control
 from flower.views import BaseHandler
 from flower.views.auth import get_next_url
 
-from myproject.web.pages import staff_only
+from myproject.web.pages import staff_may
 
 # Flower asks the shop again after this: how long it still believes somebody who has logged out.
 DAYS_BELIEVED = 1 / 24
+FLOWER = "myproject.use_flower"
 SIGNER = TimestampSigner(salt="myproject.web.flower")
 # On its way the token stands in an address, which a proxy may write down: it is of use for one redirect.
 TOKEN_LASTS = timedelta(seconds=30)
 
 
 # After the second factor as well: its middleware lets nobody come here without it.
-@staff_only
+@staff_may(FLOWER)
 @cache_control(private=True, no_store=True)
 def enter(request: HttpRequest) -> HttpResponse:
     query = urlencode({"next": request.GET.get("next", ""), "token": SIGNER.sign(str(request.user.pk))})
@@ -50,11 +52,11 @@ class StaffLogin(BaseHandler):
 
 
 def _staff_id(token: str) -> int | None:
-    """Return whose token it is, or None unless it is of now, and theirs who are active staff."""
+    """Return whose token it is, or None unless it is of now, and theirs who are active staff and may use Flower."""
     try:
         user_id = SIGNER.unsign(token, max_age=TOKEN_LASTS)
     except BadSignature:
         return None
     close_old_connections()
-    staff = get_user_model()._default_manager.filter(pk=user_id, is_staff=True, is_active=True)
-    return staff.values_list("pk", flat=True).first()
+    person: Any = get_user_model()._default_manager.filter(pk=user_id, is_staff=True, is_active=True).first()
+    return person.pk if person and person.has_perm(FLOWER) else None

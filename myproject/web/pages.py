@@ -1,3 +1,4 @@
+import logging
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -8,10 +9,14 @@ from django.contrib.messages.storage.cookie import CookieStorage
 from django.contrib.messages.storage.fallback import FallbackStorage
 from django.contrib.messages.storage.session import SessionStorage
 from django.core.exceptions import PermissionDenied
+from django.db import DataError, IntegrityError
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.template.loader import render_to_string
 from django.utils.encoding import iri_to_uri
+from django.views.defaults import bad_request
+
+log = logging.getLogger(__name__)
 
 View = Callable[..., HttpResponseBase]
 
@@ -105,13 +110,50 @@ def too_many_requests(request: HttpRequest) -> HttpResponse:
     return HttpResponse(render_to_string("429.html"), status=429, headers={"Retry-After": "60"})
 
 
-def staff_only(view: View) -> View:
-    """Answer 403 to whoever is logged in but not staff."""
+def staff_may(permission: str, post: str = "") -> Callable[[View], View]:
+    """Answer 403 to all but staff with this permission of Django's; and for `post`, with that one as well."""
 
-    @wraps(view)
-    def checked(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        if not request.user.is_staff:
-            raise PermissionDenied
-        return view(request, *args, **kwargs)
+    def guard(view: View) -> View:
+        @wraps(view)
+        def checked(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+            needed = [permission, post] if post and request.method == "POST" else [permission]
+            if not (request.user.is_staff and request.user.has_perms(needed)):
+                raise PermissionDenied
+            return view(request, *args, **kwargs)
 
-    return checked
+        return checked
+
+    return guard
+
+
+class DatabaseRefusals:
+    """Middleware: what the database refuses is no fault of ours where two requests met, or one cannot be read."""
+
+    def __init__(self, get_response: View) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponseBase | None:
+        if isinstance(error, IntegrityError):
+            return run_again(request)
+        if isinstance(error, DataError):
+            # A NUL, or a number or a date that no column holds.
+            log.warning("The database could not read a request", exc_info=error)
+            return bad_request(request, error)
+        return None
+
+
+def run_again(request: HttpRequest) -> HttpResponseBase | None:
+    """Answer a form that was sent twice at once: the slower one now finds what the other has written."""
+    log.info("Two requests wrote the same; one of them is run again")
+    for _, files in request.FILES.lists():
+        for file in files:
+            file.seek(0)
+    found = request.resolver_match
+    try:
+        return found.func(request, *found.args, **found.kwargs) if found else None
+    except IntegrityError:
+        # Then it was something else, and a fault.
+        return None

@@ -203,6 +203,7 @@ class Order(Leased, OwesMail):
     objects = OrderQuerySet.as_manager()
 
     class Meta:
+        permissions = [("refund_order", "Can refund order")]
         constraints = [
             models.UniqueConstraint(fields=["customer", "token"], name="order_once_per_form"),
             models.CheckConstraint(condition=Q(status__in=Status.values), name="order_status_known"),

@@ -17,6 +17,8 @@ from .reports import (
     Report,
     ReportQuerySet,
     Status,
+    TooMany,
+    hold,
     private_files,
 )
 from .schedules import Period, ReportSchedule
@@ -48,5 +50,7 @@ __all__ = [
     "Sales",
     "SalesCount",
     "Status",
+    "TooMany",
+    "hold",
     "private_files",
 ]

@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Any, NamedTuple, Self, cast
 
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.core.files.storage import Storage, storages
 from django.db import connection, models, transaction
 from django.db.models import Count, F, OuterRef, Q, Subquery, Window
@@ -72,6 +73,15 @@ MAX_ATTEMPTS = len(PAUSES) + 1
 TURN_LOCK = 7_233_667
 
 
+class TooMany(Exception):
+    """The person has as many open reports as one may have."""
+
+
+def hold(person: Any) -> None:
+    """Let nobody else ask for a report of this person until the transaction ends."""
+    list(get_user_model()._default_manager.filter(pk=person.pk).select_for_update(no_key=True).values_list("pk"))
+
+
 def private_files() -> Storage:
     return storages["reports"]
 
@@ -104,6 +114,18 @@ class Days(NamedTuple):
 class ReportQuerySet(LeasedQuerySet["Report"]):
     def of(self, person: object) -> Self:
         return self.filter(requested_by=person)
+
+    def make_room(self, person: Any, count: int = 1) -> None:
+        """Hold the person until the transaction ends; raises `TooMany` where so many more would be too many of theirs.
+
+        Held in a way that hinders nobody but who asks for reports: orders of the person go on.
+        """
+        hold(person)
+        if self.of(person).filter(status__in=OPEN).count() + count > settings.REPORTS_OPEN_MOST:
+            raise TooMany(
+                f"At most {settings.REPORTS_OPEN_MOST} reports of one person are made at a time. "
+                "Please wait until some of yours are ready, or cancel one."
+            )
 
     def readable_by(self, person: Any) -> Self:
         """Reports that the person asked for, or that a schedule makes for them among others."""

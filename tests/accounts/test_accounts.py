@@ -109,7 +109,7 @@ def test_signup_works_when_the_broker_is_away(client: Client, broker: Broker) ->
     ],
 )
 def test_signup_explains_when_it_cannot_be(fields: dict[str, str], field: str, message: str, client: Client) -> None:
-    make_user(email="bob@example.com")
+    make_user(email="bob@example.com", password="words-of-bob-7")
 
     answer = sign_up(client, **fields)
 

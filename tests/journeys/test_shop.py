@@ -187,7 +187,7 @@ def test_report_file_is_gone_for_others(page: Page, shop: Shop) -> None:
         status="ready",
         file="reports/x.csv",
     )
-    log_in(page, make_user(is_staff=True).email)
+    log_in(page, make_user(is_staff=True, is_superuser=True).email)
 
     answer = page.goto(f"{report.get_absolute_url()}download/")
 

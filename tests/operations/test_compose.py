@@ -57,7 +57,7 @@ def test_compose_runs_each_process_of_the_procfile_and_one_job() -> None:
     assert commands | {"worker": PROCFILE["worker"]} == PROCFILE
     assert all(command.startswith("celery -A myproject --quiet worker ") for command in workers.values())
     assert job[:2] == ["sh", "-c"]
-    assert re.findall(r"manage\.py (\w+)", job[2]) == ["migrate", "sync_schedules"]
+    assert re.findall(r"manage\.py (\w+)", job[2]) == ["migrate", "sync_schedules", "sync_groups"]
 
 
 def test_compose_builds_one_image_in_one_place() -> None:

@@ -152,7 +152,7 @@ def test_address_of_a_bucket_expires_and_cannot_be_changed_or_guessed(bucket: Se
 @pytest.mark.parametrize("person", ["colleague", "customer", None])
 def test_address_is_given_to_nobody_else(person: str | None, bucket: Server, staff: User, login: Login) -> None:
     report = write(make_report(staff))
-    people = {"colleague": make_user(is_staff=True), "customer": make_user()}
+    people = {"colleague": make_user(is_staff=True, is_superuser=True), "customer": make_user()}
 
     answer = (login(people[person]) if person else Client()).get(f"{report.get_absolute_url()}download/")
 
@@ -366,7 +366,7 @@ def test_address_may_leave_out_key_prefix_and_region() -> None:
 def test_worker_writes_into_the_bucket_and_the_web_server_leads_there(
     processes_with_bucket: Shop, bucket: Server, login: Login
 ) -> None:
-    client = login(make_user(is_staff=True))
+    client = login(make_user(is_staff=True, is_superuser=True))
     client.post("/reports/", {"kind": "sales_by_day", "format": "pdf", "start": "2026-01-01", "end": "2026-01-31"})
     wait_for(Report.objects.filter(status=Status.READY).exists, "a worker to write it")
     report = Report.objects.get()

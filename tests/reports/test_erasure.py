@@ -338,7 +338,7 @@ def test_erase_account_twice_is_once(alice: User) -> None:
 
 
 def test_erasure_finds_what_the_person_was_called_before(login: Login, staff: User, alice: User) -> None:
-    User.objects.filter(pk=alice.pk).update(is_staff=True)
+    User.objects.filter(pk=alice.pk).update(is_staff=True, is_superuser=True)
     order, office = place_order(), login(alice)
     office.post(f"{order.get_absolute_url()}nudge/")
     User.objects.filter(pk=alice.pk).update(name="Alison")

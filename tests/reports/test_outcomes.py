@@ -38,7 +38,7 @@ def run(report: Report) -> None:
 
 @pytest.mark.parametrize(("posted", "wants"), [({"wants_mail": "on"}, True), ({}, False)])
 def test_report_form_asks_whether_one_wants_a_mail(posted: dict[str, str], wants: bool, login: Login) -> None:
-    office = login(make_user(is_staff=True))
+    office = login(make_user(is_staff=True, is_superuser=True))
 
     days = {"start": "2026-01-01", "end": "2026-01-31"}
     office.post("/reports/", {"kind": "sales", "format": "csv", **days, **posted})

@@ -419,7 +419,7 @@ def test_pack_page_follows_along_until_it_has_ended(office: Client, staff: User)
 @pytest.mark.parametrize(("person", "status"), [("owner", 200), ("colleague", 404), ("customer", 403)])
 @pytest.mark.parametrize("path", ["", "status/", "download/"])
 def test_pack_is_its_owner_s_alone(path: str, person: str, status: int, login: Login, staff: User, media: None) -> None:
-    people = {"owner": staff, "colleague": make_user(is_staff=True), "customer": make_user()}
+    people = {"owner": staff, "colleague": make_user(is_staff=True, is_superuser=True), "customer": make_user()}
     pack = make_pack(staff)
     write_members(pack)
     bundle(pack)
@@ -539,7 +539,7 @@ def test_pack_is_made_by_the_sweep_when_each_callback_was_lost(shop: Shop) -> No
 
 @pytest.mark.django_db(transaction=True)
 def test_pack_is_asked_for_and_downloaded_through_the_web(shop: Shop, login: Login) -> None:
-    client = login(make_user(is_staff=True))
+    client = login(make_user(is_staff=True, is_superuser=True))
     pack_url = client.post("/reports/packs/", {"month": "2026-10-01"})["Location"]
     wait_for(lambda: ready(Pack.objects.get()), "the pack")
 

@@ -1,0 +1,15 @@
+"""What the ready-made groups of staff may do with people; `sync_groups` makes them."""
+
+GROUPS = {
+    "support": [
+        "accounts.view_user",
+        "accounts.change_user",
+        "accounts.view_accountmail",
+        "accounts.change_accountmail",
+        "accounts.view_notification",
+        "accounts.change_notification",
+        "accounts.view_crmcontact",
+        "accounts.change_crmcontact",
+        "account.view_emailaddress",
+    ],
+}
