@@ -1,7 +1,6 @@
 """Taking products in from an uploaded file. None of this knows Celery; all of it may be repeated."""
 
 import logging
-import zlib
 from collections import Counter
 from collections.abc import Collection, Sequence
 from itertools import islice
@@ -28,7 +27,6 @@ from .models import (
     ProductImport,
     ProductImportQuerySet,
     RejectedRow,
-    slug_of,
 )
 
 log = logging.getLogger(__name__)
@@ -126,14 +124,14 @@ def upsert(rows: Sequence[imports.Row], last_event_id: int) -> int:
     wants more waits for the end of this transaction. The locks are taken in the order of the keys, as everywhere,
     and leave foreign keys alone, so that placing an order neither waits nor deadlocks.
     """
-    skus = [row.sku for row in rows]
-    locked = Product.objects.filter(sku__in=skus).select_for_update(no_key=True).order_by("pk")
-    known = {product.sku: product for product in locked.only("sku", "slug")}
+    locked = Product.objects.with_skus([row.sku for row in rows]).select_for_update(no_key=True).order_by("pk")
+    theirs = {product.sku.upper(): product for product in locked.only("sku", "slug")}
+    known = {row.sku: theirs[row.sku.upper()] for row in rows if row.sku.upper() in theirs}
     moved = moved_since(last_event_id, [product.pk for product in known.values()])
-    slugs = new_slugs([row for row in rows if row.sku not in known])
+    slugs = Product.objects.slugs_for({row.sku: row.name for row in rows if row.sku not in known})
     products = [
         Product(
-            sku=row.sku,
+            sku=known[row.sku].sku if row.sku in known else row.sku,
             slug=known[row.sku].slug if row.sku in known else slugs[row.sku],
             name=row.name,
             category=row.category,
@@ -161,17 +159,6 @@ def moved_since(last_event_id: int, product_ids: Sequence[int]) -> Counter[int]:
     for product_id, kind, units in events.annotate(units=Sum("order__items__quantity")).order_by():
         moved[product_id] += MOVES[Kind(kind)] * units
     return moved
-
-
-def new_slugs(rows: Sequence[imports.Row]) -> dict[str, str]:
-    """Return a slug of its own for each new product: `A/1` and `A-1` of one name would otherwise share one."""
-    slugs = {row.sku: slug_of(row.name, row.sku) for row in rows}
-    taken = {"", *Product.objects.filter(slug__in=slugs.values()).values_list("slug", flat=True)}
-    for sku in slugs:
-        if slugs[sku] in taken:
-            slugs[sku] = f"{slugs[sku][:71]}-{zlib.crc32(sku.encode()):08x}".strip("-")
-        taken.add(slugs[sku])
-    return slugs
 
 
 # --- How it ended, which the person is told once: by whoever ended the row ---

@@ -11,6 +11,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.models import User
 from durable.errors import TemporaryError
+from myproject import texts
 from myproject.web.pages import staff_may
 
 from . import import_services, imports, tasks
@@ -73,10 +74,11 @@ def rejected_rows(request: HttpRequest, pk: UUID) -> HttpResponse:
     product_import = get_object_or_404(ProductImport, pk=pk)
     answer = HttpResponse(content_type="text/csv; charset=utf-8")
     answer["Content-Disposition"] = f'attachment; filename="rejected-{str(pk)[:8]}.csv"'
+    answer.write(texts.BOM)
     table = csv.writer(answer)
     table.writerow(["line", "reason", "cells"])
     for row in product_import.rejected_rows.order_by("line"):
-        table.writerow([row.line, imports.harmless(row.reason), imports.harmless(row.raw)])
+        table.writerow([row.line, texts.csv_cell(row.reason), texts.csv_cell(row.raw)])
     return answer
 
 

@@ -11,12 +11,26 @@ from typing import IO, Any, NamedTuple, cast
 from django.conf import settings
 from django.core.files import File
 
+from myproject import texts
+
 from .money import is_expressible
 
 Binary = IO[bytes] | File
 REQUIRED = ["name", "sku", "price", "stock", "category"]
 OPTIONAL = ["description"]
+# What the shop's own export of its stock calls a column, and what it says besides; nothing else is taken as another.
+EXPORTED = {"units": "stock"}
+IGNORED = ["value"]
 DELIMITERS = ",;\t"
+# The first line of files from German Excel; Excel itself reads it so.
+SEPARATOR_LINE = re.compile('"?sep=([,;\t])"?\\s*')
+# What Excel makes of a SKU that looks like a number or a date, or has an error for; the SKU itself is lost.
+SPOILT = re.compile(
+    r"\d(?:[.,]\d+)?E[+-]\d+|#(?:N/A|REF!|VALUE!|NAME\?|DIV/0!|NULL!|NUM!)"
+    r"|\d{1,2}-(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
+    r"|(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)-\d\d",
+    re.IGNORECASE,
+)
 # Characters. The csv module itself refuses a cell of more than 131,072: what is longer has an unclosed quote.
 LONGEST_LINE = 20_000
 LONGEST = {"sku": 20, "name": 80, "category": 40, "description": 5_000}
@@ -85,30 +99,33 @@ def read(file: Binary) -> Iterator[Row | Fault]:
         except Invalid as error:
             yield fault(line, str(error), cells)
             continue
-        if (first := first_seen.setdefault(row.sku, line)) == line:
+        if (first := first_seen.setdefault(row.sku.upper(), line)) == line:
             yield row
         else:
             yield fault(line, f"SKU {row.sku} stands in line {first} already", cells)
 
 
 def fault(line: int, reason: str, cells: list[str]) -> Fault:
-    return Fault(line, reason[:300], printable(" | ".join(cells))[:200])
+    return Fault(line, reason[:300], texts.show(" | ".join(cells))[:200])
 
 
 def records(file: Binary) -> Iterator[tuple[int, list[str], list[str]]]:
     """Yield line number, column names and cells of each row that is not empty."""
-    line = 1
+    line = above = 1
     text = lines(file)
     try:
         head = next(text, "")
-        names = columns(head)
-        reader = csv.reader(text, delimiter=delimiter_of(head), strict=True)
+        delimiter = delimiter_of(head)
+        if SEPARATOR_LINE.fullmatch(head):
+            head, above = next(text, ""), 2
+        names = columns(head, delimiter)
+        reader = csv.reader(text, delimiter=delimiter, strict=True)
         # The reader does not count the header. A cell may hold line breaks: a row begins after the last one's end.
-        line = 2
+        line = above + 1
         for cells in reader:
-            if any(map(str.strip, cells)):
+            if any(map(str.strip, cells)) and not is_total(names, cells):
                 yield line, names, cells
-            line = reader.line_num + 2
+            line = reader.line_num + above + 1
     except csv.Error as error:
         where = f"The row that begins in line {line} is not CSV"
         raise Refused(f"{where} ({error}). Is a quotation mark missing?") from error
@@ -164,20 +181,31 @@ def where_undecodable(file: Binary) -> str:
 
 
 def delimiter_of(head: str) -> str:
-    return max(DELIMITERS, key=head.count)
+    said = SEPARATOR_LINE.fullmatch(head)
+    return said[1] if said else max(DELIMITERS, key=head.count)
 
 
-def columns(head: str) -> list[str]:
-    """Return the names of the columns, in any case and order, or refuse a header that lacks or doubles one."""
-    names = [name.strip().lower() for name in next(csv.reader([head], delimiter=delimiter_of(head), strict=True), [])]
-    said = f"The first line says: {printable(head.strip())[:200] or 'nothing'}"
+def columns(head: str, delimiter: str) -> list[str]:
+    """Return the names of the columns, in any case and order, or refuse a header that lacks or doubles one.
+
+    A column without a name has an empty one: pandas numbers its rows there, and Excel leaves some at the end.
+    """
+    found = [name.strip().lower() for name in next(csv.reader([head], delimiter=delimiter, strict=True), [])]
+    names = [EXPORTED.get(name, name) for name in found]
+    said = f"The first line says: {texts.show(head.strip())[:200] or 'nothing'}"
     if missing := [name for name in REQUIRED if name not in names]:
         raise Refused(f"Missing columns: {', '.join(missing)}. {said}")
-    if unknown := [name for name in names if name not in REQUIRED + OPTIONAL]:
-        raise Refused(f"Unknown columns: {printable(', '.join(unknown))[:200] or 'one without a name'}. {said}")
-    if len(set(names)) < len(names):
+    if unknown := [name for name in names if name and name not in REQUIRED + OPTIONAL + IGNORED]:
+        raise Refused(f"Unknown columns: {texts.show(', '.join(unknown))[:200]}. {said}")
+    if len(set(filter(None, names))) < len(list(filter(None, names))):
         raise Refused(f"A column stands there twice. {said}")
     return names
+
+
+def is_total(names: list[str], cells: list[str]) -> bool:
+    """Whether this is the last line of the stock export, which sums up the others."""
+    row = dict(zip(names, cells, strict=False))
+    return "value" in row and row["sku"] == "Total" and not row["name"] and not row["price"]
 
 
 def parse(line: int, names: list[str], cells: list[str]) -> Row:
@@ -188,7 +216,10 @@ def parse(line: int, names: list[str], cells: list[str]) -> Row:
     wrong = []
     for name, cell in zip(names, cells, strict=True):
         try:
-            values[name] = PARSERS[name](name, cell.strip())
+            if name in PARSERS:
+                values[name] = PARSERS[name](name, texts.from_csv_cell(cell.strip()))
+            elif name == "":
+                parse_nameless(names, cell.strip())
         except Invalid as error:
             wrong.append(str(error))
     if wrong:
@@ -196,19 +227,33 @@ def parse(line: int, names: list[str], cells: list[str]) -> Row:
     return Row(line, **values)
 
 
+def parse_nameless(names: list[str], cell: str) -> None:
+    # Text there comes from a separator without quotation marks, which has moved the cells behind it.
+    if cell and not (names[0] == "" and cell.isdecimal()):
+        raise Invalid(f"“{texts.show(cell)[:20]}” stands in a column without a name")
+
+
+def parse_sku(name: str, cell: str) -> str:
+    if SPOILT.fullmatch(cell):
+        raise Invalid(f"sku “{cell}” is what a spreadsheet made of it; format that column as text")
+    return parse_words(name, cell)
+
+
 def parse_words(name: str, cell: str) -> str:
-    text = parse_text(name, " ".join(cell.split()))
+    text = parse_text(name, cell, texts.clean_words)
     if not text:
         raise Invalid(f"{name} is empty")
-    if not text.isprintable():
-        raise Invalid(f"{name} holds a character that cannot be shown")
     return text
 
 
-def parse_text(name: str, cell: str) -> str:
-    if len(cell) > LONGEST[name]:
+def parse_text(name: str, cell: str, clean: Callable[[str], str] = texts.clean_text) -> str:
+    try:
+        text = clean(cell)
+    except texts.Unprintable as error:
+        raise Invalid(f"{name} {error}") from error
+    if len(text) > LONGEST[name]:
         raise Invalid(f"{name} is longer than {LONGEST[name]:,} characters")
-    return cell
+    return text
 
 
 def parse_price(name: str, cell: str) -> Decimal:
@@ -216,7 +261,7 @@ def parse_price(name: str, cell: str) -> Decimal:
     if cell.startswith("-"):
         raise Invalid("price is negative")
     if not found:
-        raise Invalid(f"price “{printable(cell)[:20]}” is not an amount such as 12.50")
+        raise Invalid(f"price “{texts.show(cell)[:20]}” is not an amount such as 12.50")
     price = Decimal(f"{found[1]}.{found[2] or 0}")
     if not price:
         raise Invalid("price is zero")
@@ -228,27 +273,20 @@ def parse_price(name: str, cell: str) -> Decimal:
 def parse_stock(name: str, cell: str) -> int:
     if re.fullmatch("-[0-9]+", cell):
         raise Invalid("stock is negative")
+    # Floating point, as pandas writes it; more zeros could be thousands.
+    cell = re.sub("[.,]00?$", "", cell)
     if not re.fullmatch("[0-9]{1,20}", cell):
-        raise Invalid(f"stock “{printable(cell)[:20]}” is not a whole number")
+        raise Invalid(f"stock “{texts.show(cell)[:20]}” is not a whole number")
     if int(cell) > HIGHEST_STOCK:
         raise Invalid(f"stock is more than {HIGHEST_STOCK:,}")
     return int(cell)
 
 
 PARSERS: dict[str, Callable[[str, str], Any]] = {
-    "sku": parse_words,
+    "sku": parse_sku,
     "name": parse_words,
     "category": parse_words,
     "price": parse_price,
     "stock": parse_stock,
     "description": parse_text,
 }
-
-
-def printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "·" for letter in text)
-
-
-def harmless(text: str) -> str:
-    """Quote a text that a spreadsheet would take for a formula (OWASP, *CSV Injection*)."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -336,7 +336,23 @@ def test_product_is_added_with_its_first_stock(office: Client) -> None:
     assert (answer.status_code, product.stock, product.slug, product.price) == (302, 7, "lamp-new-1", Decimal("12.50"))
 
 
-@pytest.mark.parametrize(("field", "value"), [("price", "0"), ("price", "-1"), ("sku", "TAKEN")])
+@pytest.mark.parametrize(("name", "skus"), [("提灯", ["灯三", "灯二"]), ("Lamp", ["B 1", "B-1"]), ("灯", ["/", "//"])])
+def test_products_of_any_script_are_added_and_listed(name: str, skus: list[str], office: Client) -> None:
+    for sku in skus:
+        form = {"sku": sku, "name": f" {name}\u202e", "category": "灯\v具", "price": "1", "is_active": "on"}
+        assert office.post(url(Product, "add"), form | {"adjust_stock": 7}).status_code == 302
+
+    assert set(Product.objects.values_list("sku", "name", "category")) == {(sku, name, "灯 具") for sku in skus}
+    assert len(set(Product.objects.values_list("slug", flat=True)) - {""}) == 2
+    assert name in office.get("/").text
+    for product in Product.objects.all():
+        assert office.get(product.get_absolute_url()).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("price", "0"), ("price", "-1"), ("sku", "TAKEN"), ("sku", "taken"), ("name", "La\x1bmp"), ("name", "\u200b")],
+)
 def test_product_form_explains_what_the_database_would_refuse(field: str, value: str, office: Client) -> None:
     make_product(sku="TAKEN")
     product = make_product()

@@ -10,6 +10,7 @@ from django.db.models.functions import Lower
 from django.utils import timezone
 
 from durable.mail import MAIL, MailQuerySet, OwesMail
+from myproject.texts import WordsField
 
 # A domain that never exists (RFC 2606): nobody gets what is written to somebody who is gone.
 NOWHERE = "deleted.invalid"
@@ -41,7 +42,7 @@ class User(OwesMail, AbstractUser):
 
     username = first_name = last_name = None  # type: ignore[assignment]
     email = models.EmailField("e-mail address", unique=True)
-    name = models.CharField(max_length=100, blank=True)
+    name = WordsField(max_length=100, blank=True)
     # Also a default of the database: while a new version is rolled out, the old one still registers people.
     wants_digest = models.BooleanField(
         "weekly digest",
@@ -99,7 +100,7 @@ class Erasure(OwesMail):
 
     user = models.OneToOneField(User, on_delete=models.CASCADE, related_name="erasure")
     email = models.EmailField()
-    name = models.CharField(max_length=100, blank=True)
+    name = WordsField(max_length=100, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     cleared_at = models.DateTimeField(null=True, blank=True, help_text="When all but this row was erased.")
 

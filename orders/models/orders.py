@@ -16,6 +16,7 @@ from django.utils import timezone
 from durable.leases import Lease, Leased
 from durable.mail import MAIL, MailQuerySet, OwesMail
 from myproject.alerting.alerts import alert
+from myproject.texts import WordsField
 
 from .. import money
 from .events import Kind, OrderEvent
@@ -282,7 +283,7 @@ class OrderItem(models.Model):
 
     order = models.ForeignKey(Order, on_delete=models.CASCADE, related_name="items")
     product = models.ForeignKey(Product, on_delete=models.PROTECT, related_name="+")
-    name = models.CharField(max_length=80)
+    name = WordsField(max_length=80)
     price = models.DecimalField(max_digits=9, decimal_places=2)
     quantity = models.PositiveIntegerField()
 

@@ -1,5 +1,6 @@
 """What is sold."""
 
+import zlib
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Self
@@ -7,12 +8,13 @@ from typing import Any, Self
 from django.conf import settings
 from django.db import connection, models
 from django.db.models import F, Q
-from django.db.models.functions import Now
+from django.db.models.functions import Now, Upper
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.text import slugify
 
 from durable.leases import HasLease, Lease, LeasedQuerySet
+from myproject.texts import LinesField, WordsField
 
 from ..money import check_price
 
@@ -45,6 +47,20 @@ class ProductQuerySet(LeasedQuerySet["Product"]):
         error = f"No thumbnails could be made in {Product.lease.max_attempts} attempts."
         ended = {**Product.lease.ended(), "picture_attempts": 0, "picture_error": error}
         return self.exhausted().update(picture_status=PictureStatus.FAILED, **ended)
+
+    def with_skus(self, skus: Collection[str]) -> Self:
+        """Products of these SKUs, in upper or lower case: people and spreadsheets do not tell them apart."""
+        return self.annotate(key=Upper("sku")).filter(Q(sku__in=skus) | Q(key__in=[sku.upper() for sku in skus]))
+
+    def slugs_for(self, names: Mapping[str, str]) -> dict[str, str]:
+        """Return a free slug for each SKU with its name: `A/1` and `A-1` of one name would otherwise share one."""
+        slugs = {sku: slug_of(name, sku) for sku, name in names.items()}
+        taken = {"", *self.filter(slug__in=slugs.values()).values_list("slug", flat=True)}
+        for sku in slugs:
+            if slugs[sku] in taken:
+                slugs[sku] = f"{slugs[sku][:71]}-{zlib.crc32(sku.encode()):08x}".strip("-")
+            taken.add(slugs[sku])
+        return slugs
 
     def adjust_stock(self, by: int) -> int:
         """Add units (or take away) where the stock suffices; return how many products had enough."""
@@ -87,11 +103,11 @@ class Product(HasLease):
         max_attempts=3,
     )
 
-    sku = models.CharField("SKU", max_length=20, unique=True)
+    sku = WordsField("SKU", max_length=20, unique=True)
     slug = models.SlugField(max_length=80, unique=True, editable=False)
-    name = models.CharField(max_length=80)
-    category = models.CharField(max_length=40, db_index=True)
-    description = models.TextField(blank=True)
+    name = WordsField(max_length=80)
+    category = WordsField(max_length=40, db_index=True)
+    description = LinesField(blank=True)
     price = models.DecimalField(max_digits=9, decimal_places=2, validators=[check_price])
     stock = models.IntegerField(default=0, help_text="Units that may still be ordered; reserved ones are gone already.")
     warehouse_units = models.IntegerField(
@@ -130,13 +146,21 @@ class Product(HasLease):
             ),
             models.CheckConstraint(condition=Q(stock__gte=0), name="product_stock_not_negative"),
             models.CheckConstraint(condition=Q(price__gt=0), name="product_price_positive"),
+            # Every page that lists a product links to it.
+            models.CheckConstraint(condition=~Q(slug=""), name="product_has_slug"),
+            models.CheckConstraint(condition=~Q(sku="") & ~Q(name="") & ~Q(category=""), name="product_has_words"),
+            models.UniqueConstraint(
+                Upper("sku"),
+                name="product_sku_unique_in_any_case",
+                violation_error_message="There is a product with this SKU, in upper or lower case.",
+            ),
         ]
 
     def __str__(self) -> str:
         return self.name
 
     def save(self, *args: object, **kwargs: object) -> None:
-        self.slug = self.slug or slug_of(self.name, self.sku)
+        self.slug = self.slug or Product.objects.slugs_for({self.sku: self.name})[self.sku]
         super().save(*args, **kwargs)  # type: ignore[arg-type]
 
     def get_absolute_url(self) -> str:

@@ -8,6 +8,8 @@ from django.urls import reverse
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
 
+from myproject.texts import WordsField
+
 from .reports import FORMAT_OF_KIND, WITH_DATES, Format, Kind
 
 
@@ -28,7 +30,7 @@ class ReportSchedule(models.Model):
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    name = models.CharField(max_length=100)
+    name = WordsField(max_length=100)
     kind = models.CharField(max_length=20, choices=Kind.choices, default=Kind.SALES)
     # Also a default of the database, for the old version while a new one is rolled out.
     format = models.CharField(max_length=7, choices=Format.choices, default=Format.CSV, db_default=Format.CSV)

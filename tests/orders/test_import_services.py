@@ -94,7 +94,7 @@ def test_import_writes_in_chunks_what_one_chunk_cannot_hold(monkeypatch: pytest.
 
 def test_new_products_have_slugs_of_their_own() -> None:
     make_product(name="Lamp", sku="A 1")
-    text = f"Lamp,A-1,1,1,X\nLamp,a-1,1,1,X\n漢字,漢,1,1,X\n{'L' * 80},{'S' * 20},1,1,X\n"
+    text = f"Lamp,A-1,1,1,X\nLamp,A_1,1,1,X\n漢字,漢,1,1,X\n{'L' * 80},{'S' * 20},1,1,X\n"
 
     row = run(make_import(HEADER + text))
 

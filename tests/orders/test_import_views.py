@@ -188,7 +188,7 @@ def test_rejected_rows_are_downloaded_without_formulas(office: Client) -> None:
     answer = office.get(f"{row.get_absolute_url()}rejected.csv")
 
     assert answer["Content-Disposition"] == f'attachment; filename="rejected-{str(row.pk)[:8]}.csv"'
-    assert list(csv.reader(answer.content.decode().splitlines())) == [
+    assert list(csv.reader(answer.content.decode("utf-8-sig").splitlines())) == [
         ["line", "reason", "cells"],
         ["2", "price is negative", "'=HYPERLINK(1) | B-1 | -1 | 1 | X"],
     ]

@@ -251,6 +251,9 @@ def same_line(order: Order) -> None:
 FORBIDDEN: list[tuple[str, Callable[[Order], object]]] = [
     ("product_stock_not_negative", lambda order: Product.objects.update(stock=-1)),
     ("product_price_positive", lambda order: Product.objects.update(price=0)),
+    ("product_has_slug", lambda order: Product.objects.update(slug="")),
+    ("product_has_words", lambda order: Product.objects.update(name=" \u200b")),
+    ("product_sku_unique_in_any_case", lambda order: make_product(sku=order.items.get().product.sku.lower())),
     ("picture_status_known", lambda order: Product.objects.update(picture_status="lost")),
     ("picture_due_while_pending", lambda order: Product.objects.update(picture_status="pending")),
     (

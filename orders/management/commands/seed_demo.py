@@ -6,7 +6,6 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth.models import Group
 from django.core.management.base import BaseCommand
-from django.utils.text import slugify
 
 from accounts.models import User
 from myproject.groups import declared, make_groups
@@ -23,6 +22,9 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         with CATALOGUE.open(newline="") as rows:
             products = [product_of(row) for row in csv.DictReader(rows)]
+        slugs = Product.objects.slugs_for({product.sku: product.name for product in products})
+        for product in products:
+            product.slug = slugs[product.sku]
         Product.objects.bulk_create(products, ignore_conflicts=True)
         make_groups()
         if not User.objects.exists():
@@ -35,4 +37,4 @@ class Command(BaseCommand):
 
 def product_of(row: dict[str, Any]) -> Product:
     price = round(Decimal(row["price"]), places(settings.CURRENCY))
-    return Product(**row | {"price": price}, slug=slugify(f"{row['name']} {row['sku']}"))
+    return Product(**row | {"price": price})
