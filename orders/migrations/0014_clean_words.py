@@ -46,7 +46,7 @@ def lines(text):
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("orders", "0012_baskets"),
+        ("orders", "0013_order_permissions"),
     ]
 
     operations = [

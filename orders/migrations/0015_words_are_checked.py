@@ -14,7 +14,7 @@ class Migration(migrations.Migration):
     atomic = False
 
     dependencies = [
-        ("orders", "0013_clean_words"),
+        ("orders", "0014_clean_words"),
     ]
 
     operations = [
