@@ -1,0 +1,247 @@
+"""What is sent twice at once answers as if it were sent once, and no two pass a rule about other rows together."""
+
+import threading
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from typing import Any
+
+import pytest
+from django.conf import settings as project
+from django.core.cache import cache
+from django.db import connections
+from django.test import Client
+
+from accounts.models import AccountMail, User
+from orders.models import Order, Payment, Product, ProductImport, Status
+from reports import erasure, services
+from reports.forms import months_over
+from reports.models import OPEN, Format, Kind, Pack, Report, TooMany
+from tests.attack.addresses import client_of, make_person
+from tests.factories import PASSWORD, make_product, make_user, place_order, put
+
+pytest_plugins = ["tests.broker"]
+pytestmark = [pytest.mark.attack, pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("broker")]
+
+TWICE = 2
+ROUNDS = range(3)
+
+
+def at_once(calls: list[Callable[[], Any]]) -> list[Any]:
+    """Make the calls at the same moment, each with a connection of its own; return what they return or raise."""
+    gate = threading.Barrier(len(calls))
+
+    def one(call: Callable[[], Any]) -> Any:
+        try:
+            gate.wait()
+            return call()
+        except Exception as error:
+            return error
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(one, calls))
+
+
+@pytest.fixture(autouse=True)
+def no_rate_limits() -> None:
+    cache.clear()
+
+
+def twice(person: User | None, path: str, data: dict[str, Any]) -> list[tuple[int, str]]:
+    """Send the form twice at once from one browser; return what each answers, and where it leads."""
+    fresh = client_of(person)
+    return twice_from(fresh, path, data)
+
+
+def twice_from(fresh: Callable[[], Client], path: str, data: dict[str, Any]) -> list[tuple[int, str]]:
+    browsers = [fresh() for _ in range(TWICE)]
+    answers = at_once([lambda browser=browser: browser.post(path, data) for browser in browsers])  # type: ignore[misc]
+    return [(answer.status_code, answer.headers.get("Location", "")) for answer in answers]
+
+
+def reauthenticated(person: User) -> Callable[[], Client]:
+    """Return the browser of somebody who has just signed in with their password."""
+    client = client_of(person)()
+    client.post("/accounts/reauthenticate/", {"password": PASSWORD})
+
+    def fresh() -> Client:
+        copy = Client(raise_request_exception=False)
+        copy.cookies = type(client.cookies)(client.cookies.output(header="", sep=";"))
+        return copy
+
+    return fresh
+
+
+# --- Forms ---
+
+
+@pytest.mark.parametrize("number", ROUNDS)
+def test_register(number: int) -> None:
+    fields = {"email": f"new{number}@example.com", "password1": PASSWORD, "password2": PASSWORD}
+
+    answers = twice(None, "/accounts/signup/", fields)
+
+    assert answers == [(302, "/dashboard/")] * TWICE
+    assert User.objects.count() == 1
+    assert AccountMail.objects.count() == 1
+
+
+def test_register_twice_with_another_password_is_refused() -> None:
+    fields = {"email": "new@example.com", "password1": PASSWORD, "password2": PASSWORD}
+    Client().post("/accounts/signup/", fields)
+
+    answer = Client().post("/accounts/signup/", fields | {"password1": "other-words-9", "password2": "other-words-9"})
+
+    assert (answer.status_code, "_auth_user_id" in answer.client.session) == (200, False)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/people/preferences/", {"wants_digest": "on"}),
+        ("/people/profile/", {"name": "New"}),
+        ("/people/data/", {}),
+        ("/reports/statement/", {"format": Format.PDF, "start": "2026-01-01", "end": "2026-01-31"}),
+    ],
+)
+def test_forms_of_a_customer(path: str, fields: dict[str, str]) -> None:
+    answers = twice(make_person("customer"), path, fields)
+
+    assert (len(set(answers)), answers[0][0]) == (1, 302)
+    assert Report.objects.count() == (1 if path in ("/people/data/", "/reports/statement/") else 0)
+
+
+def test_change_password() -> None:
+    person = make_user()
+    fields = {"oldpassword": PASSWORD, "password1": "quite-new-words-7", "password2": "quite-new-words-7"}
+
+    answers = twice_from(reauthenticated(person), "/accounts/password/change/", fields)
+
+    person.refresh_from_db()
+    assert person.check_password("quite-new-words-7")
+    assert {status for status, _ in answers} <= {200, 302}
+
+
+def test_checkout_is_one_order() -> None:
+    person, product = make_person("customer"), make_product(stock=10)
+    fresh = client_of(person)
+    fresh().post(f"/basket/add/{product.slug}/", {"quantity": "1"})
+
+    answers = twice_from(
+        fresh, "/checkout/", {"card": "pm_card_visa", "token": str(uuid.uuid4()), "total": product.price}
+    )
+
+    assert len(set(answers)) == 1
+    assert (Order.objects.count(), Payment.objects.count()) == (1, 1)
+
+
+@pytest.mark.parametrize("act", ["nudge", "replay", "unflag", "refund"])
+def test_buttons_of_support(act: str) -> None:
+    order = put(place_order(), Status.COMPLETED)
+
+    answers = twice(make_person("support"), f"/orders/{order.reference}/{act}/", {})
+
+    assert answers == [(302, f"/orders/{order.reference}/")] * TWICE
+
+
+def test_import_is_one_import() -> None:
+    fresh, token = client_of(make_person("warehouse")), str(uuid.uuid4())
+
+    def send() -> Any:
+        file = BytesIO(b"sku,name,price,stock,category\nA,Lamp,1.00,1,Light\n")
+        file.name = "products.csv"
+        return fresh().post("/imports/", {"file": file, "token": token})
+
+    answers = at_once([send] * TWICE)
+
+    assert {answer.status_code for answer in answers} == {302}
+    assert ProductImport.objects.count() == 1
+
+
+def test_report_and_pack_are_one() -> None:
+    person, report = make_person("accounting"), {"kind": Kind.STOCK, "format": Format.PDF}
+
+    made = [twice(person, "/reports/", report), twice(person, "/reports/packs/", {"month": str(months_over()[0])})]
+
+    assert [(len(set(answers)), answers[0][0]) for answers in made] == [(1, 302)] * 2
+    assert (Report.objects.filter(pack=None).count(), Pack.objects.count()) == (1, 1)
+
+
+@pytest.mark.parametrize("model", ["orders/product"])
+def test_form_of_the_admin(model: str) -> None:
+    fields = {
+        "sku": "A-1",
+        "name": "Lamp",
+        "category": "Light",
+        "price": "1.00",
+        "is_active": "on",
+        "adjust_stock": "0",
+    }
+
+    answers = twice(make_person("administrator"), f"/admin/{model}/add/", fields)
+
+    assert {status for status, _ in answers} <= {200, 302}
+    assert Product.objects.count() == 1
+
+
+def test_delete_account() -> None:
+    person = make_user()
+
+    answers = twice(person, "/people/delete/", {"password": PASSWORD, "confirmation": "delete"})
+
+    person.refresh_from_db()
+    assert (answers, person.is_active) == ([(302, "/")] * TWICE, False)
+
+
+# --- Rules about other rows ---
+
+
+@pytest.mark.parametrize("number", ROUNDS)
+def test_one_administrator_is_left_when_all_leave_at_once(number: int) -> None:
+    people = [make_user(is_staff=True, is_superuser=True) for _ in range(4)]
+
+    at_once([lambda person=person: erasure.close_account(person) for person in people])  # type: ignore[misc]
+
+    assert User.objects.filter(is_superuser=True, is_active=True).count() == 1
+
+
+def test_one_administrator_is_left_when_all_step_down_in_the_admin() -> None:
+    people = [make_user(is_staff=True, is_superuser=True) for _ in range(3)]
+    fields = {"name": "Sam", "is_active": "on", "is_staff": "on"}
+
+    def step_down(person: User) -> Callable[[], Any]:
+        path = f"/admin/accounts/user/{person.pk}/change/"
+        return lambda: client_of(person)().post(path, fields | {"email": person.email})
+
+    at_once([step_down(person) for person in people])
+
+    assert User.objects.filter(is_superuser=True, is_active=True).count() == 1
+
+
+def test_cap_of_reports_holds_for_all_who_ask_at_once() -> None:
+    person, most = make_user(), project.REPORTS_OPEN_MOST
+    days = [f"2026-{month:02}-{day:02}" for month in (1, 2) for day in range(1, 21)]
+    asked = [{"kind": Kind.SALES, "format": Format.CSV, "start": day, "end": day} for day in days]
+
+    got = at_once([lambda what=what: services.ask_for(person, **what) for what in asked])  # type: ignore[misc]
+
+    assert Report.objects.filter(status__in=OPEN).count() == most
+    assert sum(isinstance(one, TooMany) for one in got) == len(asked) - most
+
+
+@pytest.mark.parametrize("door", ["/reports/statement/", "/people/data/", "/reports/packs/", "/reports/"])
+def test_cap_is_told_at_each_door(door: str) -> None:
+    person = make_person("accounting")
+    assert person is not None
+    for day in range(1, project.REPORTS_OPEN_MOST + 1):
+        services.ask_for(person, kind=Kind.SALES, format=Format.CSV, start=f"2026-01-{day:02}", end="2026-01-31")
+    fields = {"kind": Kind.STOCK, "format": Format.PDF, "start": "2026-01-01", "end": "2026-01-31"}
+    fields["month"] = str(months_over()[0])
+
+    page = client_of(person)().post(door, fields, follow=True)
+
+    assert "At most" in page.content.decode()
+    assert Report.objects.count() == project.REPORTS_OPEN_MOST
