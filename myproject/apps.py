@@ -16,7 +16,7 @@ class ProjectConfig(AppConfig):
 
     def ready(self) -> None:
         # Importing them connects signals, and registers checks and parts of workers.
-        from myproject.alerting import alerts  # noqa: F401
+        from myproject.alerting import alerts, dead_letters  # noqa: F401
         from myproject.monitoring import control, gauges, heartbeats, metrics  # noqa: F401
         from myproject.transport import rabbitmq, traps  # noqa: F401
         from myproject.web import static_files  # noqa: F401

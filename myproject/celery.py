@@ -10,6 +10,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "myproject.settings")
 from celery import Celery, current_task, signals
 from django.conf import settings
 from django.db import close_old_connections
+from kombu.transport import TRANSPORT_ALIASES
 
 from durable.task import Task
 from myproject.transport import signing
@@ -20,13 +21,23 @@ def worker_name() -> str:
     return (current_task.request.hostname or "")[:120] if current_task else ""
 
 
-app = Celery("myproject", task_cls=Task)
+app = Celery("myproject", task_cls=Task, control="myproject.transport.control:Control")
 
 # As a string, so that worker processes need not be sent the object; the prefix keeps Celery's names apart.
 app.config_from_object("django.conf:settings", namespace="CELERY")
 
 # With Celery's own, a Redis of results that is away keeps every message from being sent.
 app.loader.override_backends = dict.fromkeys(("redis", "rediss"), "myproject.transport.results:RedisBackend")
+
+# Kombu's own end the worker by one odd message, or by a Redis that is full.
+TRANSPORT_ALIASES.update(
+    redis="myproject.transport.on_redis:Transport",
+    rediss="myproject.transport.on_redis:Transport",
+    sentinel="myproject.transport.on_redis:SentinelTransport",
+    amqp="myproject.transport.on_rabbitmq:Transport",
+    pyamqp="myproject.transport.on_rabbitmq:Transport",
+    amqps="myproject.transport.on_rabbitmq:SSLTransport",
+)
 
 # Finds the tasks.py of each installed app.
 app.autodiscover_tasks()

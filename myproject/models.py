@@ -1,5 +1,5 @@
 """Where Django looks for the models of this app."""
 
-from myproject.alerting.models import Alert, Canary
+from myproject.alerting.models import Alert, Canary, DeadLetter
 
-__all__ = ["Alert", "Canary"]
+__all__ = ["Alert", "Canary", "DeadLetter"]

@@ -367,6 +367,8 @@ BROKER = broker(CELERY_BROKER_URL)
 CELERY_BROKER_TRANSPORT_OPTIONS = BROKER.options
 # A worker that starts before its broker waits for it.
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+# As of a Redis that is full, or has become another's replica; Celery's default is to end the worker.
+CELERY_BROKER_CHANNEL_ERROR_RETRY = True
 # RabbitMQ only, like the pulse in seconds by which it and a worker notice that the other has gone without a word.
 CELERY_BROKER_CONNECTION_TIMEOUT = 0.7
 CELERY_BROKER_HEARTBEAT = 30
@@ -386,7 +388,7 @@ CELERY_ACCEPT_CONTENT = [CELERY_TASK_SERIALIZER]
 # Results do not pass the broker.
 CELERY_RESULT_SERIALIZER = "json"
 CELERY_RESULT_ACCEPT_CONTENT = ["json"]
-# Tells somebody of the messages that it refuses.
+# Keeps what cannot be a task as a dead letter, and waits for a broker that refuses.
 CELERY_WORKER_CONSUMER = "myproject.alerting.consumer:Consumer"
 
 # Messages carry UTC; schedules are read in the shop's own time.

@@ -8,6 +8,7 @@ from collections import ChainMap
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -118,6 +119,9 @@ WRONG: list[tuple[str, Setup, str]] = [
     ("E013", conf(security_key="key.pem"), "not set"),
     ("W001", conf(task_create_missing_queues=True), "task_create_missing_queues"),
     ("W002", replace(SHOP, names=["task_signing"]), "CELERY_TASK_SIGNING"),
+    ("E014", Setup(in_worker=True, unlimited_pool="threads"), "threads"),
+    ("E015", conf(task_default_rate_limit="1/m"), "task_default_rate_limit"),
+    ("E015", Setup(tasks={"celery.slow": SimpleNamespace(rate_limit="1/m")}), "celery.slow"),
     ("W003", replace(database(OPTIONS={"pool": True}), in_worker=True), "default"),
     ("W004", Setup(unanswered=["The broker does not answer: refused"]), "refused"),
     ("W005", conf(**signed(days=5)), "ends on"),
@@ -281,3 +285,11 @@ def test_worker_does_not_start_with_an_error() -> None:
     assert done.returncode == 1
     assert "(celery.E002) orders.tasks.process_order" in done.stderr
     assert "(celery.W003) The database 'default' has a pool" in done.stderr
+
+
+@pytest.mark.parametrize("pool", ["threads", "solo"])
+def test_worker_does_not_start_with_a_pool_that_ends_no_task_at_its_limit(pool: str) -> None:
+    done = said("-m", "celery", "-A", "myproject", "worker", "--pool", pool)
+
+    assert done.returncode == 1
+    assert f"(celery.E014) The worker's pool is {pool[:6].rstrip('s')}" in done.stderr

@@ -36,7 +36,18 @@ def hire(broker: Broker, log: Path) -> Iterator[Hire]:
     with ExitStack() as stack:
 
         def start(queue: str) -> subprocess.Popen[bytes]:
-            command = [sys.executable, "-m", "celery", "-A", "myproject", "worker", "--pool", "solo", "--queues", queue]
+            command = [
+                sys.executable,
+                "-m",
+                "celery",
+                "-A",
+                "myproject",
+                "worker",
+                "--concurrency",
+                "1",
+                "--queues",
+                queue,
+            ]
             output = stack.enter_context(log.open("wb"))
             worker = subprocess.Popen(
                 command, env=os.environ | {"CELERY_BROKER_URL": broker.url}, stdout=output, stderr=output

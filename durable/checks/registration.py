@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from celery import current_app, signals
+from celery.concurrency import get_implementation, prefork
 from celery.utils.imports import load_extension_class_names, symbol_by_name
 from django.conf import settings
 from django.core.checks import CheckMessage, register
@@ -41,15 +42,28 @@ def check_broker(databases: Collection[str] | None = None, **kwargs: Any) -> lis
         return found(Setup(unanswered=[f"The broker does not answer: {str(error).splitlines()[0].rstrip('.')}"]))
 
 
-def check_worker(**kwargs: Any) -> list[CheckMessage]:
-    return found(Setup(in_worker=True, databases=settings.DATABASES))
+def check_worker(pool: str) -> list[CheckMessage]:
+    return found(Setup(in_worker=True, unlimited_pool=pool, databases=settings.DATABASES))
+
+
+def unlimited_pool(options: Mapping[str, Any]) -> str:
+    """Return the name of the worker's pool unless that ends what exceeds its time limit, as prefork alone does."""
+    # Celery has both names for it, and its program uses the first.
+    given = options.get("pool") or options.get("pool_cls") or current_app.conf.worker_pool
+    pool = get_implementation(given)
+    return "" if issubclass(pool, prefork.TaskPool) else pool.__module__.rpartition(".")[2]
 
 
 @signals.celeryd_init.connect
-def stop_worker_with_errors(**kwargs: Any) -> None:
+def stop_worker_with_errors(options: Mapping[str, Any], **kwargs: Any) -> None:
     """Let no worker start with an error: Celery itself runs the checks and drops what they find."""
-    # Only a worker knows that it is one, and only there a pool is wrong.
-    register(check_worker, TAG)
+    pool = unlimited_pool(options)
+
+    # Only a worker knows that it is one, and only there a pool, of the database or of processes, is wrong.
+    @register(TAG)
+    def check(**kwargs: Any) -> list[CheckMessage]:
+        return check_worker(pool)
+
     try:
         BaseCommand().check(tags=[TAG])
     except SystemCheckError as error:

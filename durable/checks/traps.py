@@ -53,6 +53,8 @@ class Setup:
     # Whether beat reads its schedules from the database.
     schedules_in_database: bool = False
     in_worker: bool = False
+    # The name of a worker's pool that does not enforce time limits, where tasks have some; empty for prefork.
+    unlimited_pool: str = ""
     # What the broker does when its memory is full.
     eviction_policy: str = "noeviction"
     # Servers that should have been asked and did not answer, each with its error.
@@ -138,6 +140,33 @@ def worker_loss_is_repeated_for_ever(setup: Setup) -> Iterator[str]:
 def timeout_is_repeated_for_ever(setup: Setup) -> Iterator[str]:
     for policy in worst(setup, lambda it: bool(it.acks_late) and it.acks_on_timeout is False):
         yield f"{policy.where}: acks_on_timeout is false"
+
+
+@trap(
+    "E014",
+    "Nothing ends a task of this pool at its limit: it runs on beside the one that takes over from it.",
+    hint="Start the worker with --pool prefork, which is Celery's default.",
+)
+def pool_does_not_enforce_limits(setup: Setup) -> Iterator[str]:
+    if setup.unlimited_pool:
+        yield f"The worker's pool is {setup.unlimited_pool}"
+
+
+@trap(
+    "E015",
+    "A worker holds what exceeds the rate, and takes nothing of any queue meanwhile.",
+    hint="Remove it. Give what must be slow a queue, and a worker with few processes, of its own.",
+)
+def rate_limit_stops_all_queues(setup: Setup) -> Iterator[str]:
+    if setup.conf.get("worker_disable_rate_limits"):
+        return
+    if rate := setup.conf.get("task_default_rate_limit"):
+        yield f"task_default_rate_limit is {rate!r}"
+        return
+    # What task_annotations says stands on the task as well.
+    for name, task in setup.tasks.items():
+        if rate := getattr(task, "rate_limit", None):
+            yield f"{name}: rate_limit is {rate!r}"
 
 
 # --- Broker and messages -------------------------------------------------------------------------------------

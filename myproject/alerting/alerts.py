@@ -16,19 +16,19 @@ from myproject.logs.logs import scrub
 log = logging.getLogger(__name__)
 
 
-def alert(subject: str, message: str, cause: str = "", queue: str | None = None) -> None:
+def alert(subject: str, message: str, cause: str = "", queue: str | None = None, times: int = 1) -> None:
     """Tell whoever looks after the shop; call it after the commit.
 
     The same `cause`, by default the subject, is told once and then only counted until the cool-down has passed. This
     neither raises nor waits for a chat: what cannot be written down is in the log all the same. `queue` is the one
-    that the message takes instead of its own.
+    that the message takes instead of its own; `times` is how often it has happened.
     """
     # Whatever must not reach the log must not reach a chat.
     message = scrub(message)
     log.error("%s: %s", subject, message)
     try:
         with transaction.atomic():
-            row = Alert.objects.record(cause or subject, subject, message)
+            row = Alert.objects.record(cause or subject, subject, message, times)
     except Error as error:
         log.error("Nobody will be told, the database does not take the alert: %s", type(error).__name__)
         return
@@ -48,15 +48,6 @@ def alert_of_failure(task: str, error: BaseException, task_id: str) -> None:
         connections.close_all()
 
 
-def alert_of_refused_message(task: str, queue: str, reason: str) -> None:
-    """Alert that a message was refused; called by the worker's main process, in whose connection no child may share."""
-    close_old_connections()
-    # What it claims to be is its sender's word.
-    message = f"It came by {queue}, calls itself {task}, and was thrown away: {reason}."
-    alert("A message was refused", message, cause="refused message")
-    connections.close_all()
-
-
 @signals.task_failure.connect
 def note_failure(
     sender: Any, exception: BaseException, task_id: str, args: Any = (), kwargs: Any = None, **rest: Any
@@ -70,11 +61,3 @@ def note_failure(
         log.error("%s gave up, %s, task %s: %r", sender.name, kwargs or args, task_id, exception)
         if sender.name != send_alert.name:
             alert_of_failure(sender.name, exception, task_id)
-
-
-@signals.task_unknown.connect
-def alert_of_unknown_task(name: str, id: str, **kwargs: Any) -> None:
-    """Alert of a message for a task that this release does not have: Celery has thrown it away."""
-    alert(f"A worker knows no task {name}", f"The message {id} is of another release; a sweep there does its work.")
-    # The worker's main process found it, whose next children must not share its connection.
-    connections.close_all()

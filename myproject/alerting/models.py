@@ -1,5 +1,7 @@
 """What belongs to no app: what the shop has to tell whoever looks after it, and how it knows that its queues move."""
 
+import hashlib
+from collections import Counter
 from datetime import datetime, timedelta
 from typing import Self
 
@@ -11,16 +13,21 @@ from django.utils import timezone
 
 from durable.leases import Lease, Leased, LeasedQuerySet
 from myproject.queues import QUEUES
+from myproject.transport.envelope import Kind, Refusal
 
 # Canaries are sent each minute; when none was sent for this long, beat was away.
 CANARY_PAUSE = timedelta(minutes=3)
+# Bytes of a dead letter, and dead letters, that are kept: whoever writes to the broker does not fill the database.
+MOST_KEPT = 64 * 1024
+MOST_LETTERS = 10_000
 # One statement, so that a hundred tasks which fail at once are one row, and none of them waits for another's answer.
 RECORD = """
 INSERT INTO myproject_alert AS known
     (cause, subject, message, count, told_count, first_at, last_at, due_at, claimed_by, reached, error)
-VALUES (%(cause)s, %(subject)s, %(message)s, 1, 0, %(now)s, %(now)s, %(due_at)s, '', '{}', '')
+VALUES (%(cause)s, %(subject)s, %(message)s, %(times)s, 0, %(now)s, %(now)s, %(due_at)s, '', '{}', '')
 ON CONFLICT (cause) DO UPDATE SET
-    subject = EXCLUDED.subject, message = EXCLUDED.message, count = known.count + 1, last_at = EXCLUDED.last_at,
+    subject = EXCLUDED.subject, message = EXCLUDED.message, last_at = EXCLUDED.last_at,
+    count = known.count + EXCLUDED.count,
     due_at = CASE WHEN EXCLUDED.due_at IS NULL THEN NULL
         ELSE COALESCE(known.due_at, GREATEST(EXCLUDED.due_at, known.sent_at + %(cool_down)s)) END
 RETURNING *
@@ -32,10 +39,10 @@ class AlertQuerySet(LeasedQuerySet["Alert"]):
         """Alerts that nobody has to be told of, and whose cause has not happened since."""
         return self.filter(due_at=None, last_at__lt=moment)
 
-    def record(self, cause: str, subject: str, message: str) -> "Alert":
+    def record(self, cause: str, subject: str, message: str, times: int = 1) -> "Alert":
         """Count the cause up and return its row; within the cool-down the row is due only when that ends."""
         now = timezone.now()
-        values = {"cause": cause[:200], "subject": subject[:200], "message": message, "now": now}
+        values = {"cause": cause[:200], "subject": subject[:200], "message": message, "times": times, "now": now}
         values |= {"due_at": now if settings.ALERT_URLS else None, "cool_down": settings.ALERT_COOL_DOWN}
         return self.raw(RECORD, values)[0]
 
@@ -166,3 +173,54 @@ class Canary(models.Model):
         return bool(
             Canary.objects.filter(untold, queue=self.queue, watched_since=self.watched_since).update(told_at=now)
         )
+
+
+class DeadLetterQuerySet(models.QuerySet["DeadLetter"]):
+    def record(self, letters: list[Refusal]) -> None:
+        """Keep the messages; those that have come before are only counted. No more than `MOST_LETTERS` are kept."""
+        counts = Counter(map(digest, letters))
+        known = set(self.filter(digest__in=counts).values_list("digest", flat=True))
+        for each in known:
+            self.filter(digest=each).update(count=F("count") + counts[each], last_at=timezone.now())
+        new = {digest(letter): letter for letter in letters}
+        rows = [
+            self.model(digest=each, count=counts[each], **letter._asdict())
+            for each, letter in new.items()
+            if each not in known
+        ]
+        # Another worker may keep the same ones at this moment.
+        self.bulk_create(rows[: max(0, MOST_LETTERS - self.count())], ignore_conflicts=True)
+
+
+def digest(letter: Refusal) -> str:
+    """Return what is the same for the same message that comes again."""
+    return hashlib.sha256(f"{letter.kind}\n{letter.queue}\n".encode() + letter.raw).hexdigest()
+
+
+class DeadLetter(models.Model):
+    """A message that no worker could take, as it was; its words are those of its sender, whoever that is."""
+
+    kind = models.CharField(max_length=20, choices=[(kind.value, kind.value) for kind in Kind])
+    queue = models.CharField(max_length=80)
+    task = models.CharField(max_length=80, blank=True, help_text="What it calls itself.")
+    reason = models.CharField(max_length=300)
+    raw = models.BinaryField(help_text="Its first 64 kB.")
+    size = models.PositiveBigIntegerField(help_text="Of all of it, in bytes.")
+    digest = models.CharField(max_length=64, unique=True, editable=False)
+    count = models.PositiveBigIntegerField("came", default=1, help_text="Times, all in all.")
+    first_at = models.DateTimeField(default=timezone.now)
+    last_at = models.DateTimeField(default=timezone.now)
+
+    objects = DeadLetterQuerySet.as_manager()
+
+    class Meta:
+        permissions = [("resend_deadletter", "Can send dead letters again")]
+        indexes = [models.Index(fields=["-last_at"], name="dead_letter_last")]
+
+    def __str__(self) -> str:
+        return f"{self.kind}, {self.size} bytes"
+
+    @property
+    def can_be_sent_again(self) -> bool:
+        """Whether it may be more than rubbish: a release that knows its task has come, and all of it is here."""
+        return self.kind == Kind.UNKNOWN and self.size == len(self.raw)

@@ -11,7 +11,7 @@ from django.utils import timezone
 from durable.sweeps import Sweep, sweep
 from durable.task import Task
 from myproject.alerting import chat
-from myproject.alerting.models import Alert
+from myproject.alerting.models import Alert, DeadLetter
 from myproject.schedules import SCHEDULES
 from myproject.storage.clean_ups import CLEAR_LIMITS, delete_in_chunks, going_on_next_night
 
@@ -41,6 +41,7 @@ def check_unsent_alerts() -> list[Sweep]:
 
 @shared_task(name="myproject.tasks.clear_old_alerts", **CLEAR_LIMITS, ignore_result=True)
 def clear_old_alerts() -> None:
-    """Delete alerts whose cause has been quiet for half a year. Safe to repeat: what is gone is gone."""
+    """Delete alerts and dead letters that have been quiet for half a year. Safe to repeat: what is gone is gone."""
     with going_on_next_night("alerts"):
         delete_in_chunks(Alert.objects.quiet_since(timezone.now() - ALERTS_KEPT).order_by("pk"))
+        delete_in_chunks(DeadLetter.objects.filter(last_at__lt=timezone.now() - ALERTS_KEPT).order_by("pk"))

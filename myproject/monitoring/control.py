@@ -1,10 +1,17 @@
-"""What a worker answers when the page of the shop's state asks: one command, since each asking takes its time."""
+"""The commands of a worker that are ours: what the page of the shop's state asks, and those that Celery has otherwise.
+
+These would stop the shop, or void a promise, and are refused with a reason. docs/operations/commands.md lists all.
+"""
 
 from datetime import UTC, datetime
 from typing import Any
 
-from celery.worker.control import inspect_command
+from celery.worker import control
+from celery.worker.control import control_command, inspect_command, nok
 from celery.worker.state import active_requests
+
+# Celery's own, for what is in order.
+SHRINK, AUTOSCALE = control.pool_shrink, control.autoscale
 
 
 @inspect_command()
@@ -15,3 +22,40 @@ def work(state: Any, **kwargs: Any) -> dict[str, Any]:
         "queues": sorted(queue.name for queue in state.consumer.task_consumer.queues),
         "running": sorted(request.name for request in active_requests),
     }
+
+
+@control_command(args=[("task_name", str), ("rate_limit", str)], signature="<task_name> <rate_limit>")
+def rate_limit(state: Any, **kwargs: Any) -> dict[str, str]:
+    """Refuse to limit the rate of a task: it would stop all queues of this worker."""
+    return nok(
+        "A worker holds what exceeds the rate, and takes nothing of any queue meanwhile. "
+        "To pause a queue: cancel_consumer."
+    )
+
+
+@control_command(
+    args=[("task_name", str), ("soft", float), ("hard", float)], signature="<task_name> <soft_secs> [hard_secs]"
+)
+def time_limit(state: Any, **kwargs: Any) -> dict[str, str]:
+    """Refuse to change the time limits of a task: its lease relies on them."""
+    return nok(
+        "Whoever takes over from a worker relies on the hard limit of its task. "
+        "Change the setting of its lease, and restart."
+    )
+
+
+@control_command(args=[("n", int)], signature="[N=1]")
+def pool_shrink(state: Any, n: int = 1, **kwargs: Any) -> Any:
+    """Shrink the pool by n processes, and leave one."""
+    processes = state.consumer.pool.num_processes
+    if not 0 < n < processes:
+        return nok(f"There are {processes} processes, and one must stay. To pause a queue: cancel_consumer.")
+    return SHRINK(state, n=n, **kwargs)
+
+
+@control_command(args=[("max", int), ("min", int)], signature="[max [min]]")
+def autoscale(state: Any, max: int | None = None, min: int | None = None) -> Any:
+    """Modify autoscale settings, and leave one process."""
+    if max is not None and max < 1:
+        return nok("One process must stay. To pause a queue: cancel_consumer.")
+    return AUTOSCALE(state, max=max, min=min)

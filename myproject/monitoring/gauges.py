@@ -21,8 +21,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from durable.mail import OwesMail
-from myproject.alerting.models import Alert, Canary
+from myproject.alerting.models import Alert, Canary, DeadLetter
 from myproject.monitoring import broker, metrics
+from myproject.transport.envelope import Kind
 
 log = logging.getLogger(__name__)
 
@@ -175,6 +176,13 @@ def alerts() -> Iterator[Metric]:
     since = Alert.objects.filter(due_at__isnull=False).aggregate(since=Min("due_at"))["since"]
     yield gauge("shop_alerts_untold", "Alerts of the last day that somebody could not be told of.", failed.count())
     yield gauge("shop_alerts_overdue_seconds", "For how long the oldest has been due and not been tried.", age(since))
+
+
+@database.question
+def dead_letters() -> Iterator[Metric]:
+    found = dict(DeadLetter.objects.values_list("kind").annotate(count=Count("pk")).order_by("kind"))
+    kinds = {kind.value: float(found.get(kind.value, 0)) for kind in Kind}
+    yield gauges("shop_dead_letters", "Messages that no worker could take, and nobody has dealt with.", "kind", kinds)
 
 
 @database.question

@@ -34,7 +34,6 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, H
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from durable.task import Task
-from myproject.celery import app
 from myproject.web.pages import View
 
 log = logging.getLogger(__name__)
@@ -131,7 +130,6 @@ def count_tasks() -> None:
         signals.task_failure: count_failure,
         signals.task_retry: count_retry,
         signals.task_revoked: count_revoked,
-        signals.task_rejected: count_rejected,
         signals.after_task_publish: count_message,
     }
     for signal, handler in handlers.items():
@@ -163,12 +161,6 @@ def count_retry(sender: Task, reason: Any, **kwargs: Any) -> None:
 
 def count_revoked(sender: Task, expired: bool = False, **kwargs: Any) -> None:
     TASKS.labels(sender.name, "expired" if expired else "revoked").inc()
-
-
-def count_rejected(message: Any, **kwargs: Any) -> None:
-    """Count a message that no task takes: it may say any name."""
-    name = message.headers.get("task")
-    TASKS.labels(name if name in app.tasks else "unknown", "rejected").inc()
 
 
 def count_message(routing_key: str = "", **kwargs: Any) -> None:
@@ -291,7 +283,10 @@ class OwnServer:
 
     def leave(self, **kwargs: Any) -> None:
         """In a child: take a place, and let go of the port, which could outlive the main process otherwise."""
-        family.place = f"child{current_process().index}"
+        # A pool without children has its tasks in this process.
+        if (index := getattr(current_process(), "index", None)) is None:
+            return
+        family.place = f"child{index}"
         if self.server:
             self.server.server_close()
 

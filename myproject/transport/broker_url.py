@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+from django.conf import settings
 from kombu import Exchange
 
 
@@ -46,7 +47,7 @@ RABBITMQ = Broker(
         "write_timeout": 0.7,
     },
     patient={"read_timeout": 10, "write_timeout": 10},
-    hasty={"read_timeout": 1, "write_timeout": 1},
+    hasty={"read_timeout": 1, "write_timeout": 1, "confirm_publish": True},
     queue={
         # By a topic: only then does RabbitMQ itself keep a retry until it is due. A worker that kept it would take
         # nothing else meanwhile, since of a quorum queue it takes only so many messages.
@@ -61,3 +62,12 @@ RABBITMQ = Broker(
 def broker(url: str) -> Broker:
     """Return what the broker at that address needs: RabbitMQ by `amqp://` and `amqps://`, else Redis or Valkey."""
     return RABBITMQ if url.startswith(("amqp", "pyamqp")) else REDIS
+
+
+def knock(channel: Any) -> None:
+    """Write what cannot grow: a broker that is full, or another's replica, answers and takes nothing."""
+    if settings.BROKER is RABBITMQ:
+        # Confirmed and dropped: no queue has this name.
+        channel.basic_publish(channel.prepare_message(b""), exchange="", routing_key="nowhere")
+    else:
+        channel.client.set("unacked_ready", 1, ex=60)

@@ -141,7 +141,7 @@ def test_worker_refuses_a_message_that_is_not_signed(machine: Machine) -> None:
     with Connection(machine.environment("web")["CELERY_BROKER_URL"]) as stranger:
         Producer(stranger.default_channel).publish(((2, 3), {}, {}), routing_key="default", headers=headers)
 
-    told = "SELECT 1 FROM myproject_alert WHERE cause = 'refused message' AND sent_at IS NOT NULL"
+    told = "SELECT 1 FROM myproject_alert WHERE cause = 'dead letter, not signed by us' AND sent_at IS NOT NULL"
     wait_for(lambda: machine.rows(told), "somebody to be told")
     assert not machine.rows("SELECT 1 FROM django_celery_results_taskresult WHERE task_name = 'myproject.tasks.add'")
 

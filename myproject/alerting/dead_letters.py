@@ -1,0 +1,109 @@
+"""Messages that no worker could take: kept for staff to look at, and told once for each kind."""
+
+import atexit
+import base64
+import json
+import logging
+import time
+from queue import Empty, Full, Queue
+from threading import Thread
+from typing import Any
+
+from django.db import Error, connections
+
+from myproject.alerting.alerts import alert
+from myproject.alerting.models import MOST_KEPT, DeadLetter
+from myproject.celery import app
+from myproject.transport.envelope import Kind, Refusal, refused
+
+log = logging.getLogger(__name__)
+
+# So many may wait for the database, in memory, and so many are written at once.
+MOST_WAITING = 1000
+AT_ONCE = 200
+# Seconds that a process which ends gives to those that still wait.
+PATIENCE = 3
+
+
+class Keeper:
+    """Writes to the database in a thread of its own: no queue stands behind letters, nor behind a frozen database."""
+
+    def __init__(self) -> None:
+        self.waiting: Queue[Refusal] = Queue(MOST_WAITING)
+        self.thread: Thread | None = None
+
+    def take(self, refusal: Refusal, **kwargs: Any) -> None:
+        try:
+            self.waiting.put_nowait(refusal._replace(raw=refusal.raw[:MOST_KEPT]))
+        except Full:
+            log.error("A dead letter of %s was not kept, too many wait: %s", refusal.queue, refusal.reason)
+        # Not before: the processes that a worker forks have no threads.
+        if not (self.thread and self.thread.is_alive()):
+            self.thread = Thread(target=self.run, name="dead letters", daemon=True)
+            self.thread.start()
+
+    def run(self) -> None:
+        while True:
+            letters = self.next_ones()
+            try:
+                bury(letters)
+            except Exception:
+                log.exception("%s dead letters were not kept", len(letters))
+            finally:
+                connections.close_all()
+                for _ in letters:
+                    self.waiting.task_done()
+
+    def next_ones(self) -> list[Refusal]:
+        """Wait for a letter, and return it with those that are there by then."""
+        letters = [self.waiting.get()]
+        try:
+            while len(letters) < AT_ONCE:
+                letters.append(self.waiting.get_nowait())
+        except Empty:
+            pass
+        return letters
+
+    def flush(self) -> None:
+        """Wait until all are written, for a while."""
+        until = time.monotonic() + PATIENCE
+        while self.waiting.unfinished_tasks and time.monotonic() < until:
+            time.sleep(0.01)
+
+
+keeper = Keeper()
+refused.connect(keeper.take)
+atexit.register(keeper.flush)
+
+
+def bury(letters: list[Refusal]) -> None:
+    """Keep the messages and alert of them; a database that is away costs the rows."""
+    try:
+        DeadLetter.objects.record(letters)
+    except Error as error:
+        log.error("%s dead letters were not kept, the first begins %r: %s", len(letters), letters[0].raw[:200], error)
+    for kind in Kind:
+        if found := [letter for letter in letters if letter.kind == kind]:
+            tell(found[-1], len(found))
+
+
+def tell(letter: Refusal, times: int) -> None:
+    # What it claims to be is its sender's word.
+    message = f"It came by {letter.queue}, calls itself {letter.task or '?'}, and is a dead letter: {letter.reason}."
+    alert("A message was refused", message, cause=f"dead letter, {letter.kind}", times=times)
+
+
+def send_again(letter: DeadLetter) -> None:
+    """Put the message back in its queue just as it was: whether it is signed is verified again."""
+    whole = json.loads(bytes(letter.raw))
+    kept = {name: whole["properties"].get(name) for name in ("correlation_id", "reply_to", "delivery_mode", "priority")}
+    with app.connection_for_write() as link, link.channel() as channel:
+        message = channel.prepare_message(
+            base64.b64decode(whole["body"]),
+            content_type=whole["content-type"],
+            content_encoding=whole["content-encoding"],
+            headers=whole["headers"],
+            properties={name: value for name, value in kept.items() if value is not None},
+        )
+        # Every queue has its own name as an address at the exchange without one, on each broker.
+        channel.basic_publish(message, exchange="", routing_key=letter.queue)
