@@ -25,7 +25,7 @@ from django_celery_beat.models import (
 from django_celery_results.models import GroupResult, TaskResult
 
 from accounts.models import AccountMail, CrmContact, Erasure, Notification, User
-from myproject.alerting.models import Alert
+from myproject.alerting.models import Alert, DeadLetter
 from orders.models import (
     Digest,
     InventoryDifference,
@@ -98,6 +98,9 @@ ROWS: dict[type[Model], Callable[[], Model]] = {
     ReportSchedule: make_schedule,
     Pack: make_pack,
     Alert: make_alert,
+    DeadLetter: lambda: DeadLetter.objects.create(
+        kind="unknown task", queue="orders", reason="unknown", raw=b"x", size=1
+    ),
     Authenticator: lambda: Authenticator.objects.create(user=make_user(), type=Authenticator.Type.TOTP, data={}),
     TaskResult: make_result,
     GroupResult: lambda: GroupResult.objects.create(group_id="g-1"),

@@ -87,7 +87,7 @@ def addresses(person: User | None) -> dict[str, str]:
 
 def row_of(model: Any) -> dict[str, Any]:
     pk = ROWS[model]().pk
-    return {"object_id": pk, "id": pk}
+    return {"object_id": pk, "id": pk, "pk": pk}
 
 
 def filled(pattern: str, values: dict[str, Any]) -> str:
