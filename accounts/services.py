@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 # Rows changed in one statement: short locks, and memory that does not grow with the table.
 CHUNK = 5_000
 # The longest pause that a task grants: `retry_backoff_max`.
-LONGEST_PAUSE = timedelta(minutes=10)
+MAX_PAUSE = timedelta(minutes=10)
 
 
 # --- Mail ---
@@ -88,7 +88,7 @@ def sync_contact(external_id: int) -> None:
     try:
         _tell(contact)
     except TemporaryError as error:
-        contact.mark_delayed(str(error), min(timedelta(seconds=error.retry_after or 0), LONGEST_PAUSE))
+        contact.mark_delayed(str(error), min(timedelta(seconds=error.retry_after or 0), MAX_PAUSE))
         raise
     except crm.AccessDenied as error:
         contact.mark_failed(str(error))

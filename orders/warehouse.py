@@ -13,7 +13,7 @@ from myproject import http
 PAGE_SIZE = 1_000
 TIMEOUT_SECONDS = 10
 # More than any shelf holds, and no more than the database's numbers.
-MOST_UNITS = 1_000_000_000
+MAX_UNITS = 1_000_000_000
 LONGEST_SKU = 40
 
 
@@ -87,7 +87,7 @@ def _page(told: Any, etag: str) -> Page:
             or sku in unusable
         ):
             raise ValueError(f"SKU {sku!r}")
-        if type(units) is int and 0 <= units <= MOST_UNITS:
+        if type(units) is int and 0 <= units <= MAX_UNITS:
             levels[sku] = units
         else:
             unusable[sku] = f"It told {units!r} units."[:200]

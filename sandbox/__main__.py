@@ -19,18 +19,18 @@ from .app import make_app, make_world
 from .payments import webhooks
 from .world import World
 
-# Requests that still wait at the end, such as for the slow card, are not waited for.
+# How long a shutdown waits for open requests, such as one for the slow card.
 GOODBYE_SECONDS = 1
 
 
 class CannotListen(Exception):
-    """The message says, for a person, which port and why."""
+    """The message says which port, and why."""
 
 
 def main() -> int:
     options = read_options()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    # aiosmtpd tells each word of each conversation.
+    # aiosmtpd logs every SMTP command.
     logging.getLogger("mail").setLevel(logging.ERROR)
     try:
         asyncio.run(serve(options))
@@ -55,13 +55,13 @@ def read_options() -> argparse.Namespace:
         help="how long the bank of pm_card_slow takes",
     )
     parser.add_argument("--webhook-url", default=environment("SANDBOX_WEBHOOK_URL", ""), help="empty sends none")
-    # From the environment only: everybody on the machine may read a process's arguments.
+    # From the environment only: every user of the machine can read a process's arguments.
     parser.set_defaults(webhook_secret=environment("STRIPE_WEBHOOK_SECRET", "whsec_sandbox"))
     return parser.parse_args()
 
 
 async def serve(options: argparse.Namespace) -> None:
-    """Serve until a signal says stop."""
+    """Serve until SIGINT or SIGTERM."""
     stop = asyncio.Event()
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)

@@ -1,4 +1,4 @@
-"""Puts the counterparts together into one web application."""
+"""Build one web application from the counterparts."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from .payments.ledger import overview
 from .world import World
 
 HERE = Path(__file__).parent
-# A new counterpart is a module of its own that names its COUNTERPART, and one more word here.
+# A new counterpart is a module that defines COUNTERPART, listed here.
 COUNTERPARTS = tuple(module.COUNTERPART for module in (payments, mailbox, chat, crm, warehouse))
 
 
@@ -51,7 +51,7 @@ def make_app(world: World) -> Application:
         default_handler_class=NotFound,
         template_path=str(HERE / "templates"),
         static_path=str(HERE / "static"),
-        # What matters is logged where it happens.
+        # No access log: each endpoint logs what matters.
         log_function=lambda handler: None,
         world=world,
     )

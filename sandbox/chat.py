@@ -1,4 +1,4 @@
-"""Stands in for the chat of those who look after the shop: takes what apprise posts as JSON, and shows it."""
+"""Stands in for the operators' chat: receives what apprise posts as JSON, and shows it."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ CREATE TABLE IF NOT EXISTS chat (
 """
 FAULTS = (
     Fault("chat_error", "Answers 500 to a message, and does not show it."),
-    Fault("chat_slow", "Waits before it takes a message.", seconds=20.0),
+    Fault("chat_slow", "Waits before it accepts a message.", seconds=20.0),
 )
 PAGE_SIZE = 100
 
@@ -32,15 +32,15 @@ class ChatPage(Page):
         self.render("chat.html", messages=newest(self.world.database), page_size=PAGE_SIZE)
 
     async def post(self) -> None:
-        """Take a message: an object with `message`, and perhaps `title` and `type`."""
+        """Receive a message: an object with `message`, and optionally `title` and `type`."""
         if self.strikes("chat_slow"):
             await asyncio.sleep(self.world.faults.seconds("chat_slow"))
         if self.strikes("chat_error"):
             self.answer(500, error="The sandbox was told to refuse this message.")
-        elif (told := read(self.request.body)) is None:
+        elif (message := read(self.request.body)) is None:
             self.answer(400, error='Send an object such as {"title": "…", "message": "…"}.')
         else:
-            keep(self.world.database, told)
+            keep(self.world.database, message)
             self.answer(200, status="ok")
 
     def strikes(self, fault: str) -> bool:
@@ -70,12 +70,12 @@ def read(body: bytes) -> dict[str, str] | None:
     return {name: str(sent.get(name) or "") for name in ("title", "message", "type")}
 
 
-def keep(database: sqlite3.Connection, told: dict[str, str]) -> None:
+def keep(database: sqlite3.Connection, message: dict[str, str]) -> None:
     with transaction(database):
         database.execute(
-            "INSERT INTO chat (title, message, kind, received) VALUES (?, ?, ?, ?)", (*told.values(), time.time())
+            "INSERT INTO chat (title, message, kind, received) VALUES (?, ?, ?, ?)", (*message.values(), time.time())
         )
-    logger.info("chat: %s", told["title"])
+    logger.info("chat: %s", message["title"])
 
 
 def newest(database: sqlite3.Connection) -> list[dict[str, Any]]:
@@ -84,7 +84,7 @@ def newest(database: sqlite3.Connection) -> list[dict[str, Any]]:
 
 COUNTERPART = Counterpart(
     title="Chat",
-    summary="The room of those who look after the shop: its alerts arrive here, once for each cause.",
+    summary="The operators' channel: the shop's alerts arrive here, once for each cause.",
     page="/chat",
     schema=SCHEMA,
     faults=FAULTS,

@@ -1,4 +1,4 @@
-"""The page, and the same as JSON, that switches faults on and off."""
+"""Switches faults on and off, by page or by JSON."""
 
 import json
 from typing import Any
@@ -48,7 +48,7 @@ class Controls(Page):
             self.world.faults.change(wanted)
 
     def field(self, name: str) -> Any:
-        """Return a form's field as the JSON would have it."""
+        """Return a form field with the type that JSON would give it."""
         value = self.get_body_argument(name).strip()
         if name in ("fault", "reset"):
             return value

@@ -1,4 +1,4 @@
-"""Stands in for a CRM: contacts by the caller's own id, of which an older version never overwrites a newer one."""
+"""Stands in for a CRM: contacts by the caller's id. An older version never overwrites a newer one."""
 
 import asyncio
 import json
@@ -15,8 +15,8 @@ from .faults import Fault
 from .pages import Page
 from .world import Counterpart, logger
 
-# A contact that was deleted leaves its id and version behind: otherwise an older update that arrives late would bring
-# the person back. Versions are times in microseconds.
+# A deleted contact keeps its id and version as a tombstone: otherwise a late, older update would bring the person back.
+# Versions are times in microseconds.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS contacts (
     external_id TEXT PRIMARY KEY,
@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS contacts (
 );
 """
 FAULTS = (
-    Fault("crm_slow", "Waits before it does anything, then goes on as usual.", seconds=1.0),
+    Fault("crm_slow", "Waits before it does anything, then continues as usual.", seconds=1.0),
     Fault(
         "crm_busy", "Answers 429 with Retry-After before writing; the seconds are the pause it asks for.", seconds=2.0
     ),
@@ -50,13 +50,13 @@ CONTACTS = """
 SELECT * FROM contacts WHERE :external_id IN ('', external_id) ORDER BY updated DESC LIMIT :limit
 """
 TEST_PREFIX = "crm_test_"
-LONGEST_BODY = 10_000
-LONGEST_TEXT = 254
+MAX_BODY = 10_000
+MAX_TEXT = 254
 PAGE_SIZE = 200
 
 
 class Refused(HTTPError):
-    """A request that changes nothing; message and field say why. `pause` is in seconds, None asks for none."""
+    """A rejected request; message and field say why. `pause` is the Retry-After in seconds, or None."""
 
     def __init__(self, status: int, message: str, field: str = "", pause: float | None = None) -> None:
         super().__init__(status)
@@ -72,7 +72,7 @@ class Contact(NamedTuple):
 
 
 class Contacts(Page):
-    """PUT makes or changes a contact, DELETE forgets it; both name the time of the change, and may be repeated."""
+    """PUT creates or changes a contact, DELETE erases it; both send the time of the change and are idempotent."""
 
     async def prepare(self) -> None:
         self.check_token()
@@ -95,7 +95,7 @@ class Contacts(Page):
         self.deliver(200 if before and not before["deleted"] else 404, row)
 
     def keep(self, external_id: str, contact: Contact) -> tuple[sqlite3.Row, sqlite3.Row | None]:
-        """Write what is newer; return the contact and what it was before. Raises `Refused` where it is older."""
+        """Write the contact if it is newer; return it and its previous version. Raises `Refused` if it is older."""
         database = self.world.database
         with transaction(database):
             before = find(database, external_id)
@@ -135,9 +135,9 @@ class Contacts(Page):
 
 
 def read_contact(body: bytes) -> Contact:
-    """Raises `Refused`, without a word of what was sent: an answer may end in a log."""
+    """Raises `Refused`, whose message never quotes the input: an answer may end up in a log."""
     try:
-        sent = json.loads(body) if len(body) <= LONGEST_BODY else None
+        sent = json.loads(body) if len(body) <= MAX_BODY else None
     except (ValueError, RecursionError):
         sent = None
     if not isinstance(sent, dict):
@@ -146,22 +146,22 @@ def read_contact(body: bytes) -> Contact:
         raise Refused(422, f"There are {len(unknown)} unknown fields.")
     email = read_text(sent, "email")
     if not re.fullmatch(r"[^@\s]+@[^@\s]+", email):
-        raise Refused(422, "This is no e-mail address.", "email")
+        raise Refused(422, "This is not an e-mail address.", "email")
     return Contact(email, read_text(sent, "name"), read_time(sent.get("changed_at")))
 
 
 def read_text(sent: dict[str, Any], field: str) -> str:
     value = sent.get(field)
-    if not isinstance(value, str) or len(value) > LONGEST_TEXT or not value.isprintable():
-        raise Refused(422, f"This must be a text of at most {LONGEST_TEXT} printable characters.", field)
+    if not isinstance(value, str) or len(value) > MAX_TEXT or not value.isprintable():
+        raise Refused(422, f"This must be a text of at most {MAX_TEXT} printable characters.", field)
     return value
 
 
 def read_time(text: object) -> int:
-    """Return the microseconds since 1970 of a time in ISO format with an offset. Raises `Refused`."""
+    """Convert an ISO time with an offset to microseconds since 1970. Raises `Refused`."""
     try:
         moment = datetime.fromisoformat(text if isinstance(text, str) else "")
-        # A time without an offset has no distance to 1970, and so is a TypeError.
+        # Subtracting a time without an offset raises TypeError.
         return (moment - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)
     except (ValueError, TypeError):
         message = "This must be a time with its offset, such as 2026-11-21T12:00:00+00:00."
@@ -176,7 +176,7 @@ def find(database: sqlite3.Connection, external_id: str) -> sqlite3.Row | None:
 
 
 def find_contacts(database: sqlite3.Connection, external_id: str = "", limit: int = -1) -> list[sqlite3.Row]:
-    """Return those written last first; an empty id means all, a limit of -1 too."""
+    """Return the contacts, last written first; an empty id means every contact, a limit of -1 no limit."""
     return database.execute(CONTACTS, {"external_id": external_id, "limit": limit}).fetchall()
 
 
@@ -194,7 +194,7 @@ class ContactsAsJson(Page):
 
 COUNTERPART = Counterpart(
     title="CRM",
-    summary="Keeps a contact for each person, by the shop’s own id: the newest version, whatever arrives when.",
+    summary="Keeps one contact per person, by the shop’s own id: the newest version, whatever order they arrive in.",
     page="/crm",
     schema=SCHEMA,
     faults=FAULTS,

@@ -1,4 +1,4 @@
-"""How Stripe counts money (docs.stripe.com/currencies): in which currencies, and how many digits its amounts have."""
+"""Stripe's currencies, and the number of digits of their amounts (docs.stripe.com/currencies)."""
 
 from decimal import Decimal
 
@@ -12,19 +12,19 @@ try ttd twd tzs uah ugx usd uyu uzs vnd vuv wst xaf xcd xcg xof xpf yer zar zmw
 """
 ALL = frozenset(_ALL.split())
 ZERO_DECIMAL = {"bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "vnd", "vuv", "xaf", "xof", "xpf"}
-# Whole, but told in hundredths, for the sake of older integrations.
+# Zero-decimal, but sent in hundredths for backwards compatibility.
 WHOLE_IN_HUNDREDTHS = {"isk", "ugx"}
-# Told in thousandths, of which the last digit must be zero.
+# Sent in thousandths; the last digit must be zero.
 THREE_DECIMAL = {"bhd", "jod", "kwd", "omr", "tnd"}
 
 
 def step(currency: str) -> int:
-    """Return what each amount must be a multiple of."""
+    """Return the number that each amount must be a multiple of."""
     return 100 if currency in WHOLE_IN_HUNDREDTHS else 10 if currency in THREE_DECIMAL else 1
 
 
 def money(amount: int, currency: str) -> str:
-    """Write an amount of the currency's smallest units for a person."""
+    """Format an amount given in the currency's smallest unit."""
     digits = 0 if currency in ZERO_DECIMAL else 3 if currency in THREE_DECIMAL else 2
     shown = 0 if currency in WHOLE_IN_HUNDREDTHS else digits
     return f"{Decimal(amount).scaleb(-digits):,.{shown}f} {currency.upper()}"

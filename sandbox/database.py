@@ -9,12 +9,12 @@ from pathlib import Path
 
 def connect(folder: Path, schemas: list[str]) -> sqlite3.Connection:
     folder.mkdir(parents=True, exist_ok=True)
-    # Another version with other tables finds a file of its own, and leaves this one as it is.
+    # A version with other tables uses a file of its own and leaves this one alone.
     version = zlib.crc32("".join(schemas).encode())
     database = sqlite3.connect(folder / f"sandbox-{version:08x}.sqlite3", isolation_level=None)
     database.row_factory = sqlite3.Row
     database.execute("PRAGMA journal_mode = WAL")
-    # An answer is sent only after its effect is on the disk, even if the whole machine stops now.
+    # An answer is sent only when its effect is on disk, so that it survives a power failure.
     database.execute("PRAGMA synchronous = FULL")
     database.execute("PRAGMA foreign_keys = ON")
     for schema in schemas:
@@ -24,7 +24,7 @@ def connect(folder: Path, schemas: list[str]) -> sqlite3.Connection:
 
 @contextmanager
 def transaction(database: sqlite3.Connection) -> Iterator[None]:
-    """Commit the block as one. It must not await: all requests share the one connection."""
+    """Run the block in a transaction. It must not await: all requests share one connection."""
     database.execute("BEGIN IMMEDIATE")
     try:
         yield

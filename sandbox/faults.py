@@ -1,4 +1,4 @@
-"""Which faults are switched on, and whether one strikes now. The settings outlive the process."""
+"""Which faults are on, and whether one strikes now. The settings survive a restart."""
 
 import json
 import random
@@ -22,7 +22,7 @@ Setting = dict[str, Any]
 
 
 class UnusableSetting(ValueError):
-    """The message says, for a person, what cannot be used."""
+    """The message says which setting is invalid."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Faults:
         self._roll_dice_anew()
 
     def strikes(self, name: str, demanded: str = "") -> bool:
-        """Say whether the fault strikes now; `demanded` lists, with commas, those that the request itself asks for."""
+        """Return whether the fault strikes now; `demanded` is the request's own comma-separated list of faults."""
         setting = self.settings[name]
         struck = name in demanded.replace(" ", "").split(",")
         if not struck and setting["count"] > 0:
@@ -67,7 +67,7 @@ class Faults:
         return float(self.settings[name]["seconds"])
 
     def change(self, wanted: dict[str, Any]) -> None:
-        """Change one fault's rate, count or seconds, the seed, or both; leave all else. Raises `UnusableSetting`."""
+        """Change one fault's rate, count or seconds, or the seed, or both. Raises `UnusableSetting`."""
         wanted = dict(wanted)
         name, seeded = wanted.pop("fault", None), "seed" in wanted
         seed = _checked_seed(wanted.pop("seed", self.seed))
@@ -79,7 +79,7 @@ class Faults:
             self._roll_dice_anew()
 
     def reset(self) -> None:
-        """Switch all faults off and forget the seed and how often each struck."""
+        """Switch all faults off; reset the seed and the counters."""
         with transaction(self.database):
             self.database.execute("DELETE FROM controls")
         self.settings = {name: fault.off() for name, fault in self.known.items()}
@@ -93,7 +93,7 @@ class Faults:
         return [name for name, setting in self.settings.items() if setting["count"] or setting.get("rate")]
 
     def _roll_dice_anew(self) -> None:
-        # Each fault has dice of its own, so that switching one on does not change when the others strike.
+        # Each fault has its own random generator, so that switching one on does not change when the others strike.
         start = random.randrange(2**32) if self.seed is None else self.seed  # noqa: S311 - chance, not secrecy
         self.dice = {name: random.Random(f"{start}:{name}") for name in self.known}  # noqa: S311
 
@@ -123,4 +123,4 @@ def _checked(field: str, value: object) -> float:
 def _checked_seed(value: object) -> int | None:
     if value is None or (isinstance(value, int) and not isinstance(value, bool)):
         return value
-    raise UnusableSetting("The seed must be a whole number, or null for chance.")
+    raise UnusableSetting("The seed must be a whole number, or null for a random one.")

@@ -1,4 +1,4 @@
-"""Stands in for the mail server and for everybody's inbox: takes any mail by SMTP and delivers it to a page."""
+"""Stands in for the mail server and every inbox: accepts any mail by SMTP and shows it on a page."""
 
 import asyncio
 import json
@@ -45,8 +45,8 @@ WHERE :to = '' OR EXISTS (SELECT 1 FROM json_each(recipients) WHERE lower(value)
 ORDER BY id DESC LIMIT :limit
 """
 PAGE_SIZE = 100
-MOST_AS_JSON = 1000
-# A mail is written by anybody: it may look as it likes, but runs nothing and knows nobody here.
+MAX_AS_JSON = 1000
+# Mail is untrusted: it may be styled, but it runs no scripts and has no access to this origin.
 FRAME = "allow-popups allow-popups-to-escape-sandbox allow-top-navigation-by-user-activation"
 MAIL_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data: http: https:; font-src data:; "
@@ -55,7 +55,7 @@ MAIL_POLICY = (
 
 
 class Inbox:
-    """Takes mails from aiosmtpd. What was answered 250 is on the disk."""
+    """Receives mail from aiosmtpd. A mail that was answered with 250 is on disk."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -73,7 +73,7 @@ class Inbox:
 
 
 async def listen(world: World, host: str, port: int) -> asyncio.Server:
-    """Open the SMTP port. Raises `OSError` where it is taken."""
+    """Open the SMTP port. Raises `OSError` when it is in use."""
     loop = asyncio.get_running_loop()
     inbox = Inbox(world)
     return await loop.create_server(
@@ -82,7 +82,7 @@ async def listen(world: World, host: str, port: int) -> asyncio.Server:
 
 
 def keep(database: sqlite3.Connection, envelope: Envelope, message: EmailMessage) -> int:
-    # The envelope, not the headers, says who gets a mail.
+    # The envelope decides who receives a mail, not its headers.
     row = (
         envelope.mail_from or "",
         json.dumps(envelope.rcpt_tos),
@@ -100,7 +100,7 @@ def keep(database: sqlite3.Connection, envelope: Envelope, message: EmailMessage
 
 
 def body(message: EmailMessage, kind: str) -> str:
-    """Return the mail's part of this kind, plain or html, or an empty string."""
+    """Return the mail's plain or HTML part, or an empty string."""
     part = message.get_body((kind,))
     if part is None:
         return ""
@@ -116,12 +116,12 @@ def header(message: EmailMessage, name: str) -> str:
 
 
 def headers(message: EmailMessage) -> list[tuple[str, str]]:
-    """Return all headers decoded, or raw where they are broken."""
+    """Return all headers, decoded where they are valid and raw where they are not."""
     decoded = []
     for name, raw in message.raw_items():
         try:
             text = str(message.policy.header_fetch_parse(name, raw))
-        # The parser of the standard library ends in any kind of error on a broken header.
+        # The standard library's parser raises all kinds of errors for a malformed header.
         except Exception:
             text = str(raw)
         decoded.append((name, printable(text)))
@@ -137,7 +137,7 @@ def count(database: sqlite3.Connection) -> int:
 
 
 def find_mails(database: sqlite3.Connection, to: str, limit: int) -> list[dict[str, Any]]:
-    """Return the newest mails first; an empty address means everybody's."""
+    """Return mails, newest first; an empty address means all mail."""
     return [_mail(row) for row in database.execute(MAILS, {"to": to, "limit": limit})]
 
 
@@ -155,7 +155,7 @@ class MailboxPage(Page):
 
 class MailboxAsJson(Page):
     def get(self) -> None:
-        self.write_json(find_mails(self.world.database, self.get_query_argument("to", ""), MOST_AS_JSON))
+        self.write_json(find_mails(self.world.database, self.get_query_argument("to", ""), MAX_AS_JSON))
 
 
 class MailPage(Page):
@@ -173,7 +173,7 @@ class MailPage(Page):
 
 
 class MailAsHtml(MailPage):
-    """The mail's own HTML, for the frame in its page."""
+    """The mail's HTML, for the frame on its page."""
 
     def get(self, number: str) -> None:
         self.set_header("Content-Security-Policy", MAIL_POLICY)
@@ -182,7 +182,7 @@ class MailAsHtml(MailPage):
 
 
 def with_links_to_top(html: str) -> str:
-    """Have links replace the whole page, not the frame; the first <base> of a page is the one that counts."""
+    """Make links open in the whole window, not in the frame; browsers use a page's first <base>."""
     base = '<base target="_top">'
     changed, found = re.subn(r"<head\b[^>]*>", lambda head: head[0] + base, html, count=1, flags=re.IGNORECASE)
     return changed if found else base + html
@@ -190,7 +190,7 @@ def with_links_to_top(html: str) -> str:
 
 COUNTERPART = Counterpart(
     title="Mailbox",
-    summary="Takes every mail by SMTP, whoever it is for, and shows it. Nothing leaves this machine.",
+    summary="Accepts all mail by SMTP and shows it. Nothing leaves this machine.",
     page="/mail",
     schema=SCHEMA,
     faults=FAULTS,

@@ -29,7 +29,7 @@ class Page(RequestHandler):
         self.set_header("Cache-Control", "no-store")
 
     async def prepare(self) -> None:
-        # A page of another site, open in the same browser, must not switch faults on here.
+        # Another site, open in the same browser, must not be able to switch faults on.
         foreign = self.request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin")
         if foreign and self.request.method not in ("GET", "HEAD"):
             raise HTTPError(403)

@@ -1,4 +1,4 @@
-"""What all counterparts share, and what a counterpart is."""
+"""The counterparts' shared state, and the definition of a counterpart."""
 
 import asyncio
 import logging
@@ -13,7 +13,7 @@ logger = logging.getLogger("sandbox")
 
 @dataclass(frozen=True)
 class Counterpart:
-    """One company or server outside the shop. Its module names one of these, and app.py lists it."""
+    """One company or server outside the shop; `app.py` lists them."""
 
     title: str
     summary: str

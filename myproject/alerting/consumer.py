@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 OF_THE_BROKER = (OSError, RedisError, AMQPError, BrokerError)
 UNSIGNED = (SecurityError, ContentDisallowed, signing.Forged)
 # Seconds between two looks whether a broker that refuses takes messages again. A worker must end within one.
-LONGEST_PAUSE = 5
+MAX_PAUSE = 5
 # Seconds after which a broker that refuses once more is news.
 CALM = 60
 
@@ -87,7 +87,7 @@ class Consumer(consumer.Consumer):
             log.error("The broker refuses, and this worker waits for it: %s", exc)
         wait(self.pause)
         while not self.takes_messages():
-            self.pause = min(2 * self.pause, LONGEST_PAUSE)
+            self.pause = min(2 * self.pause, MAX_PAUSE)
             wait(self.pause)
         self.refused_at = time.monotonic()
         log.warning("The broker takes messages again")

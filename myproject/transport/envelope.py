@@ -23,7 +23,7 @@ refused = Signal()
 # Ours carry ids only, and take about 3 kB with their signature.
 MOST_BYTES = 1024 * 1024
 # Deeper than ours ever are, and shallower than what overflows the stack of one that writes it as JSON again.
-MOST_LEVELS = 30
+MAX_LEVELS = 30
 # What the table of results takes as an id.
 MOST_LETTERS = 255
 
@@ -145,11 +145,11 @@ def check_fields(what: str, found: Any, wanted: Mapping[str, Callable[[Any], boo
 def check_depth(value: Any) -> None:
     """Raise `Unfit` for what is nested too deep; without recursion."""
     level = [value]
-    for _ in range(MOST_LEVELS):
+    for _ in range(MAX_LEVELS):
         inside = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
         level = [value for values in inside for value in values]
     if level:
-        raise Unfit(f"it is nested more than {MOST_LEVELS} levels deep")
+        raise Unfit(f"it is nested more than {MAX_LEVELS} levels deep")
 
 
 def shown(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Stands in for Stripe: payment intents on test cards, refunds, idempotency keys that hold what they promise."""
+"""Stands in for Stripe: payment intents with test cards, refunds, and real idempotency keys."""
 
 from ..faults import Fault
 from ..world import Counterpart
@@ -6,11 +6,11 @@ from . import endpoints, ledger, pages, webhooks
 
 COUNTERPART = Counterpart(
     title="Payments",
-    summary="Stripe’s payment intents and refunds, on test cards, with idempotency keys that hold what they promise.",
+    summary="Stripe’s payment intents and refunds, with test cards and real idempotency keys.",
     page="/ledger",
     schema=ledger.SCHEMA + webhooks.SCHEMA,
     faults=(
-        Fault("latency", "Waits before it does anything, then goes on as usual.", seconds=1.0),
+        Fault("latency", "Waits before it does anything, then continues as usual.", seconds=1.0),
         Fault("refuse", "Drops the connection before it does anything."),
         Fault("error_before", "Answers 500 before charging. No money moves."),
         Fault("drop_answer", "Charges, then closes the connection without an answer."),

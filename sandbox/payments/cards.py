@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Card:
-    """A test card. Without a message it pays."""
+    """A test card. It succeeds unless it has a message."""
 
     effect: str
     code: str = ""
@@ -17,7 +17,7 @@ class Card:
 CARDS = {
     "pm_card_visa": Card("Pays."),
     "pm_card_mastercard": Card("Pays."),
-    "pm_card_slow": Card("Pays once its bank has taken its time.", is_slow=True),
+    "pm_card_slow": Card("Succeeds after a slow answer from its bank.", is_slow=True),
     "pm_card_visa_chargeDeclined": Card("Is declined.", "card_declined", "generic_decline", "Your card was declined."),
     "pm_card_visa_chargeDeclinedInsufficientFunds": Card(
         "Has insufficient funds.", "card_declined", "insufficient_funds", "Your card has insufficient funds."

@@ -1,4 +1,4 @@
-"""Stripe's endpoints that a shop needs."""
+"""The Stripe endpoints that a shop needs."""
 
 import asyncio
 import hashlib
@@ -23,8 +23,8 @@ from .ledger import Answer, NewCharge
 from .objects import as_intent, as_list, as_refund
 from .parameters import Parameters, Refused, invalid, missing
 
-LONGEST_KEY = 255
-# Requests at work. A process that dies forgets them, which is right: what they had not committed never happened.
+MAX_KEY_LENGTH = 255
+# Keys of requests in progress. They may be lost with the process: what was not committed never happened.
 KEYS_IN_USE: set[str] = set()
 
 Effect = Callable[[], Answer]
@@ -32,7 +32,7 @@ Fields = list[tuple[str, str]]
 
 
 class Endpoint(Page):
-    """Checks the API key, lets faults strike, and speaks Stripe's JSON in good and bad."""
+    """Checks the API key, applies faults, and answers with Stripe's JSON."""
 
     struck = ""
 
@@ -68,7 +68,7 @@ class Endpoint(Page):
         if not key:
             raise invalid("You did not provide an API key. Send it as 'Authorization: Bearer YOUR_SECRET_KEY'.", 401)
         if not key.startswith(("sk_test_", "rk_test_")):
-            # A real key that has come here by mistake must not be repeated in anybody's log.
+            # A real key that is sent here by mistake must not end up in a log.
             raise invalid("Invalid API Key provided: the sandbox takes test keys only, such as sk_test_sandbox.", 401)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
@@ -84,7 +84,7 @@ class Unrecognized(Endpoint):
 
 
 class Creating(Endpoint):
-    """Makes something by POST, once for each idempotency key."""
+    """Creates an object by POST, once for each idempotency key."""
 
     async def post(self) -> None:
         key = self.request.headers.get("Idempotency-Key", "")
@@ -97,14 +97,14 @@ class Creating(Endpoint):
                 await self.make(key, fields)
 
     async def accept(self, asked: Parameters) -> Effect:
-        """Check the request and return what to do in the transaction. Raises `Refused`."""
+        """Check the request and return the function to run in the transaction. Raises `Refused`."""
         raise NotImplementedError
 
     @contextmanager
     def holding(self, key: str) -> Iterator[None]:
-        """Keep a second request with the key away while the first is at work."""
-        if len(key) > LONGEST_KEY:
-            raise invalid(f"An idempotency key has at most {LONGEST_KEY} characters.")
+        """Refuse a second request with the same key while the first is in progress."""
+        if len(key) > MAX_KEY_LENGTH:
+            raise invalid(f"An idempotency key has at most {MAX_KEY_LENGTH} characters.")
         if key in KEYS_IN_USE:
             message = f"There is another request in progress with the idempotency key '{key}'. Try again later."
             raise invalid(message, 409, code="idempotency_key_in_use")
@@ -224,7 +224,7 @@ def charge(database: sqlite3.Connection, new: NewCharge) -> Answer:
 def refund(
     database: sqlite3.Connection, intent: str, amount: int | None, reason: str | None, metadata: dict[str, str]
 ) -> Answer:
-    """Refund the amount; None means all that is left. Raises `Refused`."""
+    """Refund the amount; None means the whole remainder. Raises `Refused`."""
     row = ledger.one(database.execute("SELECT * FROM charges WHERE id = ?", (intent,)))
     amount = refundable(row, amount)
     refunded = ledger.add_refund(database, intent, amount, reason, metadata)
@@ -233,14 +233,14 @@ def refund(
 
 
 def refundable(row: sqlite3.Row, amount: int | None) -> int:
-    """Return the amount to refund. Raises `Refused` where the charge has not that much left."""
+    """Return the amount to refund. Raises `Refused` when it exceeds what is left of the charge."""
     left, currency = row["amount"] - row["refunded"], row["currency"]
     if row["status"] == "declined":
         raise invalid(f"This PaymentIntent ({row['id']}) does not have a successful charge to refund.")
     if left == 0:
         raise invalid(f"Charge {row['charge']} has already been refunded.", code="charge_already_refunded")
     if amount is not None and amount > left:
-        # As with Stripe, this error has no code: only a charge that is refunded whole is "already refunded".
+        # Like Stripe's, this error has no code: only a fully refunded charge is "already refunded".
         asked, rest = money(amount, currency), money(left, currency)
         message = f"Refund amount ({asked}) is greater than unrefunded amount on charge ({rest})"
         raise invalid(message, param="amount")

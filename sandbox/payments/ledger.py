@@ -1,4 +1,4 @@
-"""What the payment provider knows for good: charges, refunds, and what it answered for each idempotency key."""
+"""The payment provider's ledger: charges, refunds, and the answer for each idempotency key."""
 
 import json
 import secrets
@@ -51,7 +51,7 @@ CREATE TABLE IF NOT EXISTS idempotency_keys (
 );
 CREATE INDEX IF NOT EXISTS idempotency_keys_by_object ON idempotency_keys (object_id);
 """
-# The first of these in a charge's metadata is the shop's reference of its order.
+# The first of these keys found in a charge's metadata is the order's reference.
 REFERENCES = ("order", "order_reference", "order_id")
 
 CHARGES = """
@@ -112,7 +112,7 @@ class NewCharge:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a request was answered: an HTTP status, the JSON, and the id of what it made."""
+    """The answer to a request: HTTP status, JSON, and the id of the created object."""
 
     status: int
     body: str
@@ -120,7 +120,7 @@ class Answer:
 
 
 def add_charge(database: sqlite3.Connection, new: NewCharge) -> sqlite3.Row:
-    """Write a charge, or a declined try of one, and return its row."""
+    """Insert a charge, successful or declined, and return its row."""
     cursor = database.execute(
         "INSERT INTO charges (id, charge, amount, currency, payment_method, reference, description, metadata,"
         " decline_code, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
@@ -137,7 +137,7 @@ def add_charge(database: sqlite3.Connection, new: NewCharge) -> sqlite3.Row:
 def add_refund(
     database: sqlite3.Connection, intent: str, amount: int, reason: str | None, metadata: dict[str, str]
 ) -> sqlite3.Row:
-    """Take the amount back from the charge; a constraint of the table refuses more than was charged."""
+    """Insert a refund; a table constraint rejects more than was charged."""
     database.execute("UPDATE charges SET refunded = refunded + ? WHERE id = ?", (amount, intent))
     refund = f"re_{secrets.token_hex(12)}"
     database.execute(
@@ -148,7 +148,7 @@ def add_refund(
 
 
 def find_charge(database: sqlite3.Connection, identifier: str) -> sqlite3.Row | None:
-    """Find a charge by the id of its payment intent or by its own."""
+    """Find a charge by its own id or that of its payment intent."""
     return first(database.execute("SELECT * FROM charges WHERE ? IN (id, charge)", (identifier,)))
 
 
@@ -157,7 +157,7 @@ def find_refund(database: sqlite3.Connection, identifier: str) -> sqlite3.Row | 
 
 
 def recall(database: sqlite3.Connection, key: str) -> sqlite3.Row | None:
-    """Return what was answered for the key, or None where it is new."""
+    """Return the stored answer for the key, or None if the key is new."""
     return first(database.execute("SELECT * FROM idempotency_keys WHERE key = ?", (key,)))
 
 
@@ -184,7 +184,7 @@ def first(cursor: sqlite3.Cursor) -> sqlite3.Row | None:
 
 
 def overview(database: sqlite3.Connection, order: str | None = None, limit: int = -1) -> dict[str, Any]:
-    """Return the whole ledger, or one order's part of it, newest first; -1 means without limit."""
+    """Return the ledger, or one order's part of it, newest first; a limit of -1 means no limit."""
     wanted = {"order": order, "limit": limit}
     return {
         "charges": [_entry(row) for row in database.execute(LEDGER_OF_CHARGES, wanted)],

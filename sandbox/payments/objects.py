@@ -11,13 +11,13 @@ Described = dict[str, Any]
 
 
 def as_list(url: str, rows: list[sqlite3.Row], limit: int, describe: Callable[[sqlite3.Row], Described]) -> Described:
-    """Show the rows but the last of a query that asked for one more than wanted: it only says that there is more."""
+    """Return a page of objects; the query fetched one row more, which only sets `has_more`."""
     shown = rows[: limit - 1]
     return {"object": "list", "url": url, "has_more": len(rows) == limit, "data": [describe(row) for row in shown]}
 
 
 def as_intent(row: sqlite3.Row) -> Described:
-    """Describe a charge as the payment intent that Stripe would show."""
+    """Show a charge as Stripe's payment intent."""
     declined = row["status"] == "declined"
     return {
         "id": row["id"],
@@ -43,7 +43,7 @@ def as_intent(row: sqlite3.Row) -> Described:
 
 
 def as_charge(row: sqlite3.Row) -> Described:
-    """Describe a charge that was paid."""
+    """Show a successful charge."""
     return {
         "id": row["charge"],
         "object": "charge",

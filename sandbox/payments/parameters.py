@@ -1,4 +1,4 @@
-"""What a request says, checked as Stripe checks it. What cannot be used raises `Refused`."""
+"""Request parameters, checked as Stripe checks them. Invalid ones raise `Refused`."""
 
 import base64
 import binascii
@@ -15,14 +15,14 @@ from ..currencies import money
 from .cards import CARDS
 from .ledger import NewCharge
 
-LARGEST_AMOUNT = 99_999_999
-LARGEST_NUMBER = 2**62
+MAX_AMOUNT = 99_999_999
+MAX_NUMBER = 2**62
 
 Parameters = dict[str, Any]
 
 
 class Refused(HTTPError):
-    """A request that changes nothing, with the error that Stripe would answer."""
+    """A rejected request, with the error that Stripe would return."""
 
     def __init__(self, status: int, kind: str, message: str, **fields: str) -> None:
         super().__init__(status)
@@ -43,8 +43,8 @@ def new_charge(parameters: Parameters) -> NewCharge:
         raise invalid(f"Invalid currency: {currency}", param="currency")
     if amount % (step := currencies.step(currency)):
         raise invalid(f"Amounts in {currency} must be a multiple of {step}.", param="amount")
-    if amount > LARGEST_AMOUNT:
-        message = f"Amount must be no more than {money(LARGEST_AMOUNT, currency)}"
+    if amount > MAX_AMOUNT:
+        message = f"Amount must be no more than {money(MAX_AMOUNT, currency)}"
         raise invalid(message, code="amount_too_large", param="amount")
     if text(parameters, "confirm") != "true":
         raise invalid("The sandbox charges at once or not at all: send confirm=true.", param="confirm")
@@ -101,10 +101,10 @@ def metadata_of(parameters: Parameters) -> dict[str, str]:
 
 
 def list_parameters(query: str, kind: str, find: Callable[[str], sqlite3.Row | None]) -> dict[str, Any]:
-    """Read what narrows a list; the limit is one more than asked for, to see whether there is more."""
+    """Read a list's filters; the limit is one more than requested, to see whether there are more."""
     asked = nested(parse_qsl(query))
     limit = whole_number(asked, "limit") if "limit" in asked else 10
-    before = LARGEST_NUMBER
+    before = MAX_NUMBER
     if after := text(asked, "starting_after"):
         row = find(after)
         if row is None:
@@ -114,14 +114,14 @@ def list_parameters(query: str, kind: str, find: Callable[[str], sqlite3.Row | N
 
 
 def bounds_of(created: object) -> dict[str, int]:
-    """Return all four bounds of a time, the open ones too, from created=7 or from created[gte]=7."""
+    """Return all four bounds of a time range, from created=7 or from created[gte]=7."""
     asked = created if isinstance(created, dict) else {"gte": created, "lte": created}
-    bounds = {"gte": 0, "gt": -1, "lte": LARGEST_NUMBER, "lt": LARGEST_NUMBER}
+    bounds = {"gte": 0, "gt": -1, "lte": MAX_NUMBER, "lt": MAX_NUMBER}
     return bounds | {name: whole_number(asked, name, at_least=0) for name in asked.keys() & bounds.keys()}
 
 
 def api_key(authorization: str) -> str:
-    """Return the secret key of a Bearer header, or of a Basic one, where it stands as the name of the user."""
+    """Return the secret key from a Bearer header, or from the user name of a Basic header."""
     scheme, _, credentials = authorization.strip().partition(" ")
     if scheme.lower() != "basic":
         return credentials.strip() if scheme.lower() == "bearer" else ""

@@ -1,4 +1,4 @@
-"""Stripe's webhooks: written down with what they tell of, sent until somebody takes them, signed as Stripe signs."""
+"""Stripe's webhooks: stored with the object they report, signed, and retried until they are accepted."""
 
 import asyncio
 import hashlib
@@ -35,17 +35,17 @@ CREATE INDEX IF NOT EXISTS webhooks_by_due ON webhooks (due) WHERE due IS NOT NU
 """
 FAULTS = (
     Fault("webhook_doubled", "Sends a webhook twice."),
-    Fault("webhook_late", "Sends a webhook so many seconds later.", seconds=20.0),
-    Fault("webhook_out_of_order", "Holds a webhook until a later one is sent, or so many seconds.", seconds=20.0),
+    Fault("webhook_late", "Delays a webhook by so many seconds.", seconds=20.0),
+    Fault("webhook_out_of_order", "Holds a webhook until a later one is sent, or for so many seconds.", seconds=20.0),
     Fault("webhook_lost", "Never sends a webhook."),
 )
 ANSWER_SECONDS = 10
-# Seconds until the next attempt double from one to this; with so many attempts that is about a day.
-LONGEST_PAUSE, MOST_ATTEMPTS = 3600, 36
+# The backoff doubles from one second to this maximum; so many attempts take about a day.
+MAX_PAUSE, MAX_ATTEMPTS = 3600, 36
 
 
 def add(database: sqlite3.Connection, answer: Answer) -> list[int]:
-    """Write down the webhooks that tell of what an answer made; call it in the transaction that made it."""
+    """Store the webhooks for a new object, in the transaction that creates it."""
     events = _events(database, answer) if answer.status == 200 else []
     return [_add(database, kind, described) for kind, described in events]
 
@@ -68,7 +68,7 @@ def _add(database: sqlite3.Connection, kind: str, described: Described) -> int:
 
 
 def let_faults_strike(world: World, number: int, strikes: Callable[[str], bool]) -> None:
-    """Double, delay, hold back or lose a webhook. It must not await: the sender would take the webhook meanwhile."""
+    """Duplicate, delay, hold back or lose a webhook. It must not await, or the sender could send it meanwhile."""
     if strikes("webhook_late"):
         _postpone(world, number, world.faults.seconds("webhook_late"), held=False)
     if strikes("webhook_out_of_order"):
@@ -90,7 +90,7 @@ def _postpone(world: World, number: int, seconds: float, *, held: bool) -> None:
 
 
 async def send_all(world: World) -> None:
-    """Send what is due, for ever; a webhook outlives the process that did not come to send it."""
+    """Send due webhooks forever; those that are still unsent survive a restart."""
     while world.webhook_url:
         row = ledger.first(world.database.execute("SELECT * FROM webhooks WHERE due NOT NULL ORDER BY due LIMIT 1"))
         wait = 60.0 if row is None else row["due"] - time.time()
@@ -105,8 +105,8 @@ async def send_all(world: World) -> None:
 async def _send(world: World, row: sqlite3.Row) -> None:
     answer = await _post(world, row["body"])
     logger.info("webhook %s (%s): %s", row["event"], row["type"], answer)
-    done = answer.startswith("2") or row["attempts"] + 1 >= MOST_ATTEMPTS
-    due = None if done else time.time() + min(2.0 ** row["attempts"], LONGEST_PAUSE)
+    done = answer.startswith("2") or row["attempts"] + 1 >= MAX_ATTEMPTS
+    due = None if done else time.time() + min(2.0 ** row["attempts"], MAX_PAUSE)
     world.database.execute(
         "UPDATE webhooks SET due = ?, attempts = attempts + 1, answer = ? WHERE number = ?",
         (due, answer, row["number"]),
@@ -116,7 +116,7 @@ async def _send(world: World, row: sqlite3.Row) -> None:
 
 
 async def _post(world: World, body: str) -> str:
-    """Return the status that the shop answered, or what went wrong."""
+    """Return the status code of the shop's answer, or the error."""
     headers = {"Content-Type": "application/json", "Stripe-Signature": sign(body, world.webhook_secret)}
     request = HTTPRequest(
         world.webhook_url, "POST", headers, body, request_timeout=ANSWER_SECONDS, follow_redirects=False

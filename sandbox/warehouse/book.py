@@ -1,6 +1,6 @@
-"""The warehouse's book. A level is the sum of the movements of a SKU, so each version of all levels can be told later.
+"""The warehouse's ledger. A level is the sum of a SKU's movements, so that every past version can be recomputed.
 
-It counts what came in, less what was lost. What leaves for a customer is not in it: the shop counts what it sells.
+It counts goods received less goods lost. Sales are not in it: the shop counts those.
 """
 
 import csv
@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 from ..database import transaction
 
-# What lay on the shelves before anybody wrote in the book.
+# The opening stock.
 with (Path(__file__).parent / "opening.csv").open(newline="") as rows:
     OPENING = {row["sku"]: int(row["units"]) for row in csv.DictReader(rows)}
 OPENING_ROWS = ", ".join(f"({number}, '{sku}', {OPENING[sku]})" for number, sku in enumerate(OPENING, 1))
 
-# The words are our own: they come from opening.csv.
+# Safe to interpolate: the values come from opening.csv.
 SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS warehouse_movements (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -35,7 +35,7 @@ LEVELS = """
 SELECT sku, sum(units) AS units FROM warehouse_movements WHERE id <= :version AND sku > :after
 GROUP BY sku ORDER BY sku LIMIT :limit
 """
-MOST_UNITS = 1_000_000
+MAX_UNITS = 1_000_000
 
 
 class Movement(NamedTuple):
@@ -47,7 +47,7 @@ class Movement(NamedTuple):
 
 
 class Impossible(ValueError):
-    """The message says, for a person, what cannot be written in the book."""
+    """The message says which movement is invalid, and why."""
 
 
 def version(database: sqlite3.Connection) -> int:
@@ -55,12 +55,12 @@ def version(database: sqlite3.Connection) -> int:
 
 
 def name(database: sqlite3.Connection) -> str:
-    """Return what tells this book from one that was started anew, whose versions count from one again."""
+    """Return the ledger's random name: a ledger that was reset starts its versions at one again."""
     return str(database.execute("SELECT name FROM warehouse_book").fetchone()[0])
 
 
 def levels(database: sqlite3.Connection, at: int, after: str = "", limit: int = -1) -> list[sqlite3.Row]:
-    """Return the levels as they were at that version, of the SKUs after the given one; a limit of -1 means all."""
+    """Return the levels at that version, of SKUs after the given one; a limit of -1 means no limit."""
     return database.execute(LEVELS, {"version": at, "after": after, "limit": limit}).fetchall()
 
 
@@ -69,7 +69,7 @@ def newest(database: sqlite3.Connection, limit: int) -> list[sqlite3.Row]:
 
 
 def write(database: sqlite3.Connection, movements: Iterable[Movement]) -> None:
-    """Write all of the movements in the book, or none. Raises `Impossible`."""
+    """Record all of the movements or none. Raises `Impossible`."""
     now = time.time()
     with transaction(database):
         for movement in movements:
@@ -83,8 +83,8 @@ def check(database: sqlite3.Connection, movement: Movement) -> None:
     sku, units, _ = movement
     if not sku or len(sku) > 40:
         raise Impossible("Name the SKU, in at most 40 characters.")
-    if not 0 < abs(units) <= MOST_UNITS:
-        raise Impossible(f"The units must be a whole number from 1 to {MOST_UNITS}.")
+    if not 0 < abs(units) <= MAX_UNITS:
+        raise Impossible(f"The units must be a whole number from 1 to {MAX_UNITS}.")
     query = "SELECT coalesce(sum(units), 0) FROM warehouse_movements WHERE sku = ?"
     there = int(database.execute(query, (sku,)).fetchone()[0])
     if there + units < 0:

@@ -1,4 +1,4 @@
-"""What a shop asks the warehouse."""
+"""The warehouse's API."""
 
 import asyncio
 import json
@@ -7,7 +7,7 @@ from ..pages import Page
 from ..world import logger
 from . import book
 
-MOST_LEVELS = 5_000
+MAX_LEVELS = 5_000
 
 
 class Refused(Exception):
@@ -19,7 +19,7 @@ class Refused(Exception):
 
 
 class Levels(Page):
-    """Tells the levels of one version of the book, page by page, however much is written in it meanwhile."""
+    """Serves the levels of one version page by page, unaffected by movements recorded meanwhile."""
 
     async def get(self) -> None:
         try:
@@ -31,7 +31,7 @@ class Levels(Page):
             self.write_json({"error": str(refused)})
 
     def compute_etag(self) -> None:
-        """Leave the ETag that says which version this is, in place of Tornado's digest of one page."""
+        """Keep our ETag, which names the version, instead of Tornado's digest of one page."""
 
     async def answer(self) -> None:
         version, after = self.cursor()
@@ -76,12 +76,12 @@ class Levels(Page):
         return struck
 
     def check_token(self) -> None:
-        # A real token that has come here by mistake must not be taken, nor repeated in anybody's log.
+        # A real token that is sent here by mistake must be neither accepted nor logged.
         if not self.request.headers.get("Authorization", "").startswith("Bearer wh_test_"):
             raise Refused(401, "Send 'Authorization: Bearer TOKEN'; the sandbox takes tokens that begin with wh_test_.")
 
     def cursor(self) -> tuple[int, str]:
-        """Return the version that is read, and the SKU that the page before ended with."""
+        """Return the version to read, and the last SKU of the previous page."""
         newest = book.version(self.world.database)
         cursor = self.get_query_argument("cursor", "")
         if not cursor:
@@ -93,6 +93,6 @@ class Levels(Page):
 
     def limit(self) -> int:
         limit = self.get_query_argument("limit", "100")
-        if not limit.isdecimal() or not 1 <= int(limit) <= MOST_LEVELS:
-            raise Refused(400, f"The limit must be a whole number from 1 to {MOST_LEVELS}.")
+        if not limit.isdecimal() or not 1 <= int(limit) <= MAX_LEVELS:
+            raise Refused(400, f"The limit must be a whole number from 1 to {MAX_LEVELS}.")
         return int(limit)

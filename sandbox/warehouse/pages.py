@@ -1,4 +1,4 @@
-"""The warehouse's book, for people to write in, and as JSON for tests."""
+"""The warehouse's ledger: a page to record movements, and JSON for tests."""
 
 import json
 
@@ -9,7 +9,7 @@ from .book import Impossible, Movement
 
 PAGE_SIZE = 200
 NEWEST = 20
-# What may have happened to units, and whether it adds or takes away.
+# Reasons for a movement, and its sign.
 REASONS = {"arrived": 1, "found": 1, "broken": -1, "missing": -1}
 
 
@@ -59,14 +59,14 @@ class Movements(WarehousePage):
     def from_form(self) -> Movement:
         units = self.get_body_argument("units", "").strip()
         reason = self.get_body_argument("reason", "")
-        if not units.isdecimal() or len(units) > len(str(book.MOST_UNITS)):
-            raise Impossible(f"The units must be a whole number from 1 to {book.MOST_UNITS}.")
+        if not units.isdecimal() or len(units) > len(str(book.MAX_UNITS)):
+            raise Impossible(f"The units must be a whole number from 1 to {book.MAX_UNITS}.")
         if reason not in REASONS:
             raise Impossible(f"Say what happened: {', '.join(REASONS)}.")
         return Movement(self.get_body_argument("sku", "").strip(), REASONS[reason] * int(units), reason)
 
     def from_json(self) -> list[Movement]:
-        """Read {"movements": [{"sku": …, "units": 20}, …]}; negative units take away."""
+        """Read {"movements": [{"sku": …, "units": 20}, …]}; negative units are losses."""
         try:
             given = json.loads(self.request.body)["movements"]
             wanted = [Movement(one["sku"], one["units"], str(one.get("reason", "told"))) for one in given]

@@ -255,7 +255,7 @@ def test_limits_of_row_and_task_agree() -> None:
     task = tasks.sync_user_to_crm
 
     assert task.max_retries + 1 == CrmContact.lease.max_attempts
-    assert timedelta(seconds=task.retry_backoff_max) == services.LONGEST_PAUSE
+    assert timedelta(seconds=task.retry_backoff_max) == services.MAX_PAUSE
     assert 2 * crm.TIMEOUT_SECONDS < task.soft_time_limit < task.time_limit < CrmContact.lease.lasts().total_seconds()
 
 
