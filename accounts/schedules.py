@@ -1,4 +1,4 @@
-"""What runs when; the rules for it stand in `durable/schedules.py`."""
+"""The app's schedules; see `durable/schedules.py` for the rules."""
 
 from datetime import timedelta
 

@@ -161,7 +161,7 @@ def moved_since(last_event_id: int, product_ids: Sequence[int]) -> Counter[int]:
     return moved
 
 
-# --- How it ended, which the person is told once: by whoever ended the row ---
+# --- The outcome: the transaction that ends the row also writes the notice, so that it is sent once ---
 
 
 @transaction.atomic

@@ -29,7 +29,7 @@ class ReportAdmin(ReadOnlyAdmin):
     list_select_related = ["requested_by"]
     search_fields = ["id", "requested_by__email"]
     ordering = ["-created_at"]
-    # The file is its owner's: it is served by the report's own page.
+    # Private to its owner: only the report's page serves it.
     exclude = ["file"]
 
 
@@ -51,7 +51,7 @@ class PackAdmin(ReadOnlyAdmin):
     list_select_related = ["requested_by"]
     search_fields = ["id", "requested_by__email"]
     ordering = ["-created_at"]
-    # As with a report: it is its owner's.
+    # Private to its owner, as a report's is.
     exclude = ["file"]
 
 
@@ -60,7 +60,7 @@ admin.site.unregister(User)
 
 @admin.register(User)
 class UserAdmin(BaseUserAdmin):
-    """Only here it is known what an account leaves behind."""
+    """Adds deletion, since only this app knows all data of an account."""
 
     actions = [*BaseUserAdmin.actions, "delete_accounts"]
 

@@ -35,7 +35,7 @@ class Mark(NamedTuple):
 
 
 class Draw(Protocol):
-    """What `bars` and `line` have in common; `say` writes a value as a person reads it."""
+    """The signature of `bars` and `line`; `say` formats a value for people."""
 
     def __call__(
         self, title: str, labels: Sequence[str], values: Sequence[Number], say: Callable[[Any], str] = str
@@ -43,7 +43,7 @@ class Draw(Protocol):
 
 
 class Text(NamedTuple):
-    """A label at the edge: where it stands, what it says, and whether it may be left out."""
+    """An axis label: its position, its text, and whether a narrow screen may hide it."""
 
     at: str
     says: str
@@ -51,12 +51,12 @@ class Text(NamedTuple):
 
 
 def bars(title: str, labels: Sequence[str], values: Sequence[Number], say: Callable[[Any], str] = str) -> SafeString:
-    """Draw a bar for each value; `say` writes a value as a person reads it."""
+    """Draw a bar for each value; `say` formats a value for people."""
     return draw("bars", title, labels, values, say)
 
 
 def line(title: str, labels: Sequence[str], values: Sequence[Number], say: Callable[[Any], str] = str) -> SafeString:
-    """Draw a line through the values; `say` writes a value as a person reads it."""
+    """Draw a line through the values; `say` formats a value for people."""
     return draw("line", title, labels, values, say)
 
 
@@ -91,7 +91,7 @@ def mark(left: float, step: float, value: float, ticks: Sequence[float], says: s
 
 
 def scale(low: float, high: float) -> list[float]:
-    """Return round numbers, about four, that reach from the lowest value to the highest."""
+    """Return about four round numbers that span the values."""
     rough = (high - low) / TICKS or 1
     power = 10 ** floor(log10(rough))
     size = next(size * power for size in (1, 2, 5, 10) if size * power >= rough * 0.999)
@@ -100,13 +100,13 @@ def scale(low: float, high: float) -> list[float]:
 
 
 def place(value: float, ticks: Sequence[float]) -> str:
-    """Return how far down the chart the value stands."""
+    """Return the value's y coordinate."""
     share = (value - ticks[0]) / (ticks[-1] - ticks[0])
     return f"{BOTTOM - share * (BOTTOM - TOP):.1f}"
 
 
 def short(value: float) -> str:
-    """Write a round number in few letters: 2500 is 2.5k."""
+    """Abbreviate a round number: 2500 is 2.5k."""
     for size, letter in ((1e9, "bn"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:g}{letter}"
@@ -114,14 +114,14 @@ def short(value: float) -> str:
 
 
 def sparse(marks: Sequence[Mark], labels: Sequence[str]) -> list[Text]:
-    """Return the labels that fit, evenly spread, the last one among them since it is the newest."""
+    """Return as many evenly spaced labels as fit, always with the last, which is the newest."""
     every = -(-len(labels) // LABELS) or 1
     chosen = range(len(labels) - 1, -1, -every)
     return [Text(marks[n].centre, labels[n], bool(place % 2)) for place, n in enumerate(chosen)]
 
 
 def describe(labels: Sequence[str], values: Sequence[Number], say: Callable[[Any], str]) -> str:
-    """Say in words what the chart shows, for who cannot see it."""
+    """Describe the chart in words, for screen readers."""
     if not values:
         return "There is nothing to show."
     lowest, highest = min(range(len(values)), key=values.__getitem__), max(range(len(values)), key=values.__getitem__)

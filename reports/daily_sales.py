@@ -18,13 +18,13 @@ from .models import DailyProductSales, DailySales, SalesCount
 
 log = logging.getLogger(__name__)
 
-# An order bears the time when its worker wrote it, and is seen only when that is committed, by another clock perhaps:
-# each run looks back this much further than the last one's start. No task that sells or refunds may take as long.
+# An order carries the time at which its worker wrote it, but is visible only after the commit, and clocks may differ:
+# each run looks back this much further than the start of the last one. A sale or refund must commit within this time.
 OVERLAP = timedelta(minutes=15)
-# A rebuild counts so many days in one transaction.
+# Days that a rebuild counts in one transaction.
 CHUNK = timedelta(days=31)
 SUMS = ["orders", "units", "revenue", "refunded_orders", "refunded_units", "refunds"]
-# One statement, so that nobody sees a day half counted; what has not changed is not written.
+# One statement, so that a half-counted day is never visible; unchanged rows are not written.
 COUNT = """
 WITH counted ({keys}, {sums}) AS MATERIALIZED ({select}),
 gone AS (DELETE FROM {table} WHERE day BETWEEN %s AND %s AND ({keys}) NOT IN (SELECT {keys} FROM counted))
@@ -47,7 +47,7 @@ def update() -> int:
 
 
 def rebuild(since: date | None = None) -> Iterator[tuple[date, date]]:
-    """Count all days, or those since the first one named, a chunk at a time; yield each chunk's first and last day."""
+    """Count all days, or those from `since` on, in chunks; yield each chunk's first and last day."""
     now, today = timezone.now(), timezone.localdate()
     first = since or first_day()
     while first <= today:
@@ -60,7 +60,7 @@ def rebuild(since: date | None = None) -> Iterator[tuple[date, date]]:
 
 
 def first_day() -> date:
-    """Return the first day on which anything was sold, today when nothing ever was."""
+    """Return the first day with a sale, or today if there was none."""
     sold = Order.objects.filter(completed_at__isnull=False).order_by("completed_at").values_list("completed_at")
     days = [timezone.localdate(moment) for (moment,) in sold[:1]]
     days += DailySales.objects.order_by("day").values_list("day", flat=True)[:1]
@@ -68,7 +68,7 @@ def first_day() -> date:
 
 
 def changed_days(since: datetime) -> list[date]:
-    """Return the days, in their order, whose sales changed since: by a new sale, or by a refund of an old one."""
+    """Return, in order, the days whose sales have changed: by a new sale, or by a refund of an old one."""
     refunded = OrderEvent.objects.refunds_since(since).filter(order__completed_at__isnull=False)
     days = set(Order.objects.completed_since(since).values_list(TruncDate("completed_at"), flat=True).distinct())
     days |= set(refunded.values_list(TruncDate("order__completed_at"), flat=True).distinct())
@@ -78,8 +78,8 @@ def changed_days(since: datetime) -> list[date]:
 @transaction.atomic
 def count(first: date, last: date) -> None:
     """Count these days, first and last included."""
-    # A count that was begun before another one and ends after it would bring back old numbers. Each statement sees
-    # what is committed when it begins, so the counting begins only when nobody else counts.
+    # A count that starts before another one and ends after it would restore old numbers. Each statement sees what was
+    # committed before it starts, so a count starts only while no other one runs.
     SalesCount.lock()
     items = sold_items(first, last)
     put(DailySales, ["day"], items.values("day").annotate(**sums()), first, last)
@@ -87,7 +87,7 @@ def count(first: date, last: date) -> None:
 
 
 def sold_items(first: date, last: date) -> QuerySet[Any]:
-    """Return the items of the orders that were completed on these days, also where they were refunded afterwards."""
+    """Return the items of orders completed on these days, including orders that were refunded later."""
     sold = OrderItem.objects.filter(
         order__status__in=[Status.COMPLETED, Status.REFUNDED],
         order__completed_at__gte=midnight(first),
@@ -110,7 +110,7 @@ def sums() -> dict[str, Any]:
 
 
 def put(model: type[Model], keys: Sequence[str], rows: QuerySet[Any, Any], first: date, last: date) -> None:
-    """Replace these days' rows by the counted ones."""
+    """Replace the rows of these days with the new counts."""
     select, params = rows.order_by().query.sql_with_params()
     statement = COUNT.format(
         select=select,
@@ -125,5 +125,5 @@ def put(model: type[Model], keys: Sequence[str], rows: QuerySet[Any, Any], first
 
 
 def midnight(day: date) -> datetime:
-    """Return when the day begins in the shop's time zone."""
+    """Return the start of the day in the shop's time zone."""
     return timezone.make_aware(datetime.combine(day, time.min))

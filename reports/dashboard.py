@@ -1,4 +1,4 @@
-"""The dashboard: one's own orders and spending; for staff the shop's sales, orders and failures."""
+"""The dashboard: for customers their orders and spending, for staff the shop's sales, orders and failures."""
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render

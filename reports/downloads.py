@@ -1,4 +1,4 @@
-"""Addresses of private files that expire, and files sent in part, so that a broken download can go on."""
+"""Expiring links to private files, and range requests, so that an interrupted download can resume."""
 
 import re
 from typing import Any, BinaryIO, cast
@@ -22,24 +22,24 @@ from .models import Pack, Report, private_files
 Row = Report | Pack
 MODELS = {"report": Report, "pack": Pack}
 SIGNER = signing.TimestampSigner(salt="reports.downloads")
-# One range; several at once, which nobody needs for one file, are answered with the whole of it, as RFC 9110 allows.
+# A single range; a request for several gets the whole file, as RFC 9110 allows.
 RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
 @cache_control(private=True, no_store=True)
 def give_out(request: HttpRequest, row: Row) -> HttpResponse:
-    """Lead to the file of a report or a pack that the person may read."""
+    """Redirect to the file of a report or pack that the person may read."""
     if not row.is_ready:
         raise Http404("This is not ready.")
     try:
         return redirect(address(row))
     except TemporaryError as error:
-        messages.error(request, f"The file cannot be had at the moment. {error}")
+        messages.error(request, f"The file is not available at the moment. {error}")
         return redirect(row)
 
 
 def address(row: Row) -> str:
-    """Return the address of the row's file, which expires: ours, or of a storage that serves its files itself.
+    """Return an expiring address of the row's file: our own, or that of a storage that serves files itself.
 
     Raises `TemporaryError` when such a storage cannot be asked.
     """
@@ -56,13 +56,13 @@ def sign(row: Row) -> str:
 
 
 def find(token: str) -> Row:
-    """Return the row whose file it is; raises `BadSignature` when the token is not ours, or `SignatureExpired`.
+    """Return the row that the token names; raises `BadSignature` when the token is not ours, or `SignatureExpired`.
 
     Raises `ObjectDoesNotExist` when the row is gone.
     """
     name, _, pk = SIGNER.unsign(token, max_age=settings.REPORT_LINK_LASTS).partition("-")
     if name not in MODELS:
-        # The release before gave out addresses of reports alone.
+        # Links of the previous release name no model: they are all reports.
         raise signing.BadSignature(token)
     rows: QuerySet[Any] = MODELS[name]._default_manager.all()
     return cast(Row, rows.select_related("requested_by").get(pk=pk))
@@ -74,7 +74,7 @@ def open_file(row: Row) -> BinaryIO:
 
 
 class Unsatisfiable(Exception):
-    """The file has no such bytes."""
+    """The requested range is outside the file."""
 
 
 class Part:
@@ -94,7 +94,7 @@ class Part:
 
 
 def send(request: HttpRequest, row: Row, file: BinaryIO) -> HttpResponseBase:
-    """Answer with the file, or with the part that is asked for."""
+    """Answer with the file, or with the requested range."""
     size = row.size or 0
     try:
         part = wanted(request, row, size)
@@ -114,11 +114,11 @@ def send(request: HttpRequest, row: Row, file: BinaryIO) -> HttpResponseBase:
 
 
 def wanted(request: HttpRequest, row: Row, size: int) -> range | None:
-    """Return which bytes are asked for; None for all of them. Raises `Unsatisfiable` when there are none."""
+    """Return the requested range, or None for the whole file. Raises `Unsatisfiable`."""
     found = RANGE.fullmatch(request.headers.get("Range", ""))
     if request.method != "GET" or not found or not any(found.groups()):
         return None
-    # What was begun of another file is of no use.
+    # The client has a part of another file.
     if request.headers.get("If-Range", etag(row)) not in (etag(row), modified(row)):
         return None
     first, last = found.groups()
@@ -132,7 +132,7 @@ def wanted(request: HttpRequest, row: Row, size: int) -> range | None:
 
 
 def etag(row: Row) -> str:
-    """Name the content: no second file is ever stored under the name of the first."""
+    """Derive the ETag from the file's name, which is never reused."""
     return f'"{row.file.name}"'
 
 

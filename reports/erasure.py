@@ -1,7 +1,7 @@
-"""Deleting an account: refused while money is in flight, at once for the person, and to the end by a task.
+"""Deleting an account: refused while money is in flight, immediate for the person, completed by a task.
 
-The click's transaction takes the person out of their row and leaves an `Erasure`. What is slow, or not in the
-database, is done from that row, however often; it goes last.
+The request's transaction anonymises the person's row and writes an `Erasure`. A task does what is slow or outside the
+database. It may run any number of times, and deletes the `Erasure` last.
 """
 
 import logging
@@ -24,13 +24,13 @@ from .models import OPEN, Days, Kind, Pack, PackStatus, Report, ReportSchedule, 
 
 log = logging.getLogger(__name__)
 
-# There is a file, or there will be one with what was read before.
+# A file exists, or one is being written from data that was read earlier.
 WRITTEN = [Status.RUNNING, Status.READY]
 BUNDLED = [PackStatus.BUNDLING, PackStatus.READY]
 
 
 class Unsettled(Exception):
-    """Something has to end before the account can."""
+    """The account cannot be deleted yet; the message says why."""
 
     def __init__(self, obstacles: list[str]) -> None:
         super().__init__(" ".join(obstacles))
@@ -38,13 +38,13 @@ class Unsettled(Exception):
 
 
 def close_account(person: User) -> bool:
-    """Anonymise the person and log them out everywhere, in one transaction; False when that was done before.
+    """Anonymise the person and log them out everywhere, in one transaction; False if that was done before.
 
-    Raises `Unsettled` where an order is open or money is in flight.
+    Raises `Unsettled` while an order is open or money is in flight.
     """
     with transaction.atomic():
         accounts.hold_administrators()
-        # Who places an order at this moment waits here, or we for them.
+        # Serialises with a checkout of the same person.
         User.objects.select_for_update().get(pk=person.pk)
         if found := obstacles(person):
             raise Unsettled(found)
@@ -52,7 +52,7 @@ def close_account(person: User) -> bool:
 
 
 def obstacles(person: User) -> list[str]:
-    """Say what has to end before the account can."""
+    """Return the reasons why the account cannot be deleted yet."""
     orders = Order.objects.of(person).unsettled().order_by("created_at", "pk")[:20]
     found = [f"Order {order.reference} {_why(order)}." for order in orders]
     if accounts.is_last_administrator(person):
@@ -67,9 +67,9 @@ def _why(order: Order) -> str:
 
 
 def erase(erasure: Erasure) -> bool:
-    """Remove what the person has left behind, and say farewell; False while something of it is still to be done.
+    """Remove the person's data and send the farewell mail; False while something is still to be done.
 
-    Raises `TemporaryError` when the mail server does not answer: all else is done then.
+    Raises `TemporaryError` when the mail server does not answer, after everything else is done.
     """
     if erasure.cleared_at is None:
         accounts.forget(erasure)
@@ -85,30 +85,30 @@ def erase(erasure: Erasure) -> bool:
     try:
         mail.deliver(Erasure.objects.filter(pk=erasure.pk).claim_mail(), emails.farewell)
     finally:
-        # Also while the mail server is away: the address is not kept for ever for a last mail.
+        # Also while the mail server is unavailable: a last mail must not keep the address forever.
         is_over = accounts.finish(erasure)
     return is_over
 
 
 def forget_orders(erasure: Erasure) -> None:
-    """Take the person's name out of the time lines, and owe no confirmation; what was sold and paid stays."""
+    """Remove the person's name from timelines, and cancel confirmations; sales and payments stay."""
     orders = Order.objects.of(erasure.user)
-    # Placed by a click that was under way when the account was deleted.
+    # Placed by a request that was running when the account was deleted.
     orders.filter(status=OrderStatus.PENDING).move(OrderStatus.CANCELLED, "The account was deleted.")
-    # What a mail server answered names the address, too.
+    # A mail server's answer may quote the address.
     orders.update(mail_due_at=None, mail_error="")
     names = filter(None, (erasure.name, erasure.email))
     OrderEvent.objects.rename(erasure.user_id, names, erasure.user.alias)
 
 
 def remove_reports(person: User) -> None:
-    """Remove the reports by and about the person with all files, also those that a killed worker left unfinished."""
+    """Remove reports by and about the person with all files, including unfinished ones of killed workers."""
     reports = Report.objects.naming(person)
     for report in reports.filter(status__in=OPEN):
-        # Nobody can publish it from here on.
+        # From here on no worker can publish it.
         report.mark_cancelled()
     ids = {str(pk) for pk in reports.values_list("pk", flat=True)}
-    # The file first: a row that is left finds it again.
+    # Delete the file first: after a crash, the row still names it.
     for name in files_in("reports", private_files()) if ids else []:
         if PurePath(name).name[:36] in ids:
             private_files().delete(f"reports/{name}")
@@ -117,29 +117,29 @@ def remove_reports(person: User) -> None:
 
 
 def leave_schedules(person: User) -> None:
-    """Take the person off all schedules, and out of what these have made."""
+    """Remove the person from all schedules and from the reports that these have made."""
     ReportSchedule.recipients.through.objects.filter(user=person).delete()
     Report.readers.through.objects.filter(user=person).delete()
 
 
 def leave_lists(person: User) -> bool:
-    """Remove the files that list the person among the customers of some days; False while one is being written.
+    """Remove files that list the person among the customers of some days; False while one is being written.
 
-    Also files that were begun after the name was gone: to tell them apart is not worth it, they can be made again.
+    This includes files that were started after the name was removed: they can be made again.
     """
     written = Report.objects.filter(Q(status__in=WRITTEN) | Q(pack__status__in=BUNDLED), kind=Kind.SALES_BY_CUSTOMER)
     lists = [report for report in written if is_listed(person, report.days)]
     remove_files(lists)
-    # Looked for afterwards: whoever begins to bundle from here on finds no such file.
+    # Checked afterwards: a bundling that starts from here on finds no such file.
     bundles = Pack.objects.filter(members__in=lists, status__in=BUNDLED)
     remove_files(bundles)
-    # It has read the name, perhaps, and will be removed when it is ready.
+    # It may have read the name already; it is removed when it is ready.
     rows: list[Report | Pack] = [*lists, *bundles]
     return not any(row.status in (Status.RUNNING, PackStatus.BUNDLING) for row in rows)
 
 
 def is_listed(person: User, days: Days) -> bool:
-    """Tell whether the person bought anything in these days or in as many before; also what was refunded since."""
+    """Return whether the person bought anything in these days or in as many before, refunded or not."""
     orders = Order.objects.of(person).completed_since(days.before.start)
     return orders.filter(completed_at__lt=days.end).exists()
 
@@ -147,6 +147,6 @@ def is_listed(person: User, days: Days) -> bool:
 def remove_files(rows: Iterable[Report | Pack]) -> None:
     for row in rows:
         if row.is_ready:
-            # The file first: a row that is left finds it again.
+            # Delete the file first: after a crash, the row still names it.
             private_files().delete(str(row.file.name))
             row.mark_expired()

@@ -1,4 +1,4 @@
-"""What the dashboard shows of the shop: read from the daily sales and small indexes, however many orders there are."""
+"""The shop's figures on the dashboard, read from daily sales and small indexes at a cost independent of all orders."""
 
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
@@ -25,7 +25,7 @@ RECENT = timedelta(days=30)
 BEST = 8
 MONTHS = 12
 FAILURES = 6
-# A count each minute is the rule; after so long something does not run.
+# Sales are counted every minute; after so long, beat or a worker is down.
 STALE_AFTER = timedelta(minutes=5)
 NOTHING: dict[str, Any] = {
     "orders": 0,
@@ -47,7 +47,7 @@ class Chart(NamedTuple):
 
 
 class Freshness(NamedTuple):
-    """When the daily sales were counted; `as_of` None: never so far."""
+    """When the daily sales were last counted; `as_of` is None if never."""
 
     as_of: datetime | None
 
@@ -73,7 +73,7 @@ def say(amount: Decimal) -> str:
 
 
 def of_the_shop() -> dict[str, Any]:
-    """Return all that the dashboard shows to staff."""
+    """Return everything that the dashboard shows to staff."""
     days = sales_per_day(timezone.localdate())
     return {
         "fresh": Freshness(SalesCount.freshness()),
@@ -92,7 +92,7 @@ def of_the_shop() -> dict[str, Any]:
 
 
 def sales_per_day(today: date) -> list[DailySales]:
-    """Return the last 90 days in their order, today as the last; a day without sales has zeros."""
+    """Return the last 90 days in order, ending with today; days without sales have zeros."""
     days = [today - timedelta(days=ago) for ago in reversed(range(DAYS))]
     found = DailySales.objects.in_bulk(days)
     return [found.get(day) or DailySales(day=day, **NOTHING) for day in days]
@@ -110,7 +110,7 @@ def sales_chart(days: Sequence[DailySales]) -> Chart:
 
 
 def best_sellers() -> Any:
-    """Return the products of which most units were sold and kept in the last 30 days."""
+    """Return the products with the most units sold in the last 30 days, less refunds."""
     recent = DailyProductSales.objects.filter(day__gt=timezone.localdate() - RECENT)
     named = recent.values(name=F("product__name"), slug=F("product__slug"), category=F("product__category"))
     kept = named.annotate(sold=Sum(F("units") - F("refunded_units")), earned=Sum(F("revenue") - F("refunds")))
@@ -118,13 +118,13 @@ def best_sellers() -> Any:
 
 
 def open_states() -> list[State]:
-    """Return how many orders are open now: by the index of open ones, however many are finished."""
+    """Count the open orders by status; reads only the index of open ones."""
     counts = Order.objects.open().by_status()
     return [State(status, counts.get(status, 0)) for status in OPEN]
 
 
 def ended_states(days: Sequence[DailySales]) -> list[State]:
-    """Return how many orders ended on these days; those that ended without a sale count on the day they were placed."""
+    """Count the orders that ended on these days; those without a sale count on the day they were placed."""
     refunded = sum(day.refunded_orders for day in days)
     completed = sum(day.orders for day in days) - refunded
     counts = Order.objects.unsold_since(timezone.now() - RECENT).by_status()
@@ -133,7 +133,7 @@ def ended_states(days: Sequence[DailySales]) -> list[State]:
 
 
 def failures() -> Any:
-    """Return the tasks that failed for good since yesterday, how often, and when last."""
+    """Return the tasks that failed permanently in the last day, how often, and when last."""
     failed = TaskResult.objects.filter(status=states.FAILURE, date_done__gte=a_day_ago()).values("task_name")
     return failed.annotate(times=Count("pk"), last_at=Max("date_done")).order_by("-times", "task_name")[:FAILURES]
 
@@ -146,7 +146,7 @@ def a_day_ago() -> datetime:
 
 
 class Spending(NamedTuple):
-    """`chart` None: nothing was spent in the last twelve months."""
+    """`chart` is None if nothing was spent in the last twelve months."""
 
     total: Decimal
     chart: Chart | None
@@ -157,7 +157,7 @@ class Spending(NamedTuple):
 
 
 def spending(customer: object) -> Spending:
-    """Return what a customer has spent, and on which months; reads this customer's orders only."""
+    """Return what a customer has spent, by month; reads this customer's orders only."""
     completed = Order.objects.of(customer).filter(status=Status.COMPLETED, currency=settings.CURRENCY)
     by_month = completed.annotate(month=TruncMonth("completed_at")).order_by("month").values_list("month")
     spent = {timezone.localdate(month): total for month, total in by_month.annotate(Sum("total"))}
@@ -174,6 +174,6 @@ def spending_chart(months: Sequence[date], values: Sequence[Decimal]) -> Chart:
 
 
 def last_months(today: date) -> list[date]:
-    """Return the first days of the last twelve months, this one as the last."""
+    """Return the first days of the last twelve months, ending with this one."""
     month = today.year * 12 + today.month - 1
     return [date(number // 12, number % 12 + 1, 1) for number in range(month - MONTHS + 1, month + 1)]

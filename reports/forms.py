@@ -15,19 +15,19 @@ from .models import DOCUMENTS, FORMATS, SCHEDULED, WITH_CUSTOMER, WITH_DATES, Fo
 EARLIEST = date(2000, 1, 1)
 LONGEST = timedelta(days=3660)
 REQUIRED = forms.Field.default_error_messages["required"]
-# Months that a pack can be asked for: two years.
+# A pack can be made for the last two years.
 MONTHS = 24
 FOR_STAFF = [(format_.value, format_.label) for format_ in [*DOCUMENTS, Format.PARQUET]]
 EVERY = {"day": "Every day", "week": "Every week", "month": "Every month"}
-# As crontab counts them.
+# Numbered as in a crontab.
 WEEKDAYS = {"1": "Monday", "2": "Tuesday", "3": "Wednesday", "4": "Thursday", "5": "Friday", "6": "Saturday"}
 WEEKDAYS |= {"0": "Sunday"}
-# Some zones have names without a place, which people do not know themselves by.
+# Zones that are named for a place; others, such as EST, are hard to recognise.
 ZONES = [*sorted(name for name in available_timezones() if "/" in name and not name.startswith("Etc/")), "UTC"]
 
 
 class DaysForm(forms.ModelForm):
-    """What every report of some days asks for."""
+    """The fields of every report of a period."""
 
     format = forms.ChoiceField(choices=[(format_.value, format_.label) for format_ in DOCUMENTS])
 
@@ -48,15 +48,15 @@ class DaysForm(forms.ModelForm):
         if end < start:
             self.add_error("end", "The last day is before the first day.")
         elif end > timezone.localdate():
-            self.add_error("end", "The last day is still to come.")
+            self.add_error("end", "The last day is in the future.")
         elif start < EARLIEST:
             self.add_error("start", f"The first day is before {EARLIEST:%Y}.")
         elif end - start > LONGEST:
-            self.add_error("end", "These are more than ten years. Choose fewer, and ask more than once.")
+            self.add_error("end", "This is more than ten years. Make several reports of shorter periods.")
 
 
 class ReportForm(DaysForm):
-    """What staff may ask for; which of the fields are needed depends on the kind."""
+    """The reports that staff may make; the kind decides which fields are required."""
 
     kind = forms.ChoiceField(
         label="What",
@@ -65,13 +65,11 @@ class ReportForm(DaysForm):
     format = forms.ChoiceField(
         choices=FOR_STAFF, help_text="Parquet is for order lines, which come in every format but PDF."
     )
-    customer = forms.EmailField(
-        label="Customer", required=False, help_text="The e-mail address of whom a statement is about."
-    )
+    customer = forms.EmailField(label="Customer", required=False, help_text="The e-mail address of the customer.")
 
     class Meta(DaysForm.Meta):
         fields = ["kind", "format", "start", "end", "customer", "wants_mail"]
-        help_texts = {"end": "This day is included. The stock is today's: it needs no days."}
+        help_texts = {"end": "This day is included. A stock report needs no days: it shows today's stock."}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -108,11 +106,11 @@ class ReportForm(DaysForm):
 def check_format(form: forms.BaseForm, kind: Kind, chosen: str | None) -> None:
     if chosen and chosen not in FORMATS[kind]:
         possible = ", ".join(format_.label for format_ in FORMATS[kind])
-        form.add_error("format", f"{kind.label} cannot be had in this format, only in these: {possible}.")
+        form.add_error("format", f"{kind.label}: this format is not available. Choose one of these: {possible}.")
 
 
 class ScheduleForm(forms.ModelForm):
-    """A schedule with its times; `crontab` says these as beat's row has them."""
+    """A schedule and its times; `crontab` returns the times as django-celery-beat stores them."""
 
     kind = forms.ChoiceField(label="What", choices=[(kind.value, kind.label) for kind in SCHEDULED])
     format = forms.ChoiceField(
@@ -123,7 +121,7 @@ class ScheduleForm(forms.ModelForm):
         widget=forms.CheckboxSelectMultiple,
         error_messages={
             "required": "Choose at least one person.",
-            "invalid_choice": "One of these people is not on the staff of the shop any more. Choose again.",
+            "invalid_choice": "One of these people is no longer on the shop's staff. Choose again.",
             "invalid_pk_value": "One of these people is not known. Choose again.",
         },
     )
@@ -149,7 +147,7 @@ class ScheduleForm(forms.ModelForm):
         model = ReportSchedule
         fields = ["name", "kind", "format", "period"]
         widgets = {"name": forms.TextInput(attrs={"placeholder": "Sales for the Monday meeting"})}
-        help_texts = {"period": "Whole days of the shop, seen from the day on which it runs. The stock is that day's."}
+        help_texts = {"period": "Whole days, counted back from the day on which it runs. The stock is that day's."}
 
     field_order = ["name", "kind", "format", "period", "every", "weekday", "day", "at", "time_zone", "recipients"]
 
@@ -190,19 +188,19 @@ class ScheduleForm(forms.ModelForm):
 
 
 class NewScheduleForm(ScheduleForm):
-    """One page of the form is one schedule, however often it is sent."""
+    """Creates one schedule per rendered form: the token makes a second submit harmless."""
 
     token = forms.UUIDField(required=False, widget=forms.HiddenInput, initial=uuid.uuid4)
 
     def clean_token(self) -> uuid.UUID:
-        # Missing on a page of the release before.
+        # Forms of the previous release have no token.
         self.instance.pk = self.cleaned_data["token"] or self.instance.pk
         token: uuid.UUID = self.instance.pk
         return token
 
 
 def times(crontab: CrontabSchedule | None) -> dict[str, Any]:
-    """Return the fields of the form that say the crontab; what the admin made of it may say more than they can."""
+    """Return the form fields for the crontab; one that was edited in the admin may not fit into them."""
     if crontab is None:
         return {}
     weekly, monthly = crontab.day_of_week != "*", crontab.day_of_month != "*"
@@ -217,7 +215,7 @@ def times(crontab: CrontabSchedule | None) -> dict[str, Any]:
 
 
 def months_over() -> list[date]:
-    """Return the first days of the months that are over, the last one first."""
+    """Return the first days of past months, newest first."""
     first, found = timezone.localdate().replace(day=1), []
     for _ in range(MONTHS):
         first = (first - timedelta(days=1)).replace(day=1)

@@ -1,4 +1,4 @@
-"""What the ready-made groups of staff may do with reports; `sync_groups` makes them."""
+"""Permissions for reports of the predefined staff groups, which `sync_groups` creates."""
 
 GROUPS = {
     "accounting": [

@@ -1,4 +1,4 @@
-"""The sign of life of a report that is being written, and the way in which its writer learns that it should stop."""
+"""The heartbeat of a report that is being written; it also tells the writer when to stop."""
 
 import logging
 from contextlib import suppress
@@ -20,10 +20,10 @@ INTERVAL = 1.0
 
 
 class Heartbeat:
-    """While the block runs, notes each second how far it is, and ends it when the report is no longer to be written.
+    """While the block runs, records its progress every second, and stops it when its lease is lost.
 
-    In a thread and over a connection of its own: the writer's is busy with its rows, or with a query that has
-    yet to give the first. That query is cancelled, too. What ends within a second costs nothing at all.
+    It uses a thread and a connection of its own: the writer's connection is busy with rows, or with a query that
+    has not returned any yet; that query is cancelled, too. A block that ends within a second costs nothing.
     """
 
     def __init__(self, report: Report) -> None:
@@ -36,7 +36,7 @@ class Heartbeat:
         self._writers = connections[DEFAULT_DB_ALIAS]
 
     def progress(self, rows_done: int) -> None:
-        """Note how many rows are written; raises `LeaseLost` when no more are wanted."""
+        """Record how many rows are written; raises `LeaseLost` when the writer should stop."""
         self.rows_done = rows_done
         if self.is_lost:
             raise LeaseLost
@@ -50,7 +50,7 @@ class Heartbeat:
     ) -> None:
         self._over.set()
         self._thread.join()
-        # The query that was cancelled fails as any other does.
+        # A cancelled query fails like any other.
         if self.is_lost and isinstance(error, DatabaseError):
             raise LeaseLost from error
 
@@ -67,13 +67,13 @@ class Heartbeat:
         except LeaseLost:
             self.is_lost = True
         except Error as error:
-            log.warning("Report %s could give no sign of life: %s", self.report.pk, error)
+            log.warning("Heartbeat of report %s failed: %s", self.report.pk, error)
             connection.close()
         if self.is_lost:
             self._stop_query()
 
     def _stop_query(self) -> None:
-        # Between two queries this changes nothing, and `progress` ends it.
+        # Between two queries this has no effect, and `progress` stops the writer.
         if self._writers.connection is not None:
             with suppress(psycopg.Error):
                 self._writers.connection.cancel_safe(timeout=INTERVAL)

@@ -1,4 +1,4 @@
-"""What each kind of report says: its rows as one query, its columns, its totals, its chart."""
+"""The kinds of report: for each its rows as one query, its columns, its totals and its chart."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ Query = tuple[str, tuple[Any, ...]]
 # More days than these are drawn as months; more bars than these are too thin to name.
 DAYS_DRAWN, BARS_DRAWN = 92, 8
 PREVIEWED = 10
-# Letters below a bar, so that its neighbour keeps its own.
+# Characters of a label below a bar, so that labels do not overlap.
 LABEL = 12
 ZERO = Decimal("0.00")
 MONEY = DecimalField(max_digits=14, decimal_places=2)
@@ -46,7 +46,7 @@ NUMBERS = {Type.WHOLE, Type.MONEY, Type.CHANGE}
 
 
 class Column(NamedTuple):
-    """`name` is for programs, `heading` for people; `width` is in letters."""
+    """`name` is for programs, `heading` for people; `width` is in characters."""
 
     name: str
     heading: str
@@ -56,7 +56,7 @@ class Column(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """Bars for the largest labels, or a line through the days; `key` tells apart what has the same label."""
+    """Bars for the largest values, or a line through the days; `key` distinguishes rows with the same label."""
 
     title: str
     label: str
@@ -66,14 +66,14 @@ class Chart(NamedTuple):
 
 
 class Definition(NamedTuple):
-    """`is_taken`: the rows are few, and are taken once for file, totals and preview."""
+    """`is_snapshot`: the rows are few, and are read once for file, totals and preview."""
 
     query: Callable[[Report], Query]
     columns: list[Column]
     empty: str
     order: str = ""
     chart: Chart | None = None
-    is_taken: bool = True
+    is_snapshot: bool = True
 
 
 class Table(NamedTuple):
@@ -89,12 +89,12 @@ class Table(NamedTuple):
 
     @property
     def total_cells(self) -> list[tuple[Column, Any]]:
-        """The last row: each column with its total, None where there is nothing to sum up; empty without totals."""
+        """The last row: each column with its total, None where it has none; empty without totals."""
         words = {self.columns[0].name: "Total", "currency": settings.CURRENCY} | self.totals
         return [(column, words.get(column.name)) for column in self.columns if self.totals]
 
     def preview(self) -> dict[str, Any]:
-        """What the report's page shows of it, as JSON can hold it."""
+        """What the report's page shows, as JSON."""
         are_numbers = [column.type in NUMBERS for column in self.columns]
         return {
             "columns": [*zip((column.heading for column in self.columns), are_numbers, strict=True)],
@@ -106,12 +106,12 @@ class Table(NamedTuple):
         }
 
     def texts(self, limit: int) -> list[list[str]]:
-        """The first rows as a person reads them; makes a query."""
+        """The first rows, formatted for people; makes a query."""
         names = [column.name for column in self.columns]
         return [self.text_of_row(dict(zip(names, row, strict=True))) for row in self.fetch(limit)]
 
     def text_of_row(self, row: Mapping[str, Any]) -> list[str]:
-        """Write what the row says, its amounts as its own currency has them."""
+        """Format a row for people, its amounts in the row's currency."""
         currency = row.get("currency") or settings.CURRENCY
         return [text_of(column.type, row[column.name], currency) for column in self.columns]
 
@@ -128,27 +128,27 @@ class Table(NamedTuple):
 
 @contextmanager
 def table_of(report: Report) -> Iterator[Table]:
-    """Open the report's rows. An order that completes meanwhile is in all of them, totals and chart, or in none."""
+    """Open the report's rows. An order that completes meanwhile is in rows, totals and chart, or in none of them."""
     kind = KINDS[Kind(report.kind)]
     sql, params = kind.query(report)
-    if not kind.is_taken:
+    if not kind.is_snapshot:
         yield Table(kind.columns, sql, params, kind.empty, {}, "")
         return
-    taken, columns = f'"report_{report.pk.hex}"', ", ".join(column.name for column in kind.columns)
+    snapshot, columns = f'"report_{report.pk.hex}"', ", ".join(column.name for column in kind.columns)
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(f"CREATE TEMPORARY TABLE {taken} AS {sql}", params)
-        rows = f"SELECT {columns} FROM {taken} ORDER BY {kind.order}"
-        drawn = draw(kind.chart, taken) if kind.chart else ""
+        cursor.execute(f"CREATE TEMPORARY TABLE {snapshot} AS {sql}", params)
+        rows = f"SELECT {columns} FROM {snapshot} ORDER BY {kind.order}"
+        drawn = draw(kind.chart, snapshot) if kind.chart else ""
         title = kind.chart.title if kind.chart else ""
-        yield Table(kind.columns, rows, (), kind.empty, totals(kind.columns, taken), drawn, title)
+        yield Table(kind.columns, rows, (), kind.empty, totals(kind.columns, snapshot), drawn, title)
         # A failure rolls it back instead.
-        cursor.execute(f"DROP TABLE {taken}")
+        cursor.execute(f"DROP TABLE {snapshot}")
 
 
 def rows_expected(report: Report) -> int | None:
-    """Return about how many rows there will be, where they are many and to count them would take far longer."""
+    """Return PostgreSQL's estimate of the number of rows, for kinds that are too large to count; else None."""
     kind = KINDS.get(Kind(report.kind))
-    if kind is None or kind.is_taken:
+    if kind is None or kind.is_snapshot:
         return None
     sql, params = kind.query(report)
     [[[plan]]] = fetch(f"EXPLAIN (FORMAT JSON) {sql}", params)
@@ -161,22 +161,22 @@ def fetch(sql: str, params: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         return cursor.fetchall()
 
 
-def totals(columns: list[Column], taken: str) -> dict[str, Any]:
-    """Sum up the rows; where they say their currency, those in the shop's own."""
+def totals(columns: list[Column], snapshot: str) -> dict[str, Any]:
+    """Sum up the rows; if they have a currency, only those in the shop's own."""
     names = [column.name for column in columns if column.is_summed]
     own = [settings.CURRENCY] if any(column.name == "currency" for column in columns) else []
     where = "WHERE currency = %s" if own else ""
-    [row] = fetch(f"SELECT {', '.join(f'coalesce(sum({name}), 0)' for name in names)} FROM {taken} {where}", (*own,))
+    [row] = fetch(f"SELECT {', '.join(f'coalesce(sum({name}), 0)' for name in names)} FROM {snapshot} {where}", (*own,))
     sums = dict(zip(names, row, strict=True))
     if before := sums.get("before"):
         sums["change"] = (sums["amount"] - before) / before
     return sums
 
 
-def draw(chart: Chart, taken: str) -> SafeString | str:
-    """Return the chart as SVG; empty where there is nothing to draw."""
+def draw(chart: Chart, snapshot: str) -> SafeString | str:
+    """Return the chart as SVG, empty if there is nothing to draw."""
     cut = "ORDER BY 1" if chart.is_line else f"ORDER BY 2 DESC LIMIT {BARS_DRAWN}"
-    points = fetch(f"SELECT {chart.label}, sum({chart.value}) FROM {taken} GROUP BY {chart.key}, 1 {cut}")
+    points = fetch(f"SELECT {chart.label}, sum({chart.value}) FROM {snapshot} GROUP BY {chart.key}, 1 {cut}")
     if not any(value for _, value in points):
         return ""
     if chart.is_line:
@@ -192,7 +192,7 @@ def by_month(points: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 
 
 def text_of(type_: Type, value: Any, currency: str) -> str:
-    """Write a value as a person reads it, on the page and in the PDF."""
+    """Format a value for the page and the PDF."""
     if value is None or isinstance(value, str):
         return value or "–"
     match type_:
@@ -207,7 +207,7 @@ def text_of(type_: Type, value: Any, currency: str) -> str:
     return f"{value:,}"
 
 
-# --- Sales: orders that stand completed. What was refunded is no sale any more. ---
+# --- Sales: completed orders, without refunded ones ---
 
 
 def sold(days: Days) -> QuerySet[OrderItem]:
@@ -219,7 +219,7 @@ def sold(days: Days) -> QuerySet[OrderItem]:
 
 
 def compared(report: Report, **keys: Any) -> QuerySet[OrderItem, Any]:
-    """One row for each of the keys, with its sales in the report's days and in as many days before."""
+    """One row per key, with its sales in the report's days and in as many days before."""
     period = report.days
     now = Q(order__completed_at__gte=period.start)
     amount = ExpressionWrapper(F("price") * F("quantity"), MONEY)
@@ -246,7 +246,7 @@ def by_key(**keys: str) -> Callable[[Report], Query]:
 
 
 def by_day(report: Report) -> Query:
-    """Every day has its row, also one without sales; beside it the day as many days ago as the period is long."""
+    """One row per day, also for days without sales, compared with the same day of the period before."""
     period, day = report.days, TruncDate("order__completed_at")
     earlier = ExpressionWrapper(day + Value(period.length), output_field=DateField())
     shifted = Case(When(order__completed_at__gte=period.start, then=day), default=earlier, output_field=DateField())
@@ -259,7 +259,7 @@ def by_day(report: Report) -> Query:
 
 
 def lines(report: Report) -> Query:
-    """One row for each item of the orders that were completed in the report's days."""
+    """One row per item of the orders that were completed in the report's days."""
     rows = sold(report.days).order_by("order__completed_at", "pk")
     return rows.values(
         completed_at=F("order__completed_at"),
@@ -277,7 +277,7 @@ def lines(report: Report) -> Query:
 
 
 def stock(report: Report) -> Query:
-    """What may still be ordered, at today's prices."""
+    """The available stock at today's prices."""
     rows = Product.objects.values("sku", "name", "category", "price", units=F("stock"), value=F("price") * F("stock"))
     return rows.query.sql_with_params()
 
@@ -308,7 +308,7 @@ COMPARED = [
     Column("before", "Period before", Type.MONEY, is_summed=True, width=14),
     Column("change", "Change", Type.CHANGE, width=9),
 ]
-# An order has one day and one customer, but many products: only there are its sums the number of orders.
+# An order has one day and one customer but several products: only by day or customer do the counts add up.
 ORDERS = Column("orders", "Orders", Type.WHOLE, is_summed=True, width=9)
 NOTHING_SOLD = "Nothing was sold in these days, nor in as many days before."
 
@@ -360,7 +360,7 @@ KINDS = {
             Column("currency", "Currency", width=9),
         ],
         "Nothing was sold in these days.",
-        is_taken=False,
+        is_snapshot=False,
     ),
     Kind.STOCK: Definition(
         stock,

@@ -1,4 +1,4 @@
-"""Reports as Prometheus sees them: asked of the rows, by the index of open ones."""
+"""Metrics of reports, read from the index of open ones."""
 
 from collections.abc import Iterator
 
@@ -15,6 +15,6 @@ from .models.reports import OPEN
 def open_reports() -> Iterator[Metric]:
     rows = Report.objects.filter(status__in=OPEN)
     found = dict(rows.order_by("status").values_list("status").annotate(Count("pk")))
-    yield gauges("shop_reports_open", "Reports on their way.", "status", {s.value: found.get(s, 0) for s in OPEN})
+    yield gauges("shop_reports_open", "Open reports.", "status", {s.value: found.get(s, 0) for s in OPEN})
     oldest = rows.aggregate(since=Min("created_at"))["since"]
-    yield gauge("shop_reports_oldest_seconds", "For how long the oldest of them has been asked for.", age(oldest))
+    yield gauge("shop_reports_oldest_seconds", "Age of the oldest open report.", age(oldest))

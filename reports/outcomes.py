@@ -1,4 +1,4 @@
-"""How a report ended, which whoever waits for it is told once: by whoever ends the row, in the same transaction."""
+"""How a report ended. The transaction that ends the row also writes the notices, so that each is sent once."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from .models import Report, ReportQuerySet, Status
 
 @transaction.atomic
 def finish(report: Report, name: str, *, row_count: int, size: int, preview: dict[str, Any] | None = None) -> bool:
-    """Publish the file of that name and owe its notices; False when the report had ended before."""
+    """Publish the file of that name and write the notices; False if the report had ended before."""
     published = report.mark_ready(name, row_count=row_count, size=size, preview=preview)
     if published:
         notify_of(report, "is ready", f"Format: {report.get_format_display()}. Rows: {row_count:,}.")
@@ -22,7 +22,7 @@ def finish(report: Report, name: str, *, row_count: int, size: int, preview: dic
 
 @transaction.atomic
 def fail(reports: ReportQuerySet, reason: str) -> list[Report]:
-    """End those of these reports that are open and owe their notices; return them."""
+    """End those of these reports that are open, and write the notices; return the reports."""
     failed = list(Report.objects.filter(pk__in=reports.close(Status.FAILED, error=reason[:300])))
     for report in failed:
         notify_of(report, "could not be made", reason)
@@ -35,7 +35,7 @@ def notify_of(report: Report, what: str, message: str) -> None:
 
 
 def audience(report: Report) -> QuerySet[User]:
-    """Return who wants to be told of the report and may read it now; nobody who is no longer staff, or gone."""
+    """Return the people to notify: those who want it and may still read the report."""
     asked = Q(pk=report.requested_by_id) if report.wants_mail else Q(pk=None)
     people = User.objects.filter(asked | Q(pk__in=report.readers.values("pk")), is_active=True).order_by("pk")
     return people.filter(is_staff=True) if report.is_for_staff else people

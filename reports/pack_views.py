@@ -44,7 +44,7 @@ def pack_detail(request: HttpRequest, pk: UUID) -> HttpResponse:
 @require_safe
 @staff_may("reports.view_pack")
 def pack_status(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """The part of the pack's page that updates itself."""
+    """Render the live part of the pack's page."""
     return render(request, "reports/_pack.html", _context(request, pk))
 
 

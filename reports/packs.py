@@ -1,10 +1,10 @@
 """The month-end pack: reports made side by side, then bundled as one ZIP.
 
-Celery has a word for this, the chord, and it does not hold here. On a database of results a chord counts down a row:
-when one part is delivered twice, the row is gone before all have counted, and the body never runs; on Redis the body
-can run several times. A part that fails for good keeps the body from running, and a body whose message is lost is
-never queued again. So the parts are rows, and so is the pack: the end of each part queues it, `claim_complete` claims
-it only when no part is open any more, and a sweep queues packs whose last message was lost.
+Celery's word for this is a chord, which is not reliable enough. On the database result backend a chord counts down a
+row: when one part is delivered twice, the row is deleted before all parts have counted, and the body never runs; on
+Redis the body can run several times. A part that fails permanently keeps the body from running, and a body whose
+message is lost is never queued again. So the parts are rows, and so is the pack: the end of each part queues it,
+`claim_complete` claims it only when all parts have ended, and a sweep queues packs whose last message was lost.
 
 A report that could not be made does not hold up the others: the pack is ready without it, and says so in its index,
 on its page and in the notice. Only when none could be made the pack has failed.
@@ -49,18 +49,18 @@ log = logging.getLogger(__name__)
 CHUNK = 1024 * 1024
 INDEX = "index.csv"
 COLUMNS = ["file", "report", "first_day", "last_day", "rows", "bytes", "sha256", "note"]
-BROKEN = "The pack could not be bundled through a fault of ours. Ask for it again."
+BROKEN = "The pack could not be bundled because of an error of ours. Ask for it again."
 
 
 class Part(NamedTuple):
-    """A report of the pack: what, and of how many months before."""
+    """A report of the pack: its kind, its format, and how many months back it reaches."""
 
     kind: Kind
     format: Format
     months_back: int = 0
 
 
-# What a pack consists of: to read, to reckon with, and the month a year ago to compare with.
+# The reports of a pack: to read, to calculate with, and the same month a year ago to compare with.
 PARTS = [
     Part(Kind.SALES_BY_DAY, Format.PDF),
     Part(Kind.SALES_BY_DAY, Format.PDF, months_back=12),
@@ -74,7 +74,7 @@ PARTS = [
 
 @transaction.atomic
 def ask_for_pack(person: User, month: date) -> Pack:
-    """Write down the pack and its reports; while the same one is being made, that is the one. Raises `TooMany`."""
+    """Create the pack and its reports, or return the same one if it is open. Raises `TooMany`."""
     hold(person)
     if known := Pack.objects.filter(requested_by=person, month=month, status__in=OPEN_PACK).first():
         return known
@@ -91,7 +91,7 @@ def new_member(pack: Pack, part: Part) -> Report:
 
 
 def month_before(month: date, count: int) -> tuple[date, date]:
-    """Return the first and the last day of the month so many months before."""
+    """Return the first and the last day of the month that many months before."""
     months = month.year * 12 + month.month - 1 - count
     start = date(months // 12, months % 12 + 1, 1)
     return start, (start + timedelta(days=31)).replace(day=1) - timedelta(days=1)
@@ -102,9 +102,9 @@ def open_members(pack: Pack) -> list[UUID]:
 
 
 def write_pack(pack: Pack) -> bool:
-    """Bundle what is ready and publish it; False when another worker was faster.
+    """Bundle the reports that are ready and publish the pack; False if another worker was faster.
 
-    Raises `TemporaryError` when there is no room for the file.
+    Raises `TemporaryError` when the disk is full.
     """
     members = list(pack.members.order_by("kind", "-start"))
     try:
@@ -124,7 +124,7 @@ def write_pack(pack: Pack) -> bool:
 
 
 def write_zip(members: Sequence[Report], target: BinaryIO) -> int:
-    """Write the files and their index, in constant memory; return how many reports have no file."""
+    """Write the files and an index, in constant memory; return how many reports have no file."""
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         rows = [add(archive, report) for report in members]
         archive.writestr(INDEX, index(rows))
@@ -132,20 +132,20 @@ def write_zip(members: Sequence[Report], target: BinaryIO) -> int:
 
 
 def add(archive: zipfile.ZipFile, report: Report) -> list[str]:
-    """Copy the report's file into the archive; return its line of the index, without a file if there is none."""
+    """Copy the report's file, if it has one, into the archive; return its line of the index."""
     if not report.is_ready:
         return line(report, note=report.error or f"It is {report.get_status_display().lower()}.")
     try:
         source = report.file.open()
     except FileNotFoundError:
         return line(report, note="Its file was removed.")
-    # ZIP64 has to be chosen before the size is known.
+    # The size is not known yet, so ZIP64 has to be forced.
     with source, archive.open(report.filename, "w", force_zip64=True) as target:
         return line(report, file=report.filename, digest=copy(source, target))
 
 
 def copy(source: File, target: IO[bytes]) -> str:
-    """Copy in chunks; return the SHA-256 of all."""
+    """Copy in chunks; return the SHA-256."""
     digest = hashlib.sha256()
     for chunk in iter(partial(source.read, CHUNK), b""):
         digest.update(chunk)
@@ -165,12 +165,12 @@ def index(rows: Iterable[Sequence[str]]) -> str:
     return text.getvalue()
 
 
-# --- How it ended, which the person is told once: by whoever ended the row ---
+# --- The outcome: the transaction that ends the row also writes the notice, so that it is sent once ---
 
 
 @transaction.atomic
 def finish(pack: Pack, name: str, *, size: int, missing_count: int) -> bool:
-    """Publish the file of that name and owe the notice; False when the pack had ended before."""
+    """Publish the file of that name and write the notice; False if the pack had ended before."""
     published = pack.held().close(PackStatus.READY, file=name, size=size, missing_count=missing_count)
     if published:
         without = f"{missing_count} of its reports could not be made; the index says why. " if missing_count else ""
@@ -180,7 +180,7 @@ def finish(pack: Pack, name: str, *, size: int, missing_count: int) -> bool:
 
 @transaction.atomic
 def fail(rows: PackQuerySet, reason: str = BROKEN) -> list[Pack]:
-    """End those of these packs that are open and owe their notices; return them."""
+    """End those of these packs that are open, and write their notices; return the packs."""
     failed = rows.close(PackStatus.FAILED, error=reason[:300])
     for pack in failed:
         notify_of(pack, "could not be made", reason)
@@ -192,11 +192,11 @@ def notify_of(pack: Pack, what: str, message: str) -> None:
         notify(pack.requested_by, f"{pack.title} {what}", message, pack.get_absolute_url())
 
 
-# --- The end of the files ---
+# --- Removal of files ---
 
 
 def remove_old_files() -> int:
-    """Remove the files of packs that were kept long enough; return how many."""
+    """Remove the files of packs after their retention period; return how many."""
     old = [pack for pack in Pack.objects.to_expire().order_by("finished_at")[:500] if pack.mark_expired()]
     for pack in old:
         private_files().delete(str(pack.file.name))
@@ -205,7 +205,7 @@ def remove_old_files() -> int:
 
 
 def remove_orphans() -> int:
-    """Remove files of packs that no row names; return how many. Files that no pack wrote are left alone."""
+    """Remove files of packs that no row names; return how many. Other files are left alone."""
     return files.remove_orphans("packs", files.BY_UUID, named, private_files())
 
 
@@ -214,12 +214,12 @@ def named(paths: Collection[str]) -> set[str]:
 
 
 def remove_packs(person: User) -> None:
-    """Remove the person's packs with all their files, also one that a killed worker has left unfinished."""
+    """Remove the person's packs with all their files, including an unfinished one of a killed worker."""
     packs = Pack.objects.of(person)
-    # No worker can publish one from here on.
+    # From here on no worker can publish one.
     packs.close(PackStatus.FAILED, error="The account was deleted.")
     ids = tuple(str(pk) for pk in packs.values_list("pk", flat=True))
-    # The file first: a row that is left finds it again.
+    # Delete the file first: after a crash, the row still names it.
     for name in files.files_in("packs", private_files()) if ids else []:
         if name.startswith(ids):
             private_files().delete(f"packs/{name}")

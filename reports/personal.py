@@ -1,4 +1,4 @@
-"""All that the shop keeps about a person, as JSON, in constant memory."""
+"""All data that the shop keeps about a person, as JSON, in constant memory."""
 
 import json
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -14,13 +14,13 @@ from orders.models import BasketLine, Digest, Order, OrderEvent, OrderItem, Paym
 
 from .models import Pack, Report
 
-# Orders read at once, with all that belongs to them.
+# Orders read at once, with their items, payments and events.
 CHUNK = 200
 Rows = Iterable[Mapping[str, Any]]
 
 
 def write(person: User, target: BinaryIO, progress: Callable[[int], None]) -> int:
-    """Write the person's data to a binary file; return how many rows there were in all its sections."""
+    """Write the person's data to a binary file; return the number of rows in all sections."""
     sections: dict[str, Rows] = {
         "account": [account(person)],
         "email_addresses": EmailAddress.objects.filter(user=person).order_by("pk").values("email", "verified"),
@@ -51,9 +51,9 @@ def write(person: User, target: BinaryIO, progress: Callable[[int], None]) -> in
 
 @contextmanager
 def closed_at_once(rows: Rows) -> Iterator[None]:
-    """Close the cursor of these rows at the end of the block, also where that is left by an exception.
+    """Close the cursor of these rows at the end of the block, also after an exception.
 
-    One that is abandoned is closed whenever Python gets to it, perhaps within another transaction, which that breaks.
+    An abandoned cursor is closed by the garbage collector, perhaps within another transaction, which breaks that one.
     """
     try:
         yield
@@ -95,7 +95,7 @@ def order(row: Order) -> dict[str, Any]:
         "confirmation_mailed_at": row.mail_sent_at,
         "items": [{"name": i.name, "price": i.price, "quantity": i.quantity} for i in row.items.all()],
         "payments": [payment(p) for p in row.payments.all()],
-        # What the customer reads; the details are notes of our staff.
+        # The text that the customer sees; the details are notes of our staff.
         "time_line": [{"at": e.created_at, "what": e.title} for e in row.events.all()],
     }
 
@@ -113,8 +113,8 @@ def payment(row: Payment) -> dict[str, Any]:
 
 
 def mails(person: User) -> Rows:
-    """Mails about the account, without their text: it holds one-time links."""
-    # Those written before mails knew their person are found by the address.
+    """Mails about the account, without their text, which contains one-time links."""
+    # Rows from before mails had a foreign key to the person are found by the address.
     own = Q(user=person) | Q(user=None, to__iexact=person.email, created_at__gte=person.date_joined)
     rows = AccountMail.objects.filter(own).order_by("pk")
     return rows.values("to", "subject", "created_at", "mail_sent_at").iterator()

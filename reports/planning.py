@@ -1,9 +1,9 @@
-"""Reports by schedule, for people who need not ask for them.
+"""Scheduled reports.
 
-A schedule's times are beat's, edited on its page or in the admin. Beat's message is only a nudge: a time that has come
-is owed until it was seen to, so one whose message was lost, or at which beat was down, is made up for by the sweep.
-Beat alone would not: it reads a crontab only within two hours of its time.
-Of several that were missed, only the latest is made: what is older, staff asks for by its days.
+A schedule's times are django-celery-beat's, edited on its page or in the admin. Beat's message only triggers the check:
+a slot is owed until it is handled, so the sweep catches up on one whose message was lost or at which beat was down.
+Beat alone would not: it looks back at most two hours for a crontab.
+Of several missed slots, only the latest is made up for; staff can request older days by hand.
 """
 
 import json
@@ -24,26 +24,26 @@ from .models import OPEN, Period, Report, ReportSchedule, hold
 log = logging.getLogger(__name__)
 
 TASK = "reports.tasks.plan_scheduled_report"
-# What stands in the admin: never the mark of `sync_schedules`, which disables what it does not find declared.
+# Shown in the admin. Without the mark of `sync_schedules`, which disables marked rows that are not declared.
 DESCRIPTION = "Made on the page of scheduled reports, which has the recipients and the history."
-# Seconds after which a worker that was away drops beat's message; the sweep nudges all the same.
+# Seconds after which beat's message expires; the sweep queues the slot all the same.
 EXPIRES = 3600
 
 
 @transaction.atomic
 def save(schedule: ReportSchedule, recipients: Sequence[User], when: Mapping[str, str]) -> None:
-    """Write the schedule and beat's row, both or neither; `when` has the fields of a crontab."""
+    """Write the schedule and beat's row in one transaction; `when` has the fields of a crontab."""
     is_new = schedule._state.adding
     row = PeriodicTask(task=TASK, description=DESCRIPTION) if is_new else schedule.periodic_task
     row.name = f"Report: {schedule.name} ({str(schedule.pk)[:8]})"
     row.kwargs, row.expire_seconds = json.dumps({"schedule_id": str(schedule.pk)}), EXPIRES
     row.interval = row.solar = row.clocked = None
-    # No constraint keeps a crontab from being there twice, so this must not expect one.
+    # No constraint makes crontabs unique, so `get` could find several.
     known = CrontabSchedule.objects.filter(**when).order_by("pk").first()
     row.crontab = known or CrontabSchedule.objects.create(**when)
     row.save()
     schedule.periodic_task = row
-    # One that is new must not write over what the same form has made before.
+    # A second submit of the same form must not overwrite the schedule that the first one created.
     schedule.save(force_insert=is_new)
     schedule.recipients.set(recipients)
     log.info("Schedule %s is %s", schedule.pk, "made" if is_new else "changed")
@@ -51,7 +51,7 @@ def save(schedule: ReportSchedule, recipients: Sequence[User], when: Mapping[str
 
 @transaction.atomic
 def pause(schedule: ReportSchedule, paused: bool) -> None:
-    """Pause or resume it. What was due meanwhile is not made up for: `due_at` counts from the change."""
+    """Pause or resume it. Slots during the pause are skipped: `due_at` counts from the change."""
     schedule.periodic_task.enabled = not paused
     schedule.periodic_task.save()
     log.info("Schedule %s is %s", schedule.pk, "paused" if paused else "resumed")
@@ -59,8 +59,8 @@ def pause(schedule: ReportSchedule, paused: bool) -> None:
 
 @transaction.atomic
 def delete(schedule: ReportSchedule) -> None:
-    """Delete it with beat's row, and make none of its reports any more; those that it made stay."""
-    # Without their schedule two open ones could be the same report.
+    """Delete it with beat's row, and cancel its open reports; finished reports stay."""
+    # Without their schedule, two open reports could violate the constraint on equal ones.
     for report in Report.objects.filter(schedule=schedule, status__in=OPEN):
         report.mark_cancelled()
     ReportSchedule.objects.filter(pk=schedule.pk).delete()
@@ -69,41 +69,41 @@ def delete(schedule: ReportSchedule) -> None:
 
 
 def next_run(schedule: ReportSchedule) -> datetime:
-    """Return the first of its times that was not seen to; it may have come already."""
+    """Return its first unhandled slot, which may be in the past."""
     return following(schedule.periodic_task.schedule, seen_to(schedule))
 
 
 def seen_to(schedule: ReportSchedule) -> datetime:
-    """Return when the last of its times was seen to, or since when it has them."""
+    """Return its last handled slot, or the time of its last change."""
     row = schedule.periodic_task
-    # A time that comes with the start is one of them.
+    # A slot at the very start counts.
     start = row.start_time and row.start_time - timedelta.resolution
     return max(filter(None, [schedule.last_due_at, row.date_changed, start]))
 
 
 def told(moment: datetime, zone: tzinfo) -> str:
-    """Say the moment as the clocks of the zone show it, with the name of that time."""
+    """Format the moment in the time zone, with the zone's name."""
     return f"{timezone.localtime(moment, zone):%A %d %B %Y, %H:%M %Z}"
 
 
 def due_at(schedule: ReportSchedule) -> datetime | None:
-    """Return the latest of its times that has come and was not seen to; None when there is none."""
+    """Return its latest slot that is due and unhandled, or None."""
     due, last, now = None, seen_to(schedule), timezone.now()
-    # A clocked schedule has one time, and names that again when it is over.
+    # A clocked schedule has a single time, and returns it again when it has passed.
     while last < (run := following(schedule.periodic_task.schedule, last)) <= now:
         due = last = run
     return due
 
 
 def all_due() -> list[ReportSchedule]:
-    """Return the schedules whose time has come; makes a query."""
+    """Return the schedules that are due; makes a query."""
     running = ReportSchedule.objects.filter(periodic_task__enabled=True).select_related("periodic_task__crontab")
     return [schedule for schedule in running.order_by("pk") if due_at(schedule)]
 
 
 @transaction.atomic
 def plan_due(schedule_id: str) -> Report | None:
-    """Write down the report that is due now, once per slot; None when there is none to make."""
+    """Create the report that is due now, once per slot; None if there is none."""
     running = ReportSchedule.objects.filter(periodic_task__enabled=True).select_related("periodic_task__crontab")
     schedule = running.filter(pk=schedule_id).first()
     due = due_at(schedule) if schedule else None
@@ -115,7 +115,7 @@ def plan_due(schedule_id: str) -> Report | None:
 
 @transaction.atomic
 def run_now(schedule: ReportSchedule) -> Report | None:
-    """Write down a report beside the schedule; while one is being made, that is the one. Raises `TooMany`."""
+    """Create a report outside the schedule, or return the open one. Raises `TooMany`."""
     hold(schedule.made_by)
     if not Report.objects.filter(schedule=schedule, slot=None, status__in=OPEN).exists():
         Report.objects.make_room(schedule.made_by)
@@ -123,7 +123,7 @@ def run_now(schedule: ReportSchedule) -> Report | None:
 
 
 def plan(schedule: ReportSchedule, moment: datetime, slot: date | None) -> Report | None:
-    """Write down one report for all recipients; None when nobody may read it any more."""
+    """Create one report for all recipients; None if none of them is staff any more."""
     people = recipients(schedule)
     if not people:
         log.warning("Schedule %s: none of its recipients is staff any more", schedule.pk)
@@ -136,7 +136,7 @@ def plan(schedule: ReportSchedule, moment: datetime, slot: date | None) -> Repor
 
 
 def facts(schedule: ReportSchedule, moment: datetime) -> dict[str, Any]:
-    # The shop's days, wherever the schedule's clock hangs: only those are sure to be over.
+    # Days in the shop's time zone, not the schedule's: only those are sure to be over.
     start, end = days(Period(schedule.period), timezone.localdate(moment)) if schedule.is_dated else (None, None)
     what = {"kind": schedule.kind, "format": schedule.format, "start": start, "end": end}
     return {"requested_by": schedule.made_by, **what, **Report.lease.fresh()}
@@ -147,7 +147,7 @@ def recipients(schedule: ReportSchedule) -> list[User]:
 
 
 def days(period: Period, today: date) -> tuple[date, date]:
-    """Return the first and the last day of the period, seen from that day."""
+    """Return the first and the last day of the period that precedes that day."""
     yesterday = today - timedelta(days=1)
     if period == Period.LAST_WEEK:
         sunday = today - timedelta(days=today.isoweekday())

@@ -13,7 +13,7 @@ from . import planning, tasks
 from .forms import NewScheduleForm, ScheduleForm
 from .models import Format, Kind, Report, ReportSchedule, TooMany
 
-# Reports that the page of a schedule lists.
+# Reports listed on a schedule's page.
 SHOWN = 20
 
 
@@ -41,7 +41,7 @@ def schedule_detail(request: HttpRequest, pk: UUID) -> HttpResponse:
     history = Report.objects.filter(schedule=pk).order_by("-created_at")[:SHOWN]
     readable = set(Report.objects.readable_by(request.user).filter(schedule=pk).values_list("pk", flat=True))
     context = {
-        # As it is: the form has written what was posted into its own.
+        # Unchanged: the form has written the posted values into its own instance.
         "schedule": _schedule(pk),
         "form": form,
         "next": _next(schedule),
@@ -62,9 +62,9 @@ def run_schedule(request: HttpRequest, pk: UUID) -> HttpResponse:
         return redirect(schedule)
     if report:
         tasks.generate_report.delay_on_commit(report_id=str(report.pk))
-        messages.success(request, "It is being made, and its recipients are told when it is ready.")
+        messages.success(request, "The report is being made. Its recipients get a mail when it is ready.")
     else:
-        messages.error(request, "None of its recipients is on the staff of the shop any more: nobody would get it.")
+        messages.error(request, "None of its recipients is on the shop's staff any more: no one would get it.")
     return redirect(schedule)
 
 
@@ -97,5 +97,5 @@ def _schedule(pk: UUID) -> ReportSchedule:
 
 
 def _next(schedule: ReportSchedule) -> str:
-    """Say when it runs next, in its own time; empty while it is paused."""
+    """Format its next run in its own time zone; empty while it is paused."""
     return "" if schedule.is_paused else planning.told(planning.next_run(schedule), schedule.zone)

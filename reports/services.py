@@ -1,4 +1,4 @@
-"""Writing reports. A file appears whole or not at all: the row names it only when it is complete."""
+"""Writing reports. A file is published whole or not at all: the row names it only when it is complete."""
 
 import logging
 import tempfile
@@ -21,7 +21,7 @@ from .models import ASKED_FOR, MAX_ATTEMPTS, OPEN, SAME, Kind, Report, hold, pri
 log = logging.getLogger(__name__)
 
 CHUNK = 500
-# What there may be enough of a minute later.
+# Errors that may be gone a minute later.
 SHORTAGES = (TemporaryError, MemoryError, OSError, OperationalError, InterfaceError)
 
 Progress = Callable[[int], None]
@@ -29,7 +29,7 @@ Progress = Callable[[int], None]
 
 @transaction.atomic
 def ask_for(person: User, wants_mail: bool = False, **what: Any) -> Report:
-    """Write down what the person wants; while the same report is open, that is the one. Raises `TooMany`."""
+    """Create the report, or return the same one if it is open. Raises `TooMany`."""
     asked = {name: what.get(name) for name in SAME}
     hold(person)
     report = Report.objects.filter(ASKED_FOR, requested_by=person, status__in=OPEN, **asked).first()
@@ -46,9 +46,9 @@ def ask_again(person: User, report: Report) -> Report:
 
 
 def write_report(report: Report) -> bool:
-    """Write the report's file and publish it; False when it was cancelled, or another worker goes on with it.
+    """Write the report's file and publish it; False if it was cancelled, or another worker has taken it over.
 
-    Raises `PermanentError` where no file can be made of so many rows.
+    Raises `PermanentError` if the format cannot hold so many rows.
     """
     remove_unpublished(report)
     try:
@@ -68,7 +68,7 @@ def write_report(report: Report) -> bool:
 
 
 def remove_unpublished(report: Report) -> None:
-    """Remove what a worker left behind that died while it stored the file; from now on none of them can publish it."""
+    """Remove the files of workers that died before publishing them; from now on none of those can be published."""
     for attempt in range(1, report.attempts):
         private_files().delete(file_name(report, attempt))
 
@@ -78,32 +78,32 @@ def file_name(report: Report, attempt: int) -> str:
 
 
 def put_off(report: Report, error: Exception, reason: str = "") -> bool:
-    """Have the report tried again later, for lack of something; False when that was the last attempt."""
-    # The connection may be what has failed; a task that is applied in place may stand within a transaction.
+    """Schedule a retry of the report, for lack of a resource; False if that was the last attempt."""
+    # The connection may have failed; a task that is applied in place may be inside a transaction.
     if not connection.in_atomic_block:
         close_old_connections()
     reason = reason or shortage(error)
     if report.mark_put_off(reason):
         return True
-    outcomes.fail(report.held(), f"{reason} It was tried {MAX_ATTEMPTS} times.")
+    outcomes.fail(report.held(), f"{reason} We tried {MAX_ATTEMPTS} times.")
     return False
 
 
 def shortage(error: Exception) -> str:
-    """Say to a person what there was not enough of."""
+    """Describe the missing resource for the person."""
     if isinstance(error, TemporaryError):
         return str(error)
     if isinstance(error, MemoryError):
-        return "The memory of the worker did not suffice."
+        return "The worker ran out of memory."
     if isinstance(error, OSError):
         return f"The file could not be written: {error.strerror or type(error).__name__}."
     return "The database did not answer."
 
 
 def remove_old_files() -> int:
-    """Remove the files of reports that were kept long enough; return how many.
+    """Remove the files of reports after their retention period; return how many.
 
-    The row lets go of its file first: a crash in between leaves a file without a row, which `remove_orphans` finds.
+    The row is cleared first: a crash in between leaves a file without a row, which `remove_orphans` finds.
     """
     removed = 0
     while reports := list(Report.objects.to_expire().order_by("finished_at")[:CHUNK]):
@@ -116,18 +116,18 @@ def remove_old_files() -> int:
 
 
 def remove_orphans() -> int:
-    """Remove files of reports that no row names; return how many. Files that no report wrote are left alone."""
+    """Remove files of reports that no row names; return how many. Other files are left alone."""
     return files.remove_orphans("reports", files.BY_UUID, named, private_files())
 
 
 def named(paths: Collection[str]) -> set[str]:
-    """Return which of these files rows name; found by their keys, which the names begin with."""
+    """Return those of these files that rows name, found by the primary keys that start the names."""
     rows = Report.objects.filter(pk__in={PurePath(path).name[:36] for path in paths}).exclude(file="")
     return set(rows.values_list("file", flat=True))
 
 
 def write(report: Report, target: BinaryIO, progress: Progress) -> tuple[int, dict[str, Any] | None]:
-    """Write the report to a binary file; return how many rows there were, and what its page shows of them."""
+    """Write the report to a binary file; return the number of rows and the preview for its page."""
     if report.kind == Kind.PERSONAL_DATA:
         return personal.write(report.requested_by, target, progress), None
     with kinds.table_of(report) as table:

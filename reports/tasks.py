@@ -26,10 +26,10 @@ LIMIT_SECONDS = settings.REPORT_LIMIT.total_seconds()
 
 @shared_task(soft_time_limit=LIMIT_SECONDS * 0.8, time_limit=LIMIT_SECONDS)
 def generate_report(*, report_id: str) -> None:
-    """Write the report whose turn it is, not always this one. Safe to repeat: it is claimed, and has one file."""
+    """Write the next report, which need not be this one. Safe to repeat: the row is claimed, and has one file."""
     report = Report.objects.claim_next()
     if report is None:
-        log.info("Report %s has ended, is being written, or has to wait its turn", report_id)
+        log.info("Report %s has ended, is being written, or has to wait", report_id)
         return
     try:
         with settling(report):
@@ -41,7 +41,7 @@ def generate_report(*, report_id: str) -> None:
 
 @contextmanager
 def settling(report: Report) -> Iterator[None]:
-    """End the row with a reason when its report fails for good, or put it off: never leave it "running" for ever."""
+    """End the row with a reason on permanent failure, or schedule a retry: a row must not stay "running" forever."""
     try:
         yield
     except SoftTimeLimitExceeded as error:
@@ -49,7 +49,7 @@ def settling(report: Report) -> Iterator[None]:
     except services.SHORTAGES as error:
         put_off(report, error)
     except PermanentError as error:
-        # Nobody's fault, and whoever asked can ask for less.
+        # Not a bug: the person can request a smaller report.
         outcomes.fail(report.held(), str(error))
     except Exception as error:
         outcomes.fail(report.held(), f"The report could not be written ({type(error).__name__}).")
@@ -57,21 +57,21 @@ def settling(report: Report) -> Iterator[None]:
 
 
 def put_off(report: Report, error: Exception, reason: str = "") -> None:
-    """Leave it to the sweep, which looks after rows of dead workers as well; raises after the last attempt."""
+    """Leave the report to the sweep, as if its worker had died; raises after the last attempt."""
     log.warning("Report %s, attempt %s: %r", report.pk, report.attempts, error)
     if not services.put_off(report, error, reason):
-        # Not the error itself, which Celery would try again.
+        # Not the error itself: Celery would retry it.
         raise PermanentError(f"The report could not be written in {MAX_ATTEMPTS} attempts.") from error
 
 
 def queue_next() -> None:
-    """Queue what had to wait until this person, or this worker, had one report less."""
+    """Queue the next report, now that this person and this worker have one less."""
     if report := Report.objects.next():
         queue_many(generate_report, [{"report_id": str(report.pk)}])
 
 
 def queue_what_waits_for(report: Report) -> None:
-    """Queue what waits for the end of a report; what gets lost here, the sweeps queue again."""
+    """Queue the notices and the pack that wait for this report; sweeps cover lost messages."""
     ended = Report.objects.ended().filter(pk=report.pk).first()
     for person in outcomes.audience(ended) if ended else []:
         send_notification_email.delay(user_id=person.pk)
@@ -81,42 +81,42 @@ def queue_what_waits_for(report: Report) -> None:
 
 @sweep(SCHEDULES["Check unfinished reports"])
 def check_unfinished_reports() -> list[Sweep]:
-    """Queue again what was left behind, and give up what died too often. Safe to repeat: so is each report."""
+    """Queue overdue reports again; fail those whose attempts are used up. Safe to repeat: so is each report."""
     due = Report.objects.due().order_by("due_at")
     return [Sweep(due, generate_report, "report_id", give_up=give_up_reports)]
 
 
 def give_up_reports() -> None:
-    reason = f"The report could not be written: {MAX_ATTEMPTS} times its worker ended in the middle."
+    reason = f"The report could not be written: its worker died {MAX_ATTEMPTS} times."
     for report in outcomes.fail(Report.objects.exhausted(), reason):
         queue_what_waits_for(report)
 
 
 @shared_task(soft_time_limit=50, time_limit=60, ignore_result=True)
 def plan_scheduled_report(*, schedule_id: str) -> None:
-    """Write down the report that a schedule owes, and queue it. Safe to repeat: each of its times is seen to once."""
+    """Create and queue the report that a schedule owes. Safe to repeat: each slot is handled once."""
     if report := planning.plan_due(schedule_id):
         generate_report.delay(report_id=str(report.pk))
 
 
 @sweep(SCHEDULES["Check due report schedules"])
 def check_due_schedules() -> list[Sweep]:
-    """Queue schedules whose time was missed, or whose message was lost. Safe to repeat: so is each schedule."""
+    """Queue schedules whose slot was missed or whose message was lost. Safe to repeat: so is each schedule."""
     return [Sweep(planning.all_due(), plan_scheduled_report, "schedule_id")]
 
 
 class PackTask(Task):
-    """Ends the pack when its task has failed for good."""
+    """Ends the pack when its task has failed permanently."""
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         super().on_failure(exc, task_id, args, kwargs, einfo)
-        reason = f"{exc} Ask for it again later." if isinstance(exc, TemporaryError) else packs.BROKEN
+        reason = f"{exc} Please request it again later." if isinstance(exc, TemporaryError) else packs.BROKEN
         fail_packs(Pack.objects.claimed_in(task_id), reason)
 
 
 @shared_task(base=PackTask, soft_time_limit=LIMIT_SECONDS * 0.8, time_limit=LIMIT_SECONDS, ignore_result=True)
 def generate_pack(*, pack_id: str) -> None:
-    """Bundle a pack whose reports have all ended. Safe to repeat: the row is claimed, and ends once, with one file."""
+    """Bundle a pack whose reports have all ended. Safe to repeat: the row is claimed, and ends once with one file."""
     for pack in Pack.objects.claim_complete(pack_id):
         packs.write_pack(pack)
         send_notification_email.delay(user_id=pack.requested_by_id)
@@ -129,14 +129,14 @@ def fail_packs(rows: PackQuerySet, reason: str = packs.BROKEN) -> None:
 
 @sweep(SCHEDULES["Check unfinished packs"])
 def check_unfinished_packs() -> list[Sweep]:
-    """Queue again packs whose message was lost, and give up what died too often. Safe to repeat: so is each pack."""
+    """Queue overdue packs again; fail those whose attempts are used up. Safe to repeat: so is each pack."""
     due = Pack.objects.complete().due().order_by("due_at")
     return [Sweep(due, generate_pack, "pack_id", give_up=partial(fail_packs, Pack.objects.exhausted()))]
 
 
 @shared_task(**CLEAR_LIMITS, ignore_result=True)
 def clear_old_reports() -> None:
-    """Remove files of old reports, and files that no report names. Safe to repeat: the row lets go of a file once."""
+    """Remove files of old reports, and files that no row names. Safe to repeat: a row is cleared once."""
     with going_on_next_night("reports"):
         services.remove_old_files()
         services.remove_orphans()
@@ -146,7 +146,7 @@ def clear_old_reports() -> None:
 
 @shared_task(soft_time_limit=240, time_limit=300, ignore_result=True)
 def erase_account(*, user_id: int) -> None:
-    """Erase what a deleted account leaves behind. Safe to repeat: what is gone is gone, the farewell is sent once."""
+    """Erase the data of a deleted account. Safe to repeat: deletes are idempotent, the farewell is sent once."""
     sync_user_to_crm.delay(user_id=user_id)
     for owed in Erasure.objects.filter(user=user_id).select_related("user"):
         erasure.erase(owed)
@@ -154,11 +154,11 @@ def erase_account(*, user_id: int) -> None:
 
 @sweep(SCHEDULES["Check unfinished erasures"])
 def check_unfinished_erasures() -> list[Sweep]:
-    """Queue again what is still to be erased. Safe to repeat: so is each erasure."""
+    """Queue unfinished erasures again. Safe to repeat: so is each erasure."""
     return [Sweep(Erasure.objects.order_by("mail_due_at"), erase_account, "user_id", "user_id")]
 
 
 @shared_task(soft_time_limit=240, time_limit=300, ignore_result=True)
 def update_daily_sales() -> None:
-    """Count again the days on which something was sold or refunded. Safe to repeat: a count replaces the one before."""
+    """Count again the days with sales or refunds. Safe to repeat: a count replaces the previous one."""
     daily_sales.update()

@@ -1,4 +1,4 @@
-"""The pages of reports whose addresses stand outside of `reports/`."""
+"""Pages of this app whose addresses are outside `reports/`."""
 
 from django.urls import path
 

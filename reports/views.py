@@ -39,7 +39,7 @@ def report_list(request: HttpRequest) -> HttpResponse:
 
 @require_http_methods(["GET", "POST"])
 def statement(request: HttpRequest) -> HttpResponse:
-    """Show the statements about oneself; by POST, ask for one."""
+    """Show one's own statements; by POST, request one."""
     form = DaysForm(request.POST or None, initial=_last_days() | {"format": Format.PDF})
     if form.is_valid():
         return _ask(request, kind=Kind.STATEMENT, customer=request.user, **form.cleaned_data)
@@ -69,7 +69,7 @@ def report_detail(request: HttpRequest, pk: UUID) -> HttpResponse:
 
 @require_safe
 def report_status(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """The part of the report page that updates itself."""
+    """Render the live part of the report's page."""
     return render(request, "reports/_report.html", {"report": _own_report(request, pk)})
 
 
@@ -77,13 +77,13 @@ def report_status(request: HttpRequest, pk: UUID) -> HttpResponse:
 def cancel_report(request: HttpRequest, pk: UUID) -> HttpResponse:
     report = _own_report(request, pk)
     if not report.mark_cancelled():
-        messages.info(request, "It had ended already.")
+        messages.info(request, "The report had already ended.")
     return redirect(report)
 
 
 @require_POST
 def ask_again(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """Ask for the same once more, from the page of one that failed, was cancelled or whose file was removed."""
+    """Request the same report again after it failed, was cancelled or lost its file."""
     old = _own_report(request, pk)
     if old.is_for_staff and not request.user.has_perm("reports.add_report"):
         raise PermissionDenied
@@ -105,7 +105,7 @@ def report_download(request: HttpRequest, pk: UUID) -> HttpResponse:
 @login_not_required
 @cache_control(private=True, no_store=True)
 def file(request: HttpRequest, token: str) -> HttpResponseBase:
-    """Serve the file to whoever was given its address, also to a program without cookies that goes on with it."""
+    """Serve the file to any holder of its signed address, such as a download manager without cookies."""
     try:
         row = downloads.find(token)
     except signing.SignatureExpired:
@@ -121,7 +121,7 @@ def file(request: HttpRequest, token: str) -> HttpResponseBase:
 
 
 def _own_report(request: HttpRequest, pk: UUID) -> Report:
-    """Load a report that is for the person: not even staff reads another's, and what is for staff stays there."""
+    """Load a report that the person may read: staff cannot read other people's, and staff reports need staff rights."""
     report = get_object_or_404(Report.objects.readable_by(request.user).select_related("customer"), pk=pk)
     if report.is_for_staff and not _may_see_reports(request.user):
         raise PermissionDenied
@@ -132,12 +132,12 @@ def _may_see_reports(person: User | AnonymousUser) -> bool:
     return person.is_staff and person.has_perm("reports.view_report")
 
 
-# --- One's own data and account ---
+# --- Personal data and account ---
 
 
 @require_http_methods(["GET", "POST"])
 def personal_data(request: HttpRequest) -> HttpResponse:
-    """Show the exports of one's own data; by POST, ask for one, or find the one that is being made."""
+    """Show the exports of one's own data; by POST, request one, or find the one that is open."""
     exports = Report.objects.of(request.user).personal()
     if request.method == "GET":
         return render(request, "reports/personal_data.html", {"reports": exports.order_by("-created_at")[:PER_PAGE]})
@@ -157,5 +157,5 @@ def delete_account(request: HttpRequest) -> HttpResponse:
         return render(request, "reports/delete_account.html", {"form": form, "obstacles": error.obstacles})
     tasks.erase_account.delay_on_commit(user_id=person.pk)
     logout(request)
-    messages.success(request, f"Your account is deleted. A last mail to {person.email} says so, too.")
+    messages.success(request, f"Your account is deleted. We will confirm it by one last mail to {person.email}.")
     return redirect("orders:catalogue")

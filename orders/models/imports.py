@@ -31,7 +31,7 @@ OPEN_IMPORTS = [ImportStatus.QUEUED, ImportStatus.RUNNING]
 
 class ProductImportQuerySet(LeasedQuerySet["ProductImport"]):
     def mark_failed(self, reason: str) -> list["ProductImport"]:
-        """End those of these that are open; return them."""
+        """End those of these imports that are open; return them."""
         failed = self.finish(status=ImportStatus.FAILED, finished_at=timezone.now(), error=reason[:500])
         return list(ProductImport.objects.filter(pk__in=failed).select_related("requested_by"))
 

@@ -1,4 +1,4 @@
-"""Writers: each puts a report's rows into a binary file, tells `progress` of them as it goes, and counts them."""
+"""Writers: each writes a report's rows to a binary file, reports its `progress`, and returns the number of rows."""
 
 from collections.abc import Callable
 from typing import Any, BinaryIO
@@ -8,7 +8,7 @@ from django.utils.module_loading import import_string
 from reports.kinds import Table
 from reports.models import Format, Report
 
-# By name: Arrow and typst take 50 MB, which no process needs that writes neither Parquet nor PDF.
+# Imported on first use: Arrow and typst take 50 MB in a process that may write neither Parquet nor PDF.
 WRITERS = {
     Format.CSV: "reports.formats.to_csv.write",
     Format.XLSX: "reports.formats.to_xlsx.write",

@@ -1,4 +1,4 @@
-"""CSV, which spreadsheets open as well: there, a text must not turn into a formula."""
+"""CSV. Spreadsheets open it as well, and must not read a text as a formula."""
 
 import csv
 import io
@@ -40,8 +40,8 @@ def expression(column: Column) -> str:
 
 
 def harmless(block: bytes, count: int) -> bytes:
-    """Put an apostrophe before formulas within the texts of so many rows."""
-    # To search takes a quarter of the time of a copy, and few need it: those with a separator, or more lines than rows.
+    """Put an apostrophe before formulas within texts."""
+    # A search takes a quarter of the time of the copy, and few blocks need one: those with a separator or extra lines.
     if b";" in block or b"\t" in block or b"\r" in block or block.count(b"\n") > count:
         return HIDDEN.sub(rb"\1'", block)
     return block

@@ -16,7 +16,7 @@ from reports.models import Report
 
 from .copying import BLOCK, Copy, quoted
 
-# Twenty thousand rows: a reader skips, and holds, as many at once, and so do we.
+# 20,000 rows: readers skip or hold a whole group at once, and so does this writer.
 BLOCKS_IN_GROUP = 20_000 // BLOCK
 TYPES = {
     Type.TEXT: pa.string(),
@@ -41,7 +41,7 @@ def write(report: Report, table: Table, target: BinaryIO, progress: Callable[[in
 def read(block: bytes, schema: pa.Schema) -> pa.Table:
     return csv.read_csv(
         pa.BufferReader(block),
-        # Threads of its own would outlive the fork of a worker's child.
+        # Arrow's threads would not survive the fork of a worker's child.
         csv.ReadOptions(column_names=schema.names, use_threads=False),
         csv.ParseOptions(newlines_in_values=True),
         csv.ConvertOptions(column_types=schema, strings_can_be_null=False),

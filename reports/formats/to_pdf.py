@@ -1,4 +1,4 @@
-"""PDF: typst sets the document, with its own fonts and nothing from the system; `document.typ` is how it looks."""
+"""PDF, set by typst with its own fonts; `document.typ` is the layout."""
 
 import json
 from collections.abc import Callable
@@ -15,13 +15,13 @@ from reports.kinds import NUMBERS, Table
 from reports.models import Report
 
 DOCUMENT = Path(__file__).with_name("document.typ")
-# About fifty pages, a few seconds and all in memory; nobody reads more.
+# About fifty pages, which take a few seconds and are built in memory.
 ROWS = 2_000
 
 
 class TooLong(PermanentError):
     def __init__(self) -> None:
-        super().__init__(f"A PDF has {ROWS:,} rows at most. Choose fewer days, or Excel or CSV instead.")
+        super().__init__(f"A PDF has at most {ROWS:,} rows. Choose fewer days, or Excel or CSV instead.")
 
 
 def write(report: Report, table: Table, target: BinaryIO, progress: Callable[[int], None]) -> int:

@@ -1,7 +1,7 @@
-"""XLSX: the database writes the rows of the sheet as XML, we zip them.
+"""XLSX: the database formats the rows as XML, Python zips them.
 
-Thirteen times as fast as XlsxWriter, whose constant-memory mode formats each cell in Python, and without a library; the
-cost is this file, which has to know how a sheet looks inside (ECMA-376, part 1, *SpreadsheetML*).
+Thirteen times as fast as XlsxWriter, whose constant-memory mode formats each cell in Python. The cost is this file,
+which has to know the format (ECMA-376, part 1, *SpreadsheetML*).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,17 +18,17 @@ from reports.models import Report
 
 from .copying import BLOCK, Copy, is_formula, local, quoted
 
-# A sheet ends at row 1,048,576; what is more goes on in the next one.
+# A sheet ends at row 1,048,576; further rows go on the next one.
 BLOCKS_IN_SHEET = 1_048_000 // BLOCK
-# Neither occurs in the XML, so that nothing is ever quoted.
+# Neither character occurs in the XML, so nothing is ever quoted.
 OPTIONS = r"FORMAT csv, QUOTE E'\x01', DELIMITER E'\x02'"
-# What XML 1.0 cannot say, not even escaped; a text loses it.
+# Characters that XML 1.0 cannot express, not even escaped; they are dropped.
 UNSPEAKABLE = r"E'\x01\x02\x03\x04\x05\x06\x07\x08\x0b\x0c\x0e\x0f" + "".join(rf"\x{n:x}" for n in range(16, 32))
 UNSPEAKABLE += r"\uFFFE\uFFFF'"
 ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", r"\n": "&#10;", r"\r": "&#13;"}
-# What spreadsheets take for the number of a letter (ECMA-376, ST_Xstring), unless its underscore is written as one.
+# Spreadsheets decode this as a character (ECMA-376, ST_Xstring) unless its underscore is escaped.
 NUMBERED = "_(x[0-9A-Fa-f]{4}_)"
-# A letter to escape or to leave out, or a space at an end, which XML readers would strip.
+# A character to escape or to drop, or a space at an end, which XML readers would strip.
 SPECIAL = rf"[&<>\u0001-\u001f\uFFFE\uFFFF]|^\s|\s$|{NUMBERED}"
 NUMBER_FORMATS = {
     Type.TEXT: "@",
@@ -38,10 +38,10 @@ NUMBER_FORMATS = {
     Type.MONEY: "#,##0.00",
     Type.CHANGE: "+0.0%;-0.0%;0.0%",
 }
-# The places of the styles in the workbook; one for totals stands as far behind the usual one as there are types.
+# Indexes of the styles in the workbook; each style for totals follows its usual one by the number of types.
 HEADER, PLAIN = 1, {type_: place for place, type_ in enumerate(Type, start=2)}
 TOTAL = {type_: place + len(Type) for type_, place in PLAIN.items()}
-# Excel keeps such a text a text even when somebody edits it.
+# Excel keeps such a cell a text even after an edit.
 QUOTED = 2 + 2 * len(Type)
 THIN = '<top style="thin"><color rgb="FF1D5A54"/></top>'
 SHEET = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
@@ -53,7 +53,7 @@ DECLARATION = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n'
 def write(report: Report, table: Table, target: BinaryIO, progress: Callable[[int], None]) -> int:
     cells = " || ".join(map(expression, table.columns))
     rows = Copy(table, [f"'<row>' || {cells} || '</row>'"], progress, OPTIONS)
-    # Level 1 takes a third of the time of the usual 6, for a file that is a fifth larger.
+    # Level 1 takes a third of the default level's time, for a file that is a fifth larger.
     with ZipFile(target, "w", ZIP_DEFLATED, compresslevel=1) as package:
         parts = groupby(enumerate(chain(rows, ending(table, rows))), key=lambda pair: pair[0] // BLOCKS_IN_SHEET)
         sheets = 0
@@ -64,7 +64,7 @@ def write(report: Report, table: Table, target: BinaryIO, progress: Callable[[in
 
 
 def ending(table: Table, rows: Copy) -> Iterator[bytes]:
-    """Yield what follows the rows: their totals, or that there are none."""
+    """Yield what follows the rows: totals, or a note that there are no rows."""
     if not rows.count:
         yield row([cell(table.empty, PLAIN[Type.TEXT])])
     if table.totals:
@@ -79,7 +79,7 @@ def write_sheet(package: ZipFile, number: int, table: Table, blocks: Iterable[by
         for place, column in enumerate(table.columns, start=1)
     )
     frozen = '<pane ySplit="1" topLeftCell="A2" activePane="bottomLeft" state="frozen"/>'
-    # It may grow beyond what a ZIP without its extension for large files can hold.
+    # A sheet may exceed the 4 GB of a ZIP without the ZIP64 extension.
     with package.open(f"xl/worksheets/sheet{number}.xml", "w", force_zip64=True) as sheet:
         sheet.write(f'{DECLARATION}<worksheet xmlns="{SHEET}"><sheetViews>'.encode())
         sheet.write(f'<sheetView workbookViewId="0">{frozen}</sheetView></sheetViews>'.encode())
@@ -90,11 +90,11 @@ def write_sheet(package: ZipFile, number: int, table: Table, blocks: Iterable[by
         sheet.write(b"</sheetData></worksheet>")
 
 
-# --- Cells, as the database writes them, and as we do ---
+# --- Cells: written by the database, and by Python ---
 
 
 def expression(column: Column) -> str:
-    """Say in SQL how a value of the column becomes a cell."""
+    """Return the SQL that makes a cell of the column's value."""
     style = PLAIN[column.type]
     match column.type:
         case Type.TEXT:
@@ -111,7 +111,7 @@ def expression(column: Column) -> str:
 
 
 def text_expression(column: Column) -> str:
-    """Say in SQL how a text becomes a cell. Few texts need care, and it takes as long as all the rest of the row."""
+    """Return the SQL that makes a cell of a text. Escaping costs as much as the rest of the row; few texts need it."""
     style = f"CASE WHEN {is_formula(column)} THEN {QUOTED} ELSE {PLAIN[Type.TEXT]} END"
     text = f"translate({quoted(column)}, {UNSPEAKABLE}, '')"
     text = rf"regexp_replace({text}, '{NUMBERED}', '_x005F_\1', 'g')"
@@ -133,7 +133,7 @@ def cell(value: Any, style: int) -> str:
     return f'<c s="{style}"/>' if value is None else f'<c s="{style}"><v>{value}</v></c>'
 
 
-# --- The workbook around the sheets ---
+# --- The workbook ---
 
 
 def write_frame(package: ZipFile, title: str, sheets: int, table: Table) -> None:
@@ -173,7 +173,7 @@ def content_types(numbers: Iterable[int]) -> str:
 
 
 def number_formats(table: Table) -> dict[Type, str]:
-    """Leave out the digits that the shop's currency does not have, where all amounts are in it."""
+    """Drop the decimal places that the shop's currency does not have, if all amounts are in it."""
     is_own = all(column.name != "currency" for column in table.columns)
     whole = {Type.MONEY: NUMBER_FORMATS[Type.WHOLE]} if is_own and not places(settings.CURRENCY) else {}
     return NUMBER_FORMATS | whole

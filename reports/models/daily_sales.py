@@ -1,4 +1,4 @@
-"""Daily sales: what the dashboard reads instead of a million orders."""
+"""Daily sales, which the dashboard reads instead of a million orders."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -11,7 +11,7 @@ from orders.models import Product
 
 
 class Sales(models.Model):
-    """What was sold, of it what has been refunded since, in `settings.CURRENCY`."""
+    """Sales, and how much of them was refunded since, in `settings.CURRENCY`."""
 
     orders = models.PositiveIntegerField()
     units = models.PositiveIntegerField()
@@ -45,7 +45,7 @@ class DailySales(Sales):
 
 
 class DailyProductSales(Sales):
-    """Of one day's sales those of one product. Orders of several products count for each, so they do not add up."""
+    """One product's sales of one day. An order counts for each of its products, so the counts do not add up."""
 
     day = models.DateField()
     product = models.ForeignKey(Product, on_delete=models.CASCADE, related_name="+")
@@ -59,7 +59,7 @@ class DailyProductSales(Sales):
 
 
 class SalesCount(models.Model):
-    """How fresh the daily sales are: one row, which whoever counts them holds locked."""
+    """How fresh the daily sales are: one row, locked during a count."""
 
     as_of = models.DateTimeField(null=True, help_text="What happened before is counted; empty: not all was, so far.")
 
@@ -74,12 +74,12 @@ class SalesCount(models.Model):
 
     @classmethod
     def lock(cls) -> None:
-        """Let nobody else count until this transaction ends."""
+        """Keep other counts out until this transaction ends."""
         cls.objects.select_for_update().get_or_create(pk=1)
 
     @classmethod
     def mark_counted(cls, as_of: datetime) -> bool:
-        """Say how fresh the daily sales are; False when a newer run has said so."""
+        """Record how fresh the daily sales are; False if a newer run has done so already."""
         cls.objects.get_or_create(pk=1)
         older = Q(as_of=None) | Q(as_of__lt=as_of) | ~Q(currency=settings.CURRENCY)
         return bool(cls.objects.filter(older).update(as_of=as_of, currency=settings.CURRENCY))

@@ -31,16 +31,16 @@ class PackQuerySet(LeasedQuerySet["Pack"]):
         return self.filter(requested_by=person)
 
     def complete(self) -> Self:
-        """Open packs of which no report is being made any more, however each has ended."""
+        """Open packs whose reports have all ended, in whatever way."""
         still_made = Report.objects.filter(pack=OuterRef("pk"), status__in=OPEN)
         return self.filter(~Exists(still_made), status__in=OPEN_PACK)
 
     def claim_complete(self, pk: str) -> "list[Pack]":
-        """Claim the pack if none of its reports is open; however many messages say so, one of them wins."""
+        """Claim the pack if none of its reports is open; of several messages, one wins."""
         return self.claim(first=self.complete().filter(pk=pk), status=PackStatus.BUNDLING)
 
     def close(self, status: PackStatus, **fields: Any) -> "list[Pack]":
-        """End those of these that are open; return them."""
+        """End those of these packs that are open; return them."""
         keys = self.finish(status=status, finished_at=timezone.now(), **fields)
         for pk in keys:
             log.info("Pack %s is %s", pk, status.value)
@@ -115,10 +115,10 @@ class Pack(Leased):
 
     @property
     def is_readable(self) -> bool:
-        """True while its person may still have the file."""
+        """True while its person may read the file."""
         return self.is_ready and self.requested_by.is_active and self.requested_by.is_staff
 
     def mark_expired(self) -> bool:
-        """Let go of the file; False when another task did. Whoever has won removes it."""
+        """Clear the row's file; False if another task did. The winner removes the file."""
         expired = Pack.objects.filter(pk=self.pk, status=PackStatus.READY).update(status=PackStatus.EXPIRED, file="")
         return bool(expired)

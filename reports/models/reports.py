@@ -50,35 +50,35 @@ class Format(models.TextChoices):
 
 
 DOCUMENTS = [Format.XLSX, Format.CSV, Format.PDF]
-# Millions of lines are for programs: nobody reads them on paper, and only they are worth Parquet.
+# Millions of lines are for programs: as a PDF they are useless, and only here is Parquet worth it.
 FORMATS: dict[Kind, list[Format]] = dict.fromkeys(Kind, DOCUMENTS) | {
     Kind.SALES: [Format.CSV, Format.XLSX, Format.PARQUET],
     Kind.PERSONAL_DATA: [Format.JSON],
 }
 WITHOUT_DATES = [Kind.STOCK, Kind.PERSONAL_DATA]
 WITH_DATES = [kind for kind in Kind if kind not in WITHOUT_DATES]
-# About one customer, who may ask for their own.
+# About one customer, who may request their own.
 WITH_CUSTOMER = [Kind.STATEMENT]
-# What a schedule may make: what is about nobody in particular.
+# A schedule may make reports that are about no single person.
 SCHEDULED = [kind for kind in Kind if kind not in (*WITH_CUSTOMER, Kind.PERSONAL_DATA)]
 FORMAT_OF_KIND = reduce(or_, (Q(kind=kind, format__in=formats) for kind, formats in FORMATS.items()))
 OPEN = [Status.QUEUED, Status.RUNNING]
-# What makes two reports of one person the same report: while one is open, whoever asks again gets that one.
+# Reports of one person are the same if these fields are equal: while one is open, a new request returns that one.
 SAME = ["kind", "format", "start", "end", "customer"]
 ASKED_FOR = Q(schedule=None, pack=None)
-# Pauses before a report is tried again for lack of resources; after as many it ends *failed*. Deaths of workers count.
+# Pauses before a retry for lack of resources; then the report ends *failed*. Attempts of killed workers count.
 PAUSES = [timedelta(seconds=seconds) for seconds in (60, 120, 240)]
 MAX_ATTEMPTS = len(PAUSES) + 1
-# Any number, as long as no other lock of the shop has it.
+# Any number that no other advisory lock of the shop uses.
 TURN_LOCK = 7_233_667
 
 
 class TooMany(Exception):
-    """The person has as many open reports as one may have."""
+    """The person has reached the limit of open reports."""
 
 
 def hold(person: Any) -> None:
-    """Let nobody else ask for a report of this person until the transaction ends."""
+    """Block other requests for reports of this person until the transaction ends."""
     list(get_user_model()._default_manager.filter(pk=person.pk).select_for_update(no_key=True).values_list("pk"))
 
 
@@ -87,7 +87,7 @@ def private_files() -> Storage:
 
 
 class Days(NamedTuple):
-    """Whole days of the shop's own time, the last one included."""
+    """Whole days in the shop's time zone, including the last one."""
 
     first: date
     last: date
@@ -102,12 +102,12 @@ class Days(NamedTuple):
 
     @property
     def end(self) -> datetime:
-        """The midnight that the last day ends with."""
+        """Midnight at the end of the last day."""
         return timezone.make_aware(datetime.combine(self.last + timedelta(days=1), time.min))
 
     @property
     def before(self) -> "Days":
-        """As many days, directly before these; raises `OverflowError` at the edge of the calendar."""
+        """The same number of days directly before these; raises `OverflowError` at the edge of the calendar."""
         return Days(self.first - timedelta(days=self.length), self.first - timedelta(days=1))
 
 
@@ -116,35 +116,35 @@ class ReportQuerySet(LeasedQuerySet["Report"]):
         return self.filter(requested_by=person)
 
     def make_room(self, person: Any, count: int = 1) -> None:
-        """Hold the person until the transaction ends; raises `TooMany` where so many more would be too many of theirs.
+        """Hold the person until the transaction ends; raises `TooMany` if `count` more reports exceed their limit.
 
-        Held in a way that hinders nobody but who asks for reports: orders of the person go on.
+        The lock blocks only other requests for reports: orders of the person go on.
         """
         hold(person)
         if self.of(person).filter(status__in=OPEN).count() + count > settings.REPORTS_OPEN_MOST:
             raise TooMany(
-                f"At most {settings.REPORTS_OPEN_MOST} reports of one person are made at a time. "
-                "Please wait until some of yours are ready, or cancel one."
+                f"You can have at most {settings.REPORTS_OPEN_MOST} open reports. "
+                "Please wait until some are ready, or cancel one."
             )
 
     def readable_by(self, person: Any) -> Self:
-        """Reports that the person asked for, or that a schedule makes for them among others."""
+        """Reports that the person requested, or that a schedule made for them among others."""
         own = Report.objects.of(person.pk).values("pk")
         read = Report.readers.through.objects.filter(user=person.pk).values("report")
-        # One *or* the other would read everybody's reports: no index answers both.
+        # With OR, no index covers both, and all reports would be read.
         return self.filter(pk__in=own.union(read, all=True))
 
     def listed_for(self, person: Any) -> Self:
-        """What a list shows the person: those of a pack stand on its page."""
+        """Reports for the person's list; those of a pack are listed on the pack's page."""
         return self.readable_by(person).filter(pack=None)
 
     def naming(self, person: object) -> Self:
-        """What the person asked for, unless it is for others as well, and what somebody asked about them."""
-        # What a schedule has made for others is theirs.
+        """Reports requested by the person alone, and reports about the person."""
+        # A schedule's reports belong to its recipients.
         return self.filter(Q(requested_by=person, readers=None) | Q(customer=person))
 
     def statements(self) -> Self:
-        """What people asked for about themselves."""
+        """Statements that people requested about themselves."""
         return self.filter(kind=Kind.STATEMENT, customer=F("requested_by"))
 
     def personal(self) -> Self:
@@ -154,13 +154,13 @@ class ReportQuerySet(LeasedQuerySet["Report"]):
         return self.filter(status=Status.RUNNING, due_at__gt=timezone.now())
 
     def waiting(self) -> Self:
-        """Reports that no worker has tried yet, and those whose time has come: after a pause, or with a dead worker."""
+        """Reports that no worker has tried yet, and those that are due: after a pause, or because their worker died."""
         return self.filter(Report.lease.free())
 
     def in_turn(self) -> Self:
-        """Reports that wait, as they will be taken up: everybody's first, the oldest of them first; then the seconds.
+        """Waiting reports in the order they will run: everyone's first report, oldest first; then the second ones.
 
-        What a person has running counts as well: `turn` says which of that person's a report would be.
+        Running reports count as well: `turn` is a report's number among that person's.
         """
         own = Window(RowNumber(), partition_by="requested_by", order_by=["created_at", "pk"])
         running = Report.objects.at_work().filter(requested_by=OuterRef("requested_by")).order_by()
@@ -169,14 +169,14 @@ class ReportQuerySet(LeasedQuerySet["Report"]):
         return self.waiting().annotate(turn=turn).order_by("turn", "created_at", "pk")
 
     def next(self) -> "Report | None":
-        """Return the report whose turn it is; None when nothing waits, or only for its person's others to end."""
+        """Return the next report; None if nothing waits, or only reports of people who are at their limit."""
         report = self.in_turn().first()
         return report if report and report.turn <= settings.REPORTS_AT_ONCE else None  # type: ignore[attr-defined]
 
     def claim_next(self) -> "Report | None":
-        """Claim the report whose turn it is."""
+        """Claim the next report."""
         with transaction.atomic():
-            # One after the other: whose turn it is depends on what the others have just taken.
+            # One claim at a time: which report is next depends on what others have just claimed.
             with connection.cursor() as cursor:
                 cursor.execute("SELECT pg_advisory_xact_lock(%s)", [TURN_LOCK])
             report = self.next()
@@ -186,7 +186,7 @@ class ReportQuerySet(LeasedQuerySet["Report"]):
         return claimed[0] if claimed else None
 
     def close(self, status: Status, **fields: Any) -> list[Any]:
-        """End those of these that are open; return their keys."""
+        """End those of these reports that are open; return their keys."""
         closed = self.finish(status=status, finished_at=timezone.now(), **fields)
         for pk in closed:
             log.info("Report %s is %s", pk, status.value)
@@ -201,14 +201,14 @@ class ReportQuerySet(LeasedQuerySet["Report"]):
 
 
 class Report(Leased):
-    """A file that a person asks for and a worker writes; of what, its kind says."""
+    """A file that a person requests and a worker writes; its kind says what is in it."""
 
     lease = Lease(open=Q(status__in=OPEN), lasts=lambda: settings.REPORT_LEASE, max_attempts=MAX_ATTEMPTS)
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="reports")
     kind = models.CharField(max_length=20, choices=Kind.choices, default=Kind.SALES)
-    # Also a default of the database: while a new version is rolled out, the old one still writes reports.
+    # Also a database default: during a rolling deploy the old version still writes reports.
     format = models.CharField(max_length=7, choices=Format.choices, default=Format.CSV, db_default=Format.CSV)
     start = models.DateField(null=True)
     end = models.DateField(null=True, help_text="The last day, included.")
@@ -225,7 +225,7 @@ class Report(Leased):
     file = models.FileField(upload_to="reports", storage=private_files, blank=True)
     row_count = models.PositiveBigIntegerField(null=True, blank=True)
     size = models.PositiveBigIntegerField(null=True, blank=True, help_text="Bytes.")
-    # The first rows and the chart, as the page shows them: taken while the file is written, gone with it.
+    # The first rows and the chart for the page: stored when the file is written, removed with it.
     preview = models.JSONField(null=True, blank=True, editable=False)
     error = models.CharField(max_length=300, blank=True)
     wants_mail = models.BooleanField("e-mail me when it is ready", default=False, db_default=False)
@@ -294,14 +294,14 @@ class Report(Leased):
 
     @property
     def subtitle(self) -> str:
-        """Of which days, or as of when, and about whom; makes a query where it is about somebody."""
+        """Its days or its date, and its customer; makes a query if there is a customer."""
         days = self.days if self.start else [timezone.localdate(self.created_at)]
         words = " to ".join(date_format(day, "j F Y") for day in days)
         return f"{words} · {self.customer}" if self.customer else words
 
     @property
     def filename(self) -> str:
-        """What the file is called where it is downloaded."""
+        """The name of the downloaded file."""
         days = [self.start, self.end] if self.start else [timezone.localdate(self.created_at)]
         name = "-".join([self.get_kind_display().lower().replace(" ", "-"), *map(str, days)])
         return name + PurePath(str(self.file.name)).suffix
@@ -313,7 +313,7 @@ class Report(Leased):
 
     @property
     def asked_on(self) -> str:
-        """The address of the page on which one asks for such a report."""
+        """The address of the page that offers this kind of report."""
         if self.is_for_staff:
             return reverse("reports:list")
         return reverse("reports:statement" if self.kind == Kind.STATEMENT else "personal-data")
@@ -337,7 +337,7 @@ class Report(Leased):
 
     @property
     def ends_at(self) -> datetime | None:
-        """When it will be ready at the speed so far; None while that cannot be said."""
+        """When it will be ready at the speed so far; None while unknown."""
         if not (self.started_at and self.rows_done and self.rows_total):
             return None
         now = timezone.now()
@@ -345,7 +345,7 @@ class Report(Leased):
 
     @property
     def place(self) -> int | None:
-        """Which it is of those that wait, from 1; None when it does not wait in line. Makes a query."""
+        """Its position among the waiting reports, from 1; None if it does not wait. Makes a query."""
         if self.status != Status.QUEUED:
             return None
         waiting = list(Report.objects.in_turn().values_list("pk", flat=True))
@@ -353,30 +353,30 @@ class Report(Leased):
 
     @property
     def is_readable(self) -> bool:
-        """True while its person may still have the file. May make a query."""
+        """True while its person may read the file. May make a query."""
         person = self.requested_by
         is_theirs = person.is_active and (person.is_staff or not self.is_for_staff)
         return self.is_ready and (is_theirs or self.readers.filter(is_active=True, is_staff=True).exists())
 
     def mark_ready(self, name: str, *, row_count: int, size: int, preview: dict[str, Any] | None = None) -> bool:
-        """Publish the file of that name; False when the report was cancelled, or another task goes on with it."""
+        """Publish the file of that name; False if the report was cancelled, or another task has taken it over."""
         counts = {"rows_done": row_count, "row_count": row_count, "size": size}
         return bool(self.held().close(Status.READY, file=name, preview=preview, error="", **counts))
 
     def mark_put_off(self, reason: str) -> bool:
-        """Have it tried again after a pause; False when it is not to be, or was tried too often."""
+        """Schedule a retry after a pause; False if the report has ended or its attempts are used up."""
         if self.attempts > len(PAUSES):
             return False
         put_off = self.put_off(PAUSES[self.attempts - 1], status=Status.QUEUED, error=reason[:300])
-        log.info("Report %s is %s", self.pk, "put off" if put_off else "no longer to be put off")
+        log.info("Report %s is %s", self.pk, "put off" if put_off else "no longer to be retried")
         return put_off
 
     def mark_cancelled(self) -> bool:
-        """End the report whoever works on it, and learns of it by its next sign of life; False when it has ended."""
+        """End the report. A worker that is writing it stops at its next heartbeat. False if the report had ended."""
         return bool(Report.objects.filter(pk=self.pk).close(Status.CANCELLED, error=""))
 
     def mark_expired(self) -> bool:
-        """Let go of the file; False when another task did. Whoever has won removes it."""
+        """Clear the row's file; False if another task did. The winner removes the file."""
         ready = Report.objects.filter(pk=self.pk, status=Status.READY)
         expired = bool(ready.update(status=Status.EXPIRED, file="", preview=None))
         if expired:

@@ -14,7 +14,7 @@ from .reports import FORMAT_OF_KIND, WITH_DATES, Format, Kind
 
 
 class Period(models.TextChoices):
-    """The days of a scheduled report: always whole ones, seen from the day on which it runs."""
+    """The days of a scheduled report: whole days, counted back from the day on which it runs."""
 
     YESTERDAY = "yesterday", "Yesterday"
     SEVEN_DAYS = "seven_days", "The seven days before"
@@ -23,16 +23,16 @@ class Period(models.TextChoices):
 
 
 class ReportSchedule(models.Model):
-    """A report that is made again and again, for several readers.
+    """A recurring report for several readers.
 
-    When it runs, and whether it is paused, stands in beat's own row and nowhere else: the page and the admin edit the
-    same thing.
+    Its times, and whether it is paused, are stored in django-celery-beat's row only: the page and the admin edit the
+    same row.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     name = WordsField(max_length=100)
     kind = models.CharField(max_length=20, choices=Kind.choices, default=Kind.SALES)
-    # Also a default of the database, for the old version while a new one is rolled out.
+    # Also a database default, for the old version during a rolling deploy.
     format = models.CharField(max_length=7, choices=Format.choices, default=Format.CSV, db_default=Format.CSV)
     period = models.CharField(max_length=10, choices=Period.choices, default=Period.LAST_WEEK)
     recipients = models.ManyToManyField(settings.AUTH_USER_MODEL, related_name="report_schedules")
@@ -56,7 +56,7 @@ class ReportSchedule(models.Model):
 
     @property
     def what(self) -> str:
-        """What it makes, in which format and of which days."""
+        """Its kind, format and days."""
         what, days = f"{self.get_kind_display()} as {self.get_format_display()}", self.get_period_display()
         return f"{what}: {days}" if self.is_dated else what
 
@@ -74,6 +74,6 @@ class ReportSchedule(models.Model):
         return crontab.timezone if crontab else timezone.get_default_timezone()
 
     def mark_seen_to(self, due_at: datetime) -> bool:
-        """Take the report that is due at that time; False when somebody did before."""
+        """Take the slot that is due at that time; False if it was taken before."""
         behind = Q(last_due_at=None) | Q(last_due_at__lt=due_at)
         return bool(ReportSchedule.objects.filter(behind, pk=self.pk).update(last_due_at=due_at))

@@ -171,7 +171,7 @@ def test_person_is_told_when_the_bucket_s_address_cannot_be_made(
     answer = login(staff).get(f"{report.get_absolute_url()}download/", follow=True)
 
     assert answer.redirect_chain == [(report.get_absolute_url(), 302)]
-    assert "The file cannot be had at the moment. The storage cannot be reached" in answer.content.decode()
+    assert "The file is not available at the moment. The storage cannot be reached" in answer.content.decode()
 
 
 # --- What else touches files ---
@@ -295,7 +295,7 @@ def test_report_is_tried_again_and_then_fails_when_the_storage_refuses(
         Report.objects.filter(status=Status.QUEUED).update(due_at=timezone.now())
 
     assert found[:-1] == [(Status.QUEUED, refusing, "")] * len(PAUSES)
-    assert found[-1] == (Status.FAILED, f"{refusing} It was tried 4 times.", "")
+    assert found[-1] == (Status.FAILED, f"{refusing} We tried 4 times.", "")
 
 
 def test_pack_ends_with_the_reason_when_the_storage_refuses(
@@ -310,7 +310,7 @@ def test_pack_ends_with_the_reason_when_the_storage_refuses(
     tasks.generate_pack.apply(kwargs={"pack_id": str(pack.pk)})
 
     pack.refresh_from_db()
-    assert (pack.status, pack.error) == ("failed", "The storage answers Forbidden. Ask for it again later.")
+    assert (pack.status, pack.error) == ("failed", "The storage answers Forbidden. Please request it again later.")
     assert bucket.names() == written
 
 

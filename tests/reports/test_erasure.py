@@ -133,7 +133,7 @@ def test_deletion_takes_the_person_out_of_the_row(login: Login, alice: User) -> 
     assert (alice.email, alice.name, alice.is_active) == (f"deleted-{alice.pk}@deleted.invalid", "", False)
     assert (alice.has_usable_password(), alice.deleted_at is not None, alice.mail_due_at) == (False, True, None)
     assert [str(m) for m in get_messages(answer.wsgi_request)] == [
-        "Your account is deleted. A last mail to alice@example.com says so, too."
+        "Your account is deleted. We will confirm it by one last mail to alice@example.com."
     ]
 
 

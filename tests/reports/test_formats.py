@@ -329,7 +329,7 @@ def test_report_fails_with_a_reason_when_it_is_too_long_for_a_pdf() -> None:
 
     report.refresh_from_db()
     assert (report.status, report.file.name) == (Status.FAILED, "")
-    assert report.error == "A PDF has 300 rows at most. Choose fewer days, or Excel or CSV instead."
+    assert report.error == "A PDF has at most 300 rows. Choose fewer days, or Excel or CSV instead."
 
 
 # --- All of them ---

@@ -383,12 +383,12 @@ def test_staff_may_ask_for_a_customer_s_statement(office: Client) -> None:
         (
             {"kind": "sales", "format": "pdf"},
             "format",
-            "Order lines cannot be had in this format, only in these: CSV, Excel (XLSX), Parquet.",
+            "Order lines: this format is not available. Choose one of these: CSV, Excel (XLSX), Parquet.",
         ),
         (
             {"format": "parquet"},
             "format",
-            "Sales by day cannot be had in this format, only in these: Excel (XLSX), CSV, PDF.",
+            "Sales by day: this format is not available. Choose one of these: Excel (XLSX), CSV, PDF.",
         ),
         ({"kind": "statement"}, "customer", "This field is required."),
         ({"kind": "statement", "customer": "nobody@example.com"}, "customer", "No customer has this address."),

@@ -466,7 +466,7 @@ def test_report_is_tried_again_after_60_120_and_240_seconds_and_then_fails(media
     report.refresh_from_db()
     assert pauses == [60, 120, 240, None]
     assert (report.status, report.attempts) == (Status.FAILED, 4)
-    assert report.error == "The file could not be written: File too large. It was tried 4 times."
+    assert report.error == "The file could not be written: File too large. We tried 4 times."
     assert [alert.subject for alert in Alert.objects.all()] == ["reports.tasks.generate_report gave up"]
     assert not media.exists()
 
@@ -514,7 +514,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (MemoryError(), "The memory of the worker did not suffice."),
+        (MemoryError(), "The worker ran out of memory."),
         (OperationalError("the connection is closed"), "The database did not answer."),
         (tasks.SoftTimeLimitExceeded(), "It took longer than 8 minutes."),
     ],
@@ -547,7 +547,7 @@ def test_sweep_gives_up_what_has_killed_its_worker_too_often(attempts: int, stat
 
     report.refresh_from_db()
     assert (report.status, len(broker.messages())) == (status, int(status == Status.RUNNING))
-    assert ("4 times its worker ended" in report.error) == (status == Status.FAILED)
+    assert ("its worker died 4 times" in report.error) == (status == Status.FAILED)
 
 
 # --- The page ---
@@ -598,7 +598,7 @@ def test_report_is_cancelled_once_and_asked_for_again(office: Client, staff: Use
     office.post(f"/reports/{report.pk}/again/")
 
     assert again(report).status == Status.CANCELLED
-    assert ["It had ended already." in answer.content.decode() for answer in answers] == [False, True]
+    assert ["The report had already ended." in answer.content.decode() for answer in answers] == [False, True]
     fresh = Report.objects.exclude(pk=report.pk).get()
     assert (fresh.status, fresh.start, fresh.end, fresh.attempts) == (Status.QUEUED, report.start, report.end, 0)
 

@@ -193,7 +193,7 @@ def test_pack_ends_with_the_reason_when_the_disk_has_no_room_for_it(media: None,
         bundle(pack)
 
     assert (pack.status, stored(pack)) == (PackStatus.FAILED, [])
-    assert pack.error == "The pack could not be written: File too large. Ask for it again later."
+    assert pack.error == "The pack could not be written: File too large. Please request it again later."
     assert Notification.objects.get().message == pack.error
 
 
@@ -345,7 +345,7 @@ def test_database_refuses_a_report_twice_in_a_pack() -> None:
         make_report(pack=member.pack, kind=member.kind, format=member.format, start=member.start, end=member.end)
 
 
-# --- The end of the files ---
+# --- Removal of files ---
 
 
 def test_old_packs_and_files_without_a_row_are_removed_and_young_ones_stay(media: None) -> None:

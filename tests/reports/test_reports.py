@@ -312,12 +312,12 @@ def test_report_form_works_when_the_broker_is_away(office: Client, broker: Broke
         ("", "2026-01-01", "start", "This field is required."),
         ("2026-01-01", "2026-02-30", "end", "Enter a valid date."),
         ("0000-00-00", "2026-01-01", "start", "Enter a valid date."),
-        ("2026-01-01", "9999-12-31", "end", "The last day is still to come."),
-        ("9999-12-31", "9999-12-31", "end", "The last day is still to come."),
+        ("2026-01-01", "9999-12-31", "end", "The last day is in the future."),
+        ("9999-12-31", "9999-12-31", "end", "The last day is in the future."),
         ("0001-01-01", "0001-01-02", "start", "The first day is before 2000."),
-        ("2026-01-01", str(timezone.localdate() + timedelta(days=2)), "end", "The last day is still to come."),
+        ("2026-01-01", str(timezone.localdate() + timedelta(days=2)), "end", "The last day is in the future."),
         ("1976-01-01", "2026-01-01", "start", "The first day is before 2000."),
-        ("2000-01-01", "2026-01-01", "end", "These are more than ten years. Choose fewer, and ask more than once."),
+        ("2000-01-01", "2026-01-01", "end", "This is more than ten years. Make several reports of shorter periods."),
     ],
 )
 def test_report_form_explains_when_the_days_are_impossible(

@@ -482,7 +482,7 @@ def test_form_says_the_times_as_crontab_does_and_shows_them_again(
     ("fields", "field", "message"),
     [
         ({"recipients": []}, "recipients", "Choose at least one person."),
-        ({"recipients": ["0"]}, "recipients", "One of these people is not on the staff of the shop any more."),
+        ({"recipients": ["0"]}, "recipients", "One of these people is no longer on the shop's staff."),
         ({"recipients": ["x"]}, "recipients", "One of these people is not known."),
         ({"time_zone": "Mars/Olympus"}, "time_zone", "There is no time zone Mars/Olympus."),
         ({"time_zone": "../../etc/passwd"}, "time_zone", "There is no time zone"),
@@ -497,7 +497,11 @@ def test_form_says_the_times_as_crontab_does_and_shows_them_again(
         ({"kind": "statement"}, "kind", "Select a valid choice."),
         ({"format": "docx"}, "format", "Select a valid choice."),
         ({"format": ""}, "format", "This field is required."),
-        ({"format": "pdf"}, "format", "Order lines cannot be had in this format, only in these: CSV, Excel (XLSX), P"),
+        (
+            {"format": "pdf"},
+            "format",
+            "Order lines: this format is not available. Choose one of these: CSV, Excel (XLSX), P",
+        ),
         ({"period": "for ever"}, "period", "Select a valid choice."),
         ({"name": ""}, "name", "This field is required."),
         ({"name": "x" * 101}, "name", "Ensure this value has at most 100 characters"),
@@ -664,7 +668,7 @@ def test_run_now_says_so_when_nobody_would_get_it(office: Client) -> None:
 
     page = office.post(f"{schedule.get_absolute_url()}run/", follow=True).content.decode()
 
-    assert "nobody would get it" in page
+    assert "no one would get it" in page
     assert Report.objects.count() == 0
 
 

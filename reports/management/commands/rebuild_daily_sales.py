@@ -8,9 +8,7 @@ from reports import daily_sales
 
 
 class Command(BaseCommand):
-    help = (
-        "Count the daily sales anew from the orders. It may run beside the shop and its tasks, and again after a crash."
-    )
+    help = "Count the daily sales again from the orders. It is safe while the shop runs, and to repeat after a crash."
 
     def add_arguments(self, parser: CommandParser) -> None:
         what = "the first day to count, such as 2026-01-31; all days without it"
@@ -18,9 +16,9 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, since: date | None = None, **options: Any) -> None:
         if since and since > timezone.localdate():
-            raise CommandError(f"{since} is still to come.")
+            raise CommandError(f"{since} is in the future.")
         days = 0
         for first, last in daily_sales.rebuild(since):
             days += (last - first).days + 1
             self.stdout.write(f"{first} to {last} counted")
-        self.stdout.write(self.style.SUCCESS(f"The sales of {days} days are counted anew."))
+        self.stdout.write(self.style.SUCCESS(f"The sales of {days} days were counted again."))
