@@ -4,7 +4,7 @@ from . import views
 
 app_name = "accounts"
 urlpatterns = [
-    path("preferences/", views.preferences, name="preferences"),
-    path("unsubscribe/<str:token>/", views.unsubscribe_by_link, name="unsubscribe"),
-    path("profile/", views.profile, name="profile"),
+    path("people/preferences/", views.preferences, name="preferences"),
+    path("people/unsubscribe/<str:token>/", views.unsubscribe_by_link, name="unsubscribe"),
+    path("people/profile/", views.profile, name="profile"),
 ]

@@ -5,27 +5,22 @@ On a laptop nothing needs to be set. `.env.example` lists every variable; a `.en
 
 import logging
 from datetime import timedelta
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import environ
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 from django.urls import reverse_lazy
-from iso4217 import Currency
 from kombu import Queue
 
 from myproject import embedded, queues
 from myproject.logs import logs
 from myproject.storage.storage_url import storage
 from myproject.transport.broker_url import broker
+from myproject.variables import BASE_DIR, DEBUG, PORT, PORT_OFFSET, SANDBOX, SANDBOX_PORT, SMTP_PORT, env
 
-BASE_DIR = Path(__file__).resolve().parent.parent
-env = environ.Env()
-if (BASE_DIR / ".env").exists():
-    environ.Env.read_env(BASE_DIR / ".env")
-
-DEBUG = env.bool("DEBUG", default=True)
 # Everything that is not code: data of the embedded servers, reports, collected static files.
 VAR_DIR = Path(env.str("VAR_DIR", default=str(BASE_DIR / "var")))
 MEDIA_ROOT = Path(env.str("MEDIA_ROOT", default=str(VAR_DIR / "media")))
@@ -39,19 +34,13 @@ HEARTBEAT_SECONDS = env.float("HEARTBEAT_SECONDS", default=5)
 
 # --- Addresses -----------------------------------------------------------------------------------------------
 
-# Moves all four ports at once, for a second checkout on one machine.
-PORT_OFFSET = env.int("PORT_OFFSET", default=0)
-PORT = 8000 + PORT_OFFSET
 FLOWER_PORT = 5555 + PORT_OFFSET
-SANDBOX_PORT = 8001 + PORT_OFFSET
-SMTP_PORT = 1025 + PORT_OFFSET
-
 SITE_NAME = "Lantern & Loom"
 # What each link that leaves the shop begins with, in mails and chats.
 SITE_URL = env.str("SITE_URL", default=f"http://localhost:{PORT}").rstrip("/")
 FLOWER_URL = env.str("FLOWER_URL", default=f"http://localhost:{FLOWER_PORT}")
 # The stand-in for the payment provider and the mail server; empty where the real ones are used.
-SANDBOX_URL = env.str("SANDBOX_URL", default=f"http://localhost:{SANDBOX_PORT}" if DEBUG else "")
+SANDBOX_URL = env.str("SANDBOX_URL", default=f"http://localhost:{SANDBOX_PORT}" if SANDBOX else "")
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"] if DEBUG else [])
 
 # --- Security ------------------------------------------------------------------------------------------------
@@ -99,12 +88,12 @@ CONTENT_SECURITY_POLICY = {
 
 # --- Django --------------------------------------------------------------------------------------------------
 
-# The apps of the shop, each above those before it.
-SHOP = ["accounts", "orders", "reports"]
+# The apps of the shop, each above those before it. Their own settings are taken in at the end.
+APPS = ["accounts", "orders", "reports"]
 INSTALLED_APPS = [
     "durable",
     "myproject",
-    *SHOP,
+    *APPS,
     # Django's admin, with a site of our own.
     "myproject.apps.AdminConfig",
     "django.contrib.auth",
@@ -264,7 +253,6 @@ CACHES = {
 
 # --- People --------------------------------------------------------------------------------------------------
 
-AUTH_USER_MODEL = "accounts.User"
 AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
@@ -272,9 +260,6 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 LOGIN_URL = reverse_lazy("account_login")
 LOGIN_REDIRECT_URL = reverse_lazy("dashboard")
-ACCOUNT_ADAPTER = "accounts.adapter.AccountAdapter"
-ACCOUNT_FORMS = {"signup": "accounts.forms.SignupForm", "add_email": "accounts.forms.ChangeEmailForm"}
-ACCOUNT_USER_MODEL_USERNAME_FIELD = None
 ACCOUNT_LOGIN_METHODS = {"email"}
 ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*", "password2*"]
 # A new customer may shop at once; the mail that verifies the address goes out beside.
@@ -291,68 +276,27 @@ STAFF_SECOND_FACTOR = env.bool("STAFF_SECOND_FACTOR", default=False)
 MFA_TOTP_ISSUER = SITE_NAME
 # One step of half a minute, for telephones whose clock is a little off.
 MFA_TOTP_TOLERANCE = 1
-ACCOUNT_LOGOUT_REDIRECT_URL = reverse_lazy("orders:catalogue")
 
 # --- The world outside ---------------------------------------------------------------------------------------
 
-EMAIL_CONFIG = env.email_url("EMAIL_URL", default=f"smtp://127.0.0.1:{SMTP_PORT}")
+# A laptop without a mail server reads its mails in the log of the worker.
+EMAIL_CONFIG = env.email_url(
+    "EMAIL_URL", default=f"smtp://127.0.0.1:{SMTP_PORT}" if SANDBOX or not DEBUG else "consolemail://"
+)
 vars().update(EMAIL_CONFIG)
 EMAIL_TIMEOUT = 10
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="Lantern & Loom <shop@example.com>")
 
-STRIPE_API_KEY = env.str("STRIPE_API_KEY", default="sk_test_sandbox" if DEBUG else "")
-# Empty means Stripe itself.
-STRIPE_API_BASE = env.str("STRIPE_API_BASE", default=f"http://127.0.0.1:{SANDBOX_PORT}" if DEBUG else "")
-# Signs the provider's webhooks; while it is empty all of them are refused.
-STRIPE_WEBHOOK_SECRET = env.str("STRIPE_WEBHOOK_SECRET", default="whsec_sandbox" if DEBUG else "")
-STRIPE_TIMEOUT_SECONDS = env.float("STRIPE_TIMEOUT_SECONDS", default=10)
-
-# Empty switches the CRM off: what it should know waits on its row until there is one.
-CRM_URL = env.str("CRM_URL", default=f"http://127.0.0.1:{SANDBOX_PORT}/crm" if DEBUG else "").rstrip("/")
-CRM_TOKEN = env.str("CRM_TOKEN", default="crm_test_sandbox" if DEBUG else "")
-# The warehouse; an empty address switches `sync_inventory` off.
-WAREHOUSE_URL = env.str("WAREHOUSE_URL", default=f"http://127.0.0.1:{SANDBOX_PORT}/warehouse" if DEBUG else "")
-WAREHOUSE_TOKEN = env.str("WAREHOUSE_TOKEN", default="wh_test_sandbox" if DEBUG else "")
 # Who is told when something needs a person: apprise addresses (https://appriseit.com), with spaces between them,
 # since they may hold commas. Empty: alerts are logged and listed in the admin, and nobody is told.
-ALERT_URLS = env.str("ALERT_URLS", default=f"json://127.0.0.1:{SANDBOX_PORT}/chat" if DEBUG else "").split()
+ALERT_URLS = env.str("ALERT_URLS", default=f"json://127.0.0.1:{SANDBOX_PORT}/chat" if SANDBOX else "").split()
 # How long the same cause is only counted after somebody was told of it.
 ALERT_COOL_DOWN = timedelta(seconds=env.int("ALERT_COOL_DOWN_SECONDS", default=900))
 
-# --- The shop ------------------------------------------------------------------------------------------------
+# --- Requests ------------------------------------------------------------------------------------------------
 
-# An order keeps the currency that it was placed in.
-CURRENCY = env.str("CURRENCY", default="EUR")
-# ISO 4217 also has gold, and codes for tests, which have no coins.
-if CURRENCY not in {currency.code for currency in Currency if currency.exponent is not None}:
-    raise ImproperlyConfigured(f"CURRENCY is three letters of ISO 4217, such as EUR, not {CURRENCY!r}.")
-# How long a worker may hold an order. It is also the hard time limit of `process_order`, so that no worker
-# can still be busy with an order that the sweep hands to another one.
-ORDER_LEASE = timedelta(seconds=env.int("ORDER_LEASE_SECONDS", default=30))
-# The provider remembers an idempotency key for a day. An order that is still open then is a person's: to ask once
-# more with a forgotten key could charge twice.
-ORDER_GIVEN_UP_AFTER = timedelta(days=1)
-# How long a worker may take over the warehouse's levels: the hard time limit of `sync_inventory`.
-INVENTORY_LEASE = timedelta(minutes=5)
-# Afterwards the file is removed, and the report's page offers to make it again.
-REPORT_KEPT = timedelta(days=env.int("REPORT_KEPT_DAYS", default=30))
-# How long a report's worker may show no sign of life, of which there is one each second, until another takes over.
-REPORT_LEASE = timedelta(seconds=env.int("REPORT_LEASE_SECONDS", default=60))
-# How long an attempt to write one may take: the hard time limit of `generate_report`.
-REPORT_LIMIT = timedelta(seconds=env.int("REPORT_LIMIT_SECONDS", default=600))
-# How many reports of one person may be written at the same time.
-REPORTS_AT_ONCE = env.int("REPORTS_AT_ONCE", default=2)
-# How many reports of one person may wait or be written at a time; a pack has seven.
-REPORTS_OPEN_MOST = env.int("REPORTS_OPEN_MOST", default=30)
-# How long the address of a file may be used after it was given out to somebody who may read it.
-REPORT_LINK_LASTS = timedelta(seconds=env.int("REPORT_LINK_SECONDS", default=3600))
-# How long an import may stand still until another worker goes on with it: each chunk starts it anew.
-IMPORT_LEASE = timedelta(seconds=env.int("IMPORT_LEASE_SECONDS", default=60))
-# Of a file of products. The SKUs of one are held in memory, to find those that stand there twice.
-IMPORT_MAX_BYTES = env.int("IMPORT_MAX_BYTES", default=50 * 1024 * 1024)
-IMPORT_MAX_ROWS = 200_000
 # Of a whole request: a longer one is refused before anything of it is read.
-REQUEST_MAX_BYTES = IMPORT_MAX_BYTES + 1024 * 1024
+REQUEST_MAX_BYTES = 10 * 1024 * 1024
 # Of a form, beside its files. The admin's lists are the longest that we have.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 1000
@@ -397,7 +341,7 @@ CELERY_TIMEZONE = TIME_ZONE
 
 CELERY_TASK_QUEUES = [Queue(name, routing_key=name, **BROKER.queue) for name in queues.QUEUES]
 CELERY_TASK_DEFAULT_QUEUE = "default"
-CELERY_TASK_ROUTES = queues.routes(SHOP)
+CELERY_TASK_ROUTES = queues.routes(APPS)
 # A mistyped queue is an error, not a new queue that no worker reads.
 CELERY_TASK_CREATE_MISSING_QUEUES = False
 
@@ -436,3 +380,12 @@ CELERY_BEAT_SCHEDULER = "myproject.monitoring.beat:Scheduler"
 
 # Celery closes the database connection around every task unless told how many tasks may share it.
 CELERY_DB_REUSE_MAX = 1000
+
+# --- Apps ----------------------------------------------------------------------------------------------------
+
+# What `make run` sets for its processes; an app may know more.
+RUN_VARIABLES: dict[str, str] = {}
+for app in APPS:
+    if find_spec(f"{app}.settings"):
+        own = vars(import_module(f"{app}.settings"))
+        vars().update({name: value for name, value in own.items() if name.isupper()})

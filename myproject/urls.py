@@ -1,3 +1,4 @@
+from django.conf import settings
 from django.contrib import admin
 from django.urls import include, path
 
@@ -10,13 +11,10 @@ handler429 = pages.too_many_requests
 handler400, handler403, handler404, handler500 = map(pages.error, (400, 403, 404, 500))
 
 urlpatterns = [
-    path("", include("orders.urls")),
-    path("", include("reports.top_urls")),
+    *(path("", include(f"{app}.urls")) for app in settings.APPS),
     path("dashboard/queues/", status.page, name="queues"),
     path("accounts/", include("allauth.account.urls")),
     path("accounts/second-factor/", include("allauth.mfa.urls")),
-    path("people/", include("accounts.urls")),
-    path("reports/", include("reports.urls")),
     path("try-it/", try_it.page, name="try_it"),
     path("try-it/runs/", try_it.runs, name="try_it_runs"),
     path("try-it/<slug:name>/", try_it.queue, name="try_it_queue"),

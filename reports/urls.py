@@ -1,9 +1,8 @@
-from django.urls import path
+from django.urls import include, path
 
-from . import pack_views, schedule_views, views
+from . import dashboard, pack_views, schedule_views, views
 
-app_name = "reports"
-urlpatterns = [
+reports = [
     path("", views.report_list, name="list"),
     path("statement/", views.statement, name="statement"),
     path("packs/", pack_views.pack_list, name="packs"),
@@ -22,4 +21,10 @@ urlpatterns = [
     path("<uuid:pk>/again/", views.ask_again, name="again"),
     path("<uuid:pk>/download/", views.report_download, name="download"),
     path("files/<str:token>/", views.file, name="file"),
+]
+urlpatterns = [
+    path("dashboard/", dashboard.page, name="dashboard"),
+    path("people/data/", views.personal_data, name="personal-data"),
+    path("people/delete/", views.delete_account, name="delete-account"),
+    path("reports/", include((reports, "reports"))),
 ]

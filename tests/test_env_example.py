@@ -3,6 +3,7 @@
 import os
 import re
 import runpy
+import sys
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -13,7 +14,7 @@ from django.conf import settings
 
 ROOT = settings.BASE_DIR
 EXAMPLE = (ROOT / ".env.example").read_text()
-READERS = ["myproject", "accounts", "orders", "reports", "sandbox", "deploy", "flowerconfig.py", "manage.py"]
+READERS = ["myproject", *settings.APPS, "sandbox", "deploy", "flowerconfig.py", "manage.py"]
 # Belong to the system and to Django, not to this shop.
 NOT_OURS = {"PATH", "DJANGO_SETTINGS_MODULE"}
 
@@ -40,8 +41,10 @@ def settings_with(dotenv: Path) -> dict[str, Any]:
     """Read the settings anew, with nothing from outside but that file."""
     outside = {name: value for name, value in os.environ.items() if name not in example()}
     read_env = environ.Env.read_env
-    with patch.dict(os.environ, outside, clear=True), patch.object(environ.Env, "read_env"):
+    with patch.dict(os.environ, outside, clear=True), patch.object(environ.Env, "read_env"), patch.dict(sys.modules):
         read_env(dotenv)
+        for name in ("myproject.variables", *(f"{app}.settings" for app in settings.APPS)):
+            sys.modules.pop(name, None)
         names = runpy.run_path(str(ROOT / "myproject" / "settings.py"))
     return {name: value for name, value in names.items() if name.isupper()}
 

@@ -18,7 +18,8 @@ try:
 except ModuleNotFoundError as error:
     raise SystemExit(f"`manage.py run` needs {error.name} of requirements-dev.txt: run `make install`.") from None
 
-PORTS = {"web": "PORT", "flower": "FLOWER_PORT", "sandbox": "SANDBOX_PORT", "mail": "SMTP_PORT"}
+# The settings that name a port of a process of the Procfile.
+PORTS = {"web": ["PORT"], "flower": ["FLOWER_PORT"], "sandbox": ["SANDBOX_PORT", "SMTP_PORT"]}
 WELCOME = """
   Shop      {site}             Flower   {flower}
   Admin     {site}/admin/      Sandbox  {sandbox}
@@ -61,7 +62,7 @@ class Command(BaseCommand):
 
 
 def check_ports() -> None:
-    for name, setting in PORTS.items():
+    for name, setting in ((process, setting) for process in procfile() for setting in PORTS.get(process, [])):
         port = getattr(settings, setting)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -105,8 +106,7 @@ def environment() -> dict[str, str]:
         "SANDBOX_PORT": str(settings.SANDBOX_PORT),
         "SMTP_PORT": str(settings.SMTP_PORT),
         "SANDBOX_DATA": str(settings.VAR_DIR / "sandbox"),
-        "SANDBOX_WEBHOOK_URL": f"http://127.0.0.1:{settings.PORT}/webhooks/payments/",
-        "STRIPE_WEBHOOK_SECRET": settings.STRIPE_WEBHOOK_SECRET,
+        **settings.RUN_VARIABLES,
     }
 
 
