@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 BROKERS ?= valkey redis-server rabbitmq
 
-.PHONY: help install run test operations attack brokers faults bench check docs format clean-data
+.PHONY: help install run test operations attack brokers faults bench check docs format new clean-data
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ docs: install ## Make the documentation, with its search, in var/docs
 format: install ## Let ruff put the code in order
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+new: install ## Start a project of your own, without the shop: make new DIR=../mine NAME=mine
+	@$(BIN)/python starter/new.py "$(DIR)" "$(NAME)"
 
 clean-data: ## Delete the data of `make run`, after stopping it
 	rm -rf var

@@ -1,0 +1,5 @@
+from datetime import timedelta
+
+from durable.schedules import Schedule
+
+SCHEDULES = {"Check inquiries": Schedule("inquiries.tasks.check_inquiries", timedelta(minutes=1))}
