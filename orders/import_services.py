@@ -1,15 +1,13 @@
 """Taking products in from an uploaded file. None of this knows Celery; all of it may be repeated."""
 
 import logging
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
 from uuid import UUID, uuid4
 
 from django.core.files.storage import default_storage
 from django.core.files.uploadedfile import UploadedFile
 from django.db import IntegrityError, transaction
-from django.db.models import Max, Sum
 from django.urls import reverse
 
 from accounts.models import User
@@ -21,12 +19,11 @@ from myproject.storage.files import BY_UUID, delete_files, remove_orphans
 from . import imports
 from .models import (
     ImportStatus,
-    Kind,
-    OrderEvent,
     Product,
     ProductImport,
     ProductImportQuerySet,
     RejectedRow,
+    StockSeen,
 )
 
 log = logging.getLogger(__name__)
@@ -37,8 +34,6 @@ CHUNK = 1_000
 KEPT = 1_000
 # Imports removed in one statement, each with up to so many rejected lines.
 REMOVED_AT_ONCE = 5
-# The events that move stock, and which way.
-MOVES = {Kind.PROCESSING: -1, Kind.PAYMENT_FAILED: 1, Kind.REFUNDED: 1}
 BROKEN = (
     "The import broke off through a fault of ours, not of your file. What it had taken in stays; "
     "upload the file again for the rest, nothing is doubled by that."
@@ -50,24 +45,31 @@ def start_import(person: User, file: UploadedFile, token: UUID) -> ProductImport
     pk = uuid4()
     name = default_storage.save(f"imports/{pk}.csv", file)
     try:
-        product_import, is_new = ProductImport.objects.get_or_create(
-            requested_by=person,
-            token=token,
-            defaults={
-                "pk": pk,
-                "file": name,
-                "original_name": (file.name or "")[-150:],
-                "size": file.size or 0,
-                "last_event_id": OrderEvent.objects.aggregate(last=Max("pk"))["last"] or 0,
-                **ProductImport.lease.fresh(),
-            },
-        )
+        product_import, is_new = _note_import(person, file, token, pk, name)
     except BaseException:
         default_storage.delete(name)
         raise
     if not is_new:
         default_storage.delete(name)
     return product_import
+
+
+@transaction.atomic
+def _note_import(person: User, file: UploadedFile, token: UUID, pk: UUID, name: str) -> tuple[ProductImport, bool]:
+    product_import, is_new = ProductImport.objects.get_or_create(
+        requested_by=person,
+        token=token,
+        defaults={
+            "pk": pk,
+            "file": name,
+            "original_name": (file.name or "")[-150:],
+            "size": file.size or 0,
+            **ProductImport.lease.fresh(),
+        },
+    )
+    if is_new:
+        StockSeen.objects.note(product_import)
+    return product_import, is_new
 
 
 def run_import(import_id: UUID | str) -> ProductImport | None:
@@ -107,58 +109,99 @@ def take_in_chunk(product_import: ProductImport, chunk: Sequence[imports.Row | i
     """
     product_import.hold()
     rows = [row for row in chunk if isinstance(row, imports.Row)]
-    faults = [fault for fault in chunk if isinstance(fault, imports.Fault)]
-    created = upsert(rows, product_import.last_event_id)
+    known = lock_known(rows)
+    seen = seen_by(product_import, known)
+    wished = {row.line: wish(row, known.get(row.sku), seen.get(row.sku)) for row in rows}
+    stocks = {row.sku: stock for row in rows if isinstance(stock := wished[row.line], int)}
+    faults = [fault for line in chunk if isinstance(fault := wished.get(line.line, line), imports.Fault)]
+    good = [row for row in rows if row.sku in stocks]
+    created = upsert(good, known, stocks)
     room = max(0, KEPT - product_import.rejected_count)
     RejectedRow.objects.bulk_create(
         RejectedRow(product_import=product_import, **fault._asdict()) for fault in faults[:room]
     )
-    product_import.mark_chunk_done(created=created, updated=len(rows) - created, rejected=len(faults))
+    product_import.mark_chunk_done(created=created, updated=len(good) - created, rejected=len(faults))
 
 
-def upsert(rows: Sequence[imports.Row], last_event_id: int) -> int:
-    """Create or update a product for each row, by its SKU; return how many are new.
+def lock_known(rows: Sequence[imports.Row]) -> dict[str, Product]:
+    """Lock those products of these rows that the shop has; return them by their SKUs.
 
-    The file says how many units could be ordered when it was uploaded. What orders have reserved or given back
-    since then, until this moment, is added to that under the products' locks: no reservation is lost. An order that
-    wants more waits for the end of this transaction. The locks are taken in the order of the keys, as everywhere,
-    and leave foreign keys alone, so that placing an order neither waits nor deadlocks.
+    In the order of the keys, as everywhere, and without the foreign keys, so that placing an order neither waits nor
+    deadlocks. An order that wants to reserve waits for the end of the transaction.
     """
     locked = Product.objects.with_skus([row.sku for row in rows]).select_for_update(no_key=True).order_by("pk")
-    theirs = {product.sku.upper(): product for product in locked.only("sku", "slug")}
-    known = {row.sku: theirs[row.sku.upper()] for row in rows if row.sku.upper() in theirs}
-    moved = moved_since(last_event_id, [product.pk for product in known.values()])
+    theirs = {product.sku.upper(): product for product in locked.only("sku", "slug", "stock", "imported")}
+    return {row.sku: theirs[row.sku.upper()] for row in rows if row.sku.upper() in theirs}
+
+
+def seen_by(product_import: ProductImport, known: Mapping[str, Product]) -> dict[str, int]:
+    """Return the stock that the upload found of these locked products, with what imports have added to it since.
+
+    A product that an import has added since then counts as seen, too: two uploads of one file count once.
+    """
+    seen = product_import.stock_seen.filter(product__in=known.values())
+    units = dict(seen.values_list("product", "units"))
+    return {sku: units.get(p.pk, 0) + p.imported for sku, p in known.items() if p.pk in units or p.imported}
+
+
+def wish(row: imports.Row, product: Product | None, seen: int | None) -> int | imports.Fault:
+    """Return the stock that the row wishes for, or why it cannot be.
+
+    The row says how many units could be ordered at the upload. So not its number is the stock, but what it differs by
+    from the stock of that moment changes the stock of now, whatever has moved that since: orders, refunds, the
+    warehouse, the admin. A file that says what its author saw (`stock_seen`) changes only what was edited, and only
+    where the upload found what the author had seen.
+    """
+    if product is None:
+        return row.stock
+    if row.stock == row.stock_seen or (seen is None and row.stock == product.stock):
+        return product.stock
+    if seen is None:
+        return refuse(row, f"the product was added after the upload and has {product.stock}")
+    if row.stock_seen not in (None, seen) and row.stock != seen:
+        return refuse(row, f"the file was made at a stock of {row.stock_seen}, and the upload found {seen}")
+    wanted = product.stock + row.stock - seen
+    if wanted < 0:
+        return refuse(row, f"the upload found {seen}, and of those only {product.stock} are left")
+    return wanted
+
+
+def refuse(row: imports.Row, why: str) -> imports.Fault:
+    return imports.fault(row.line, f"stock {row.stock} was not taken over: {why}", [row.name, row.sku, str(row.stock)])
+
+
+def upsert(rows: Sequence[imports.Row], known: Mapping[str, Product], stocks: Mapping[str, int]) -> int:
+    """Create or update a product for each row, by its SKU, with that stock; return how many are new.
+
+    `known` are locked. A new one that somebody else adds at the same moment raises `IntegrityError`.
+    """
     slugs = Product.objects.slugs_for({row.sku: row.name for row in rows if row.sku not in known})
     products = [
-        Product(
-            sku=known[row.sku].sku if row.sku in known else row.sku,
-            slug=known[row.sku].slug if row.sku in known else slugs[row.sku],
-            name=row.name,
-            category=row.category,
-            price=row.price,
-            # Below zero when more was sold than the file knew of: there is nothing left to order then.
-            stock=max(0, row.stock + moved[known[row.sku].pk]) if row.sku in known else row.stock,
-            description=row.description or "",
-        )
+        product_of(row, known.get(row.sku) or Product(sku=row.sku, slug=slugs[row.sku]), stocks[row.sku])
         # New ones in one order for all, too: two imports of the same new products must not wait for each other.
         for row in sorted(rows, key=lambda row: row.sku)
     ]
-    fields = [name for name in imports.REQUIRED + imports.OPTIONAL if name != "sku"]
+    fields = ["name", "category", "price", "stock", "imported", "description"]
     if rows and rows[0].description is None:
         fields.remove("description")
-    Product.objects.bulk_create(products, update_conflicts=True, unique_fields=["sku"], update_fields=fields)
+    new = [product for product in products if product.sku in slugs]
+    old = [product for product in products if product.sku not in slugs]
+    Product.objects.bulk_create(old, update_conflicts=True, unique_fields=["sku"], update_fields=fields)
+    Product.objects.bulk_create(new)
     return len(slugs)
 
 
-def moved_since(last_event_id: int, product_ids: Sequence[int]) -> Counter[int]:
-    """Return by how many units orders have changed the stock of these products since that event; makes a query."""
-    events = OrderEvent.objects.filter(
-        pk__gt=last_event_id, kind__in=MOVES, order__items__product__in=product_ids
-    ).values_list("order__items__product", "kind")
-    moved: Counter[int] = Counter()
-    for product_id, kind, units in events.annotate(units=Sum("order__items__quantity")).order_by():
-        moved[product_id] += MOVES[Kind(kind)] * units
-    return moved
+def product_of(row: imports.Row, old: Product, stock: int) -> Product:
+    return Product(
+        sku=old.sku,
+        slug=old.slug,
+        name=row.name,
+        category=row.category,
+        price=row.price,
+        stock=stock,
+        imported=old.imported + stock - old.stock,
+        description=row.description or "",
+    )
 
 
 # --- The outcome: the transaction that ends the row also writes the notice, so that it is sent once ---
@@ -169,6 +212,7 @@ def finish_import(product_import: ProductImport) -> bool:
     """End the import as done and notify who asked for it; False when another worker has."""
     if not product_import.mark_done():
         return False
+    StockSeen.objects.filter(product_import=product_import).delete()
     counts = f"{product_import.created_count:,} new, {product_import.updated_count:,} updated"
     log.info("Import %s is done", product_import.pk)
     notify_of(product_import, "is done", f"{counts}, {product_import.rejected_count:,} rejected.")
@@ -179,6 +223,7 @@ def finish_import(product_import: ProductImport) -> bool:
 def fail_imports(rows: ProductImportQuerySet, reason: str = BROKEN) -> list[ProductImport]:
     """End those of these imports that are open as failed, and notify who asked for them; return them."""
     failed = rows.mark_failed(reason)
+    StockSeen.objects.filter(product_import__in=failed).delete()
     for product_import in failed:
         log.info("Import %s has failed", product_import.pk)
         notify_of(product_import, "has failed", reason)

@@ -17,7 +17,7 @@ from .money import is_expressible
 
 Binary = IO[bytes] | File
 REQUIRED = ["name", "sku", "price", "stock", "category"]
-OPTIONAL = ["description"]
+OPTIONAL = ["description", "stock_seen"]
 # What the shop's own export of its stock calls a column, and what it says besides; nothing else is taken as another.
 EXPORTED = {"units": "stock"}
 IGNORED = ["value"]
@@ -53,7 +53,10 @@ class Refused(Exception):
 
 
 class Row(NamedTuple):
-    """A product as a line of the file has it; `description` None: the file has no such column."""
+    """A product as a line of the file has it; None: the file has no such column.
+
+    `stock_seen` is the stock that the file's author saw, where an export has written it down.
+    """
 
     line: int
     sku: str
@@ -62,6 +65,7 @@ class Row(NamedTuple):
     price: Decimal
     stock: int
     description: str | None
+    stock_seen: int | None = None
 
 
 class Fault(NamedTuple):
@@ -288,5 +292,6 @@ PARSERS: dict[str, Callable[[str, str], Any]] = {
     "category": parse_words,
     "price": parse_price,
     "stock": parse_stock,
+    "stock_seen": parse_stock,
     "description": parse_text,
 }

@@ -13,7 +13,6 @@ from celery._state import _task_stack
 from django.contrib.auth.hashers import make_password
 from django.core.files.base import ContentFile
 from django.db import transaction
-from django.db.models import Max
 from django.utils import timezone
 
 from accounts import services as people
@@ -21,7 +20,7 @@ from accounts.models import AccountMail, CrmContact, CrmStatus, Erasure, Notific
 from myproject.alerting.models import Alert
 from myproject.celery import debug_task
 from orders import services
-from orders.models import OPEN, Card, Digest, Order, OrderEvent, Product, ProductImport, Status, week_of
+from orders.models import OPEN, Card, Digest, Order, Product, ProductImport, Status, StockSeen, week_of
 from reports import packs, planning
 from reports.models import Format, Kind, Pack, Report, ReportSchedule
 from reports.models import Status as ReportStatus
@@ -132,10 +131,11 @@ def make_import(data: str | bytes = "", **fields: Any) -> ProductImport:
         "file": ContentFile(data, name="products.csv"),
         "original_name": "products.csv",
         "size": len(data),
-        "last_event_id": OrderEvent.objects.aggregate(last=Max("pk"))["last"] or 0,
         "due_at": timezone.now(),
     }
-    return ProductImport.objects.create(**defaults | fields)
+    product_import = ProductImport.objects.create(**defaults | fields)
+    StockSeen.objects.note(product_import)
+    return product_import
 
 
 def make_export(person: User | None = None, **fields: Any) -> Report:

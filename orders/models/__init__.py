@@ -1,7 +1,7 @@
 from .baskets import Basket, BasketLine
 from .digests import Digest, Skip, days_before, week_of
 from .events import Kind, OrderEvent, actor, recorded_by
-from .imports import ImportStatus, ProductImport, ProductImportQuerySet, RejectedRow
+from .imports import ImportStatus, ProductImport, ProductImportQuerySet, RejectedRow, StockSeen
 from .inventory import TO_BE_SEEN_AGAIN, Difference, InventoryDifference, InventorySync, SyncStatus
 from .orders import (
     HOLDS_STOCK,
@@ -48,6 +48,7 @@ __all__ = [
     "RejectedRow",
     "Skip",
     "Status",
+    "StockSeen",
     "SyncStatus",
     "actor",
     "days_before",

@@ -113,6 +113,9 @@ class Product(HasLease):
     warehouse_units = models.IntegerField(
         null=True, blank=True, editable=False, help_text="The warehouse's level that the stock has followed so far."
     )
+    imported = models.IntegerField(
+        default=0, db_default=0, editable=False, help_text="Units that imports have added to the stock in all."
+    )
     is_active = models.BooleanField("on sale", default=True)
     # The database fills it in, too, for whoever inserts rows without us.
     created_at = models.DateTimeField(default=timezone.now, db_default=Now(), editable=False)

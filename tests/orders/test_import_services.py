@@ -17,7 +17,7 @@ from django.utils import timezone
 from accounts.models import Notification, User
 from durable.leases import LeaseLost
 from orders import import_services, imports, services, tasks
-from orders.models import ImportStatus, OrderItem, Product, ProductImport, RejectedRow
+from orders.models import ImportStatus, OrderItem, Product, ProductImport, RejectedRow, StockSeen
 from tests.broker import Broker
 from tests.factories import claim, make_import, make_product, make_user, place_order
 from tests.shop import wait_for
@@ -140,7 +140,7 @@ def test_import_keeps_what_orders_did_since_the_upload(after: str) -> None:
 
     reserve(since)
     if after == "failed":
-        services.fail(since.payments.get(), "Declined")
+        services.release(services.fail(since.payments.get(), "Declined"))
     elif after == "refunded":
         services.end_refund(before.payments.get(), "ch", "re")
     run(row)
@@ -149,7 +149,41 @@ def test_import_keeps_what_orders_did_since_the_upload(after: str) -> None:
     assert product.stock == {"reserved": 47, "failed": 50, "refunded": 49}[after]
 
 
-def test_import_never_brings_stock_below_zero() -> None:
+def test_import_keeps_what_the_warehouse_lost_since_the_upload() -> None:
+    product = make_product(sku="A-1", stock=10, warehouse_units=10)
+    row = make_import(HEADER + "Lamp,A-1,1,10,X\n")
+
+    Product.objects.follow({product.pk: (-7, 3)})
+    run(row)
+
+    product.refresh_from_db()
+    assert (product.stock, product.warehouse_units) == (3, 3)
+
+
+def test_import_keeps_what_staff_has_counted_in_since_the_upload() -> None:
+    product = make_product(sku="A-1", stock=10)
+    row = make_import(HEADER + "Lamp,A-1,1,50,X\n")
+
+    Product.objects.filter(pk=product.pk).adjust_stock(5)
+    run(row)
+
+    product.refresh_from_db()
+    assert product.stock == 55
+
+
+def test_two_uploads_of_one_file_count_once() -> None:
+    product = make_product(sku="A-1", stock=10)
+    first, second = (make_import(HEADER + "Lamp,A-1,1,50,X\nNew,B-1,1,5,X\n") for _ in range(2))
+    run(first)
+    Product.objects.adjust_stock(-2)
+
+    run(second)
+
+    assert (counts(second), second.status) == ((0, 2, 0), ImportStatus.DONE)
+    assert dict(Product.objects.values_list("sku", "stock")) == {product.sku: 48, "B-1": 3}
+
+
+def test_import_refuses_to_take_away_more_than_is_left_with_both_numbers() -> None:
     product = make_product(sku="A-1", stock=10)
     order = place_order(product=product, quantity=3)
     row = make_import(HEADER + "Lamp,A-1,1,2,X\n")
@@ -158,7 +192,65 @@ def test_import_never_brings_stock_below_zero() -> None:
     run(row)
 
     product.refresh_from_db()
-    assert product.stock == 0
+    assert (product.stock, counts(row)) == (7, (0, 0, 1))
+    assert row.rejected_rows.get().reason == (
+        "stock 2 was not taken over: the upload found 10, and of those only 7 are left"
+    )
+
+
+def test_import_leaves_the_stock_of_a_product_alone_that_was_added_after_the_upload() -> None:
+    row = make_import(HEADER + "Lamp,A-1,1,2,X\n")
+    product = make_product(sku="A-1", stock=9)
+
+    run(row)
+
+    product.refresh_from_db()
+    assert product.stock == 9
+    assert row.rejected_rows.get().reason.endswith("the product was added after the upload and has 9")
+
+
+@pytest.mark.parametrize(
+    ("cell", "seen", "stock", "rejected"), [(10, 10, 8, 0), (15, 8, 15, 0), (8, 10, 8, 0), (15, 10, 8, 1)]
+)
+def test_file_that_says_what_was_seen_changes_only_what_was_edited(
+    cell: int, seen: int, stock: int, rejected: int
+) -> None:
+    product = make_product(sku="A-1", stock=8)
+
+    row = run(make_import(f"sku,name,category,price,stock,stock_seen\nA-1,Lamp,X,1,{cell},{seen}\n"))
+
+    product.refresh_from_db()
+    assert (product.stock, row.rejected_count) == (stock, rejected)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_import_keeps_a_reservation_that_was_committing_at_the_moment_of_the_upload() -> None:
+    product = make_product(sku="A-1", stock=10)
+    slow, fast = (place_order(product=other, quantity=2) for other in (product, make_product(stock=10)))
+    uploaded = list[ProductImport]()
+
+    def upload() -> None:
+        reserve(fast)
+        uploaded.append(make_import(HEADER + "Lamp,A-1,1,10,X\n"))
+
+    with transaction.atomic():
+        reserve(slow)
+        in_thread(upload).join()
+    run(uploaded[0])
+
+    product.refresh_from_db()
+    assert product.stock == 8
+
+
+def test_stock_that_was_seen_is_forgotten_when_the_import_has_ended(broker: Broker) -> None:
+    make_product()
+    done, failed = make_import(rows(2)), make_import(b"")
+    noted = StockSeen.objects.count()
+
+    run(done)
+    run(failed)
+
+    assert (noted, StockSeen.objects.count()) == (2, 0)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -183,8 +275,9 @@ def test_order_is_placed_while_an_import_holds_the_product() -> None:
     row = make_import(HEADER + "Lamp,A-1,1,50,X\n")
 
     with transaction.atomic():
-        claim(row, "task-1", status="running")
-        import_services.upsert([line for line in imports.read(row.file) if isinstance(line, imports.Row)], 0)
+        held = claim(row, "task-1", status="running")
+        held.mark_checked(1)
+        import_services.take_in_chunk(held, list(imports.read(row.file)))
         placing = in_thread(lambda: place_order(product=product))
         placing.join(20)
 
