@@ -20,6 +20,7 @@ from myproject.texts import WordsField
 
 from .. import money
 from .events import Kind, OrderEvent
+from .payments import Payment
 from .products import Product
 
 log = logging.getLogger(__name__)
@@ -176,6 +177,8 @@ class OrderQuerySet(MailQuerySet):
             movable = self.filter(status__in=MAY_BECOME[to])
             moved = dict(movable.update_returning("id", "reference", status=to, reason=reason[:200], **fields))
             OrderEvent.objects.record(moved, Kind(to.value), detail=reason)
+            if to == Status.CANCELLED:
+                Payment.objects.filter(order__in=moved).mark_cancelled()
         for reference in moved.values():
             log.info("Order %s is %s %s", reference, to.value, reason, extra={"order": reference})
         return list(moved)

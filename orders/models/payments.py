@@ -29,6 +29,8 @@ class PaymentStatus(models.TextChoices):
     # Money has moved, but not what the order costs: only a person can say what is right.
     MISMATCHED = "mismatched", "Wrong amount"
     DECLINED = "declined", "Declined"
+    # Its order was cancelled before the provider was asked.
+    CANCELLED = "cancelled", "Not charged"
     REFUNDED = "refunded", "Refunded"
 
 
@@ -49,6 +51,10 @@ class PaymentQuerySet(LeasedQuerySet["Payment"]):
 
     def started(self) -> Self:
         return self.filter(status=PaymentStatus.STARTED)
+
+    def mark_cancelled(self) -> None:
+        """End those of these attempts that have not ended."""
+        self.started().update(status=PaymentStatus.CANCELLED)
 
     def refundable(self) -> Self:
         """Payments that the provider holds money of."""

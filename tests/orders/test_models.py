@@ -82,6 +82,7 @@ def test_cancel_closes_an_order_that_holds_no_stock(status: Status) -> None:
 
     order.refresh_from_db()
     assert (cancelled, order.status, order.can_cancel) == (True, Status.CANCELLED, False)
+    assert order.payments.get().get_status_display() == "Not charged"
 
 
 @pytest.mark.parametrize("status", [Status.PROCESSING, Status.COMPLETED, Status.REJECTED, Status.REFUNDED])

@@ -498,6 +498,26 @@ def test_time_line_says_why_the_task_is_tried_again(broker: Broker) -> None:
     assert "SoftTimeLimitExceeded" in event.detail
 
 
+@pytest.mark.parametrize("other", ["another", "same"])
+def test_time_line_says_nothing_of_a_worker_that_wakes_up_when_all_is_over(other: str, broker: Broker) -> None:
+    order = place_order()
+    charges = patch.object(payments, "charge_all", Provider(payments.Charged("pi_1")).charge_all)
+    works = patch.object(services, "process_orders", services.process_orders)
+
+    def overtaken(claimed: Any) -> services.Processed:
+        end_lease(order)
+        with charges, works:
+            tasks.process_order.apply(kwargs={"order_id": order.pk}, task_id=other)
+        tasks.send_order_confirmation(order_id=order.pk)
+        raise SoftTimeLimitExceeded
+
+    with patch.object(services, "process_orders", overtaken):
+        tasks.process_order.apply(kwargs={"order_id": order.pk}, task_id="same")
+
+    kinds = list(order.events.order_by("pk").values_list("kind", flat=True))
+    assert kinds == ["placed", "processing", "completed", "confirmed"]
+
+
 # --- Pages ---
 
 
