@@ -43,7 +43,7 @@ class ProductImport(Leased):
     """One uploaded CSV file of products, taken in by a worker in chunks, each of which moves `rows_done` on."""
 
     # Deaths of workers count as well; after these an import ends *failed*, never "running" forever.
-    lease = Lease(open=Q(status__in=OPEN_IMPORTS), lasts=lambda: settings.IMPORT_LEASE, max_attempts=5)
+    lease = Lease(open=Q(status__in=OPEN_IMPORTS), lasts=lambda: settings.IMPORT_LEASE, max_attempts=6)
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="product_imports")

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from durable.leases import Lease, Leased, LeasedQuerySet
 
-from .reports import MAX_ATTEMPTS, OPEN, Report, private_files
+from .reports import OPEN, Report, private_files
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,8 @@ class PackQuerySet(LeasedQuerySet["Pack"]):
 class Pack(Leased):
     """The reports of a month, made side by side and bundled as one ZIP."""
 
-    lease = Lease(open=Q(status__in=OPEN_PACK), lasts=lambda: settings.REPORT_LIMIT, max_attempts=MAX_ATTEMPTS)
+    # The first attempt, and the retries of the task.
+    lease = Lease(open=Q(status__in=OPEN_PACK), lasts=lambda: settings.REPORT_LIMIT, max_attempts=6)
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="packs")

@@ -345,11 +345,8 @@ def test_check_unsynced_contacts_queues_what_is_due(broker: Broker) -> None:
     assert broker.messages() == [("default", TASK, {"user_id": due.pk})]
 
 
-def test_check_unsynced_contacts_queues_few_which_are_dropped_before_the_next_one(
-    broker: Broker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tasks, "SWEPT_CONTACTS", 2)
-    for _ in range(3):
+def test_messages_of_check_unsynced_contacts_are_dropped_before_the_next_run(broker: Broker) -> None:
+    for _ in range(2):
         make_contact()
 
     tasks.check_unsynced_contacts()

@@ -101,7 +101,7 @@ def test_preferences_take_the_same_queries_however_many_notices(
     for _ in range(count):
         make_notification(reader)
 
-    with django_assert_num_queries(3):
+    with django_assert_num_queries(4):
         client.get("/people/preferences/")
 
 

@@ -122,8 +122,8 @@ def test_profile_makes_few_queries(client: Client) -> None:
     with CaptureQueriesContext(connection) as queries:
         page = client.get("/people/profile/")
 
-    # The session, the person, and the row that the form works on.
-    assert (page.status_code, len(queries)) == (200, 3)
+    # The session, the person, what is in the basket, and the row that the form works on.
+    assert (page.status_code, len(queries)) == (200, 4)
 
 
 # --- Address ---

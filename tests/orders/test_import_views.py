@@ -160,7 +160,7 @@ def test_import_page_follows_along_until_it_has_ended(office: Client) -> None:
     before = office.get(row.get_absolute_url()).content.decode()
     claim(row, status="running").mark_checked(2)
     during = office.get(f"{row.get_absolute_url()}status/").content.decode()
-    ProductImport.objects.update(status=ImportStatus.QUEUED)
+    ProductImport.objects.update(status=ImportStatus.QUEUED, claimed_by="")
     run(row)
 
     after = office.get(row.get_absolute_url()).content.decode()
@@ -285,7 +285,7 @@ def test_person_is_told_by_the_callback_when_the_task_has_failed(shop: Shop) -> 
 @pytest.mark.proves("orders.tasks.check_unfinished_imports", "worker")
 @pytest.mark.django_db(transaction=True)
 def test_person_is_told_by_the_sweep_when_the_callback_was_lost(shop: Shop) -> None:
-    row = make_import(HEADER, status=ImportStatus.RUNNING, attempts=5, claimed_by="a-dead-task")
+    row = make_import(HEADER, status=ImportStatus.RUNNING, attempts=6, claimed_by="a-dead-task")
 
     wait_for(lambda: ended(row), "the sweep")
     wait_for(lambda: Notification.objects.filter(mail_sent_at__isnull=False).exists(), "the mail")

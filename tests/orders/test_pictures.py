@@ -189,7 +189,7 @@ def test_make_thumbnails_by_two_workers_gives_one_set() -> None:
 
 
 def test_make_thumbnails_lets_the_newest_picture_win() -> None:
-    stale = upload(make_product(), drawn(colour=(255, 0, 0)))
+    stale = claim(upload(make_product(), drawn(colour=(255, 0, 0))))
     content = pictures.thumbnails(stale.picture.open())
     newest = upload(stale, drawn(colour=(0, 0, 255)))
 

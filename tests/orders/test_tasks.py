@@ -25,9 +25,9 @@ def provider(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A provider that charges everything; the list is of the orders that it was asked for."""
     asked: list[str] = []
 
-    def charge(payment: payments.Payment) -> str:
+    def charge(payment: payments.Payment) -> payments.Charged:
         asked.append(payment.order.reference)
-        return f"pi_{payment.attempt}"
+        return payments.Charged(f"pi_{payment.attempt}")
 
     monkeypatch.setattr(payments, "charge", charge)
     return asked
@@ -101,7 +101,9 @@ def test_process_order_asks_again_and_keeps_the_order_when_the_provider_is_silen
 def test_process_order_confirms_what_is_complete_when_another_of_the_set_is_silent(broker: Broker) -> None:
     good, silent = place_order(), place_order()
 
-    with patch.object(payments, "charge_all", lambda started: ["pi_1", TemporaryError("no answer")][-len(started) :]):
+    with patch.object(
+        payments, "charge_all", lambda started: [payments.Charged("pi_1"), TemporaryError("no answer")][-len(started) :]
+    ):
         tasks.process_order.apply(kwargs={"order_id": good.pk})
 
     assert broker.messages() == [("mail", "orders.tasks.send_order_confirmation", {"order_id": good.pk})]
