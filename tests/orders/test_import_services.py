@@ -449,8 +449,8 @@ def test_handle_import_failure_leaves_an_import_that_another_task_goes_on_with(b
     assert (row.status, Notification.objects.count()) == (ImportStatus.RUNNING, 0)
 
 
-@pytest.mark.parametrize(("attempts", "status"), [(4, ImportStatus.RUNNING), (5, ImportStatus.FAILED)])
-def test_check_unfinished_imports_gives_up_after_five_attempts_and_tells(
+@pytest.mark.parametrize(("attempts", "status"), [(5, ImportStatus.RUNNING), (6, ImportStatus.FAILED)])
+def test_check_unfinished_imports_gives_up_after_six_attempts_and_tells(
     attempts: int, status: str, broker: Broker
 ) -> None:
     row = make_import(rows(2), status=ImportStatus.RUNNING, attempts=attempts, claimed_by="dead")
@@ -460,7 +460,7 @@ def test_check_unfinished_imports_gives_up_after_five_attempts_and_tells(
     row.refresh_from_db()
     assert (row.status, Notification.objects.count()) == (status, int(status == ImportStatus.FAILED))
     assert [name for _, name, _ in broker.messages()] == (
-        ["accounts.tasks.send_notification_email"] if attempts == 5 else ["orders.tasks.import_products"]
+        ["accounts.tasks.send_notification_email"] if attempts == 6 else ["orders.tasks.import_products"]
     )
 
 
