@@ -35,8 +35,10 @@ OF_THE_FORM = {"adjust_stock", "upload_picture", "remove_picture"}
 class ProductForm(forms.ModelForm):
     upload_picture = forms.FileField(
         required=False,
-        help_text="JPEG, PNG, WebP or GIF, up to 10 MB and 40 million pixels; it is cut to four by three.",
-        widget=forms.FileInput(attrs={"accept": "image/jpeg,image/png,image/webp,image/gif"}),
+        help_text=f"{pictures.READABLE}, up to 10 MB and 52 million pixels (WebP: 26); it is cut to four by three.",
+        widget=forms.FileInput(
+            attrs={"accept": "image/jpeg,image/png,image/webp,image/gif,image/avif,image/heic,image/heif"}
+        ),
     )
     remove_picture = forms.BooleanField(required=False, help_text="Show the drawing again.")
     adjust_stock = forms.IntegerField(

@@ -1,22 +1,29 @@
 """Pictures of products: what may be uploaded, and the thumbnails made of it."""
 
+import contextlib
 import io
 import struct
 import warnings
 from typing import IO
 
-from PIL import Image, ImageOps
+from pi_heif import register_heif_opener
+from PIL import Image, ImageCms, ImageOps
 
 # Pillow would read many more, some by programs of long ago.
-FORMATS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif"}
+FORMATS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "AVIF": "avif", "HEIF": "heic"}
+READABLE = "JPEG, PNG, WebP, GIF, AVIF or HEIC"
 MOST_BYTES = 10 * 1024 * 1024
-# What a few kilobytes can claim to be: each pixel costs four bytes once it is decoded.
-MOST_PIXELS = 40_000_000
+# A telephone's 48 million are 48.8. A few kilobytes can claim as many, and each costs four bytes once it is decoded, in
+# WebP four times as many: a worker's child takes up to 500 MB.
+MOST_PIXELS = dict.fromkeys(FORMATS, 52_000_000) | {"WEBP": 26_000_000}
 # Widths of the thumbnails: a card, a card on a dense screen or the product's page, and that on a dense screen.
 WIDTHS = (400, 800, 1200)
 SHAPE = 3 / 4
 # What Pillow raises, each from a broken file of some kind.
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error)
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, RuntimeError, struct.error)
+SRGB = ImageCms.createProfile("sRGB")
+
+register_heif_opener(thumbnails=False)
 
 
 class Unusable(Exception):
@@ -42,8 +49,7 @@ def thumbnails(file: IO[bytes]) -> dict[int, bytes]:
         try:
             # A JPEG is decoded at a fraction of its size, others are cut down before they are copied.
             image.draft("RGB", (WIDTHS[-1], WIDTHS[-1]))
-            plain = _plain(image)
-            upright = ImageOps.exif_transpose(plain.reduce(max(1, min(plain.size) // WIDTHS[-1])))
+            upright = ImageOps.exif_transpose(_in_srgb(_small(image), image.info.get("icc_profile")))
         except BROKEN as error:
             raise Unusable("The picture is broken or cut off.") from error
     return {width: _webp(upright, width) for width in WIDTHS}
@@ -56,25 +62,46 @@ def _open(file: IO[bytes]) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(file, formats=list(FORMATS))
     except Image.DecompressionBombError:
-        raise Unusable(_too_many()) from None
+        raise Unusable(_too_many(max(MOST_PIXELS.values()))) from None
     except BROKEN as error:
-        raise Unusable("This is no JPEG, PNG, WebP or GIF picture.") from error
-    if image.width * image.height > MOST_PIXELS:
+        raise Unusable(f"This is no {READABLE} picture.") from error
+    if image.width * image.height > (most := MOST_PIXELS[str(image.format)]):
         image.close()
-        raise Unusable(_too_many())
+        raise Unusable(_too_many(most))
     return image
 
 
-def _too_many() -> str:
-    return f"The picture has more than {MOST_PIXELS // 1_000_000} million pixels."
+def _too_many(most: int) -> str:
+    return f"The picture has more than {most // 1_000_000} million pixels."
 
 
-def _plain(image: Image.Image) -> Image.Image:
-    """Return the first frame in eight-bit colours, transparent where it was."""
+def _small(image: Image.Image) -> Image.Image:
+    """Return the first frame, no larger than is needed, in the colours of its profile and transparent where it was."""
     if image.mode.startswith("I"):
-        image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
-    mode = "RGBA" if image.has_transparency_data else "RGB"
-    return image if image.mode == mode else image.convert(mode)
+        return _reduced(image.convert("I")).point(lambda value: value * (1 / 256)).convert("L")
+    if image.mode in ("CMYK", "L") and not image.has_transparency_data:
+        return _reduced(image)
+    # To convert what has the mode already would be a second copy of all of it.
+    return _reduced(image if image.mode == _mode(image) else image.convert(_mode(image)))
+
+
+def _reduced(image: Image.Image) -> Image.Image:
+    return image.reduce(max(1, min(image.size) // WIDTHS[-1]))
+
+
+def _mode(image: Image.Image) -> str:
+    return "RGBA" if image.has_transparency_data else "RGB"
+
+
+def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Convert the colours by the profile that came with them: the thumbnails carry none, which means sRGB."""
+    mode = _mode(image)
+    if profile:
+        # A broken profile, or one of another kind of colours, says nothing.
+        with contextlib.suppress(ImageCms.PyCMSError, *BROKEN):
+            meant = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            image = ImageCms.profileToProfile(image, meant, SRGB, outputMode=mode) or image
+    return image.convert(mode)
 
 
 def _webp(image: Image.Image, width: int) -> bytes:

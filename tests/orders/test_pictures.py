@@ -2,9 +2,12 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 from unittest.mock import patch
 
@@ -51,6 +54,11 @@ def bomb(width: int = 30_000, height: int = 30_000) -> bytes:
     )
 
 
+# (28, 160, 60) in Display P3, as a telephone writes it.
+P3 = (Path(__file__).parent / "display-p3.icc").read_bytes()
+HEIC = (Path(__file__).parent / "display-p3.heic").read_bytes()
+
+
 def upload(product: Product, content: bytes, kind: str = "jpg") -> Product:
     thumbnails.upload_picture(product, ContentFile(content, name=f"x.{kind}"), kind)
     return Product.objects.get(pk=product.pk)
@@ -80,13 +88,15 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (SVG, "This is no JPEG, PNG, WebP or GIF picture."),
-        (b"", "This is no JPEG, PNG, WebP or GIF picture."),
-        (b"GIF89a", "This is no JPEG, PNG, WebP or GIF picture."),
-        (b"\xff\xd8\xff" + b"\0" * 50, "This is no JPEG, PNG, WebP or GIF picture."),
-        (drawn("BMP"), "This is no JPEG, PNG, WebP or GIF picture."),
-        (bomb(), "The picture has more than 40 million pixels."),
-        (bomb(8_000, 8_000), "The picture has more than 40 million pixels."),
+        (SVG, "This is no JPEG, PNG, WebP, GIF, AVIF or HEIC picture."),
+        (b"", "This is no JPEG, PNG, WebP, GIF, AVIF or HEIC picture."),
+        (b"GIF89a", "This is no JPEG, PNG, WebP, GIF, AVIF or HEIC picture."),
+        (b"\xff\xd8\xff" + b"\0" * 50, "This is no JPEG, PNG, WebP, GIF, AVIF or HEIC picture."),
+        (drawn("BMP"), "This is no JPEG, PNG, WebP, GIF, AVIF or HEIC picture."),
+        (bomb(), "The picture has more than 52 million pixels."),
+        (bomb(8_000, 8_000), "The picture has more than 52 million pixels."),
+        (drawn("WEBP", size=(6_000, 4_500)), "The picture has more than 26 million pixels."),
+        (HEIC[:500], "This is no JPEG, PNG, WebP, GIF, AVIF or HEIC picture."),
         (drawn() + b"\0" * pictures.MOST_BYTES, "The picture is larger than 10 MB."),
     ],
 )
@@ -102,6 +112,7 @@ def test_unusable_picture_is_refused_with_a_reason(content: bytes, reason: str) 
         *(("PNG", mode, "png") for mode in ("RGB", "RGBA", "P", "LA", "1", "I;16")),
         ("WEBP", "RGBA", "webp"),
         ("GIF", "P", "gif"),
+        ("AVIF", "RGBA", "avif"),
     ],
 )
 def test_thumbnails_are_made_of_each_kind(kind: str, mode: str, ending: str) -> None:
@@ -111,6 +122,37 @@ def test_thumbnails_are_made_of_each_kind(kind: str, mode: str, ending: str) -> 
 
     assert pictures.check(io.BytesIO(content), len(content)) == ending
     assert [Image.open(io.BytesIO(data)).size for data in made.values()] == [(400, 300), (800, 600), (1200, 900)]
+
+
+@pytest.mark.parametrize(
+    ("content", "right"),
+    [
+        (drawn(colour=(76, 158, 73), icc_profile=P3), (28, 160, 60)),
+        (drawn("PNG", colour=(76, 158, 73), icc_profile=P3), (28, 160, 60)),
+        (HEIC, (28, 160, 60)),
+        (drawn("PNG", "RGBA", colour=(76, 158, 73, 100), icc_profile=P3), (28, 160, 60, 100)),
+        # Says nothing: no profile, or one of other colours than the picture's.
+        (drawn(colour=(76, 158, 73), icc_profile=b"broken"), (76, 158, 73)),
+        (drawn("JPEG", "CMYK", colour=(200, 0, 150, 0), icc_profile=P3), (55, 255, 105)),
+    ],
+)
+def test_thumbnails_have_the_colours_that_the_profile_means(content: bytes, right: tuple[int, ...]) -> None:
+    data = pictures.thumbnails(io.BytesIO(content))[400]
+
+    assert Image.open(io.BytesIO(data)).getpixel((50, 50)) == pytest.approx(right, abs=3)
+    assert b"ICCP" not in data
+
+
+def test_picture_of_a_telephone_is_taken_in_little_memory() -> None:
+    """A photograph of 48 million pixels is decoded at a fraction of its size."""
+    program = "import sys; from orders import pictures; pictures.thumbnails(open(sys.argv[1], 'rb'));"
+    program += "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
+    with NamedTemporaryFile() as file:
+        file.write(drawn(size=(8064, 6048)))
+        file.flush()
+        peak = subprocess.run([sys.executable, "-c", program, file.name], capture_output=True, check=True).stdout
+
+    assert int(peak) < 150_000
 
 
 def test_sixteen_bits_become_eight_without_losing_the_light() -> None:
@@ -382,5 +424,5 @@ def test_worker_survives_a_bomb_that_came_past_the_form(shop: Shop) -> None:
     tasks.make_thumbnails.delay(product_id=product.pk)
 
     wait_for(Product.objects.filter(pk=product.pk, picture_status="failed").exists, "the end")
-    assert Product.objects.get(pk=product.pk).picture_error == "The picture has more than 40 million pixels."
+    assert Product.objects.get(pk=product.pk).picture_error == "The picture has more than 52 million pixels."
     assert settings.MEDIA_ROOT.exists()
