@@ -206,8 +206,7 @@ def all_sessions() -> Iterator[Session]:
 
 def finish(erasure: Erasure) -> bool:
     """Forget name and address, too, once the last mail is sent or has failed; False while it is still owed."""
-    # A last mail that cannot be delivered must not keep the address for ever.
-    given_up = Q(created_at__lt=timezone.now() - mail.TRIED_FOR)
-    finished = Erasure.objects.filter(~mail.MAIL.open | given_up, pk=erasure.pk).delete()[0]
+    settled = Q() if erasure.is_given_up else ~mail.MAIL.open
+    finished = Erasure.objects.filter(settled, pk=erasure.pk).delete()[0]
     log.info("Account %s is %s", erasure.user_id, "erased" if finished else "still owed its last mail")
     return bool(finished)

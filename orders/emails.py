@@ -14,7 +14,9 @@ from .models import Digest, Order, Product
 def confirmation(order: Order) -> EmailMultiAlternatives:
     url = settings.SITE_URL + order.get_absolute_url()
     context = {"order": order, "items": order.items.order_by("pk"), "url": url}
-    return mails.render("orders/email/order_confirmation", order.customer.email, f"order-{order.reference}", context)
+    return mails.render(
+        "orders/email/order_confirmation", order.customer.mail_address, f"order-{order.reference}", context
+    )
 
 
 def digest(row: Digest, orders: Sequence[Order], products: Sequence[Product]) -> EmailMultiAlternatives:

@@ -16,6 +16,7 @@ from accounts import services as accounts
 from accounts.models import Erasure, User
 from durable import mail
 from myproject.storage.files import files_in
+from orders.emails import confirmation
 from orders.models import Basket, Digest, Order, OrderEvent
 from orders.models import Status as OrderStatus
 
@@ -67,7 +68,7 @@ def _why(order: Order) -> str:
 
 
 def erase(erasure: Erasure) -> bool:
-    """Remove the person's data and send the farewell mail; False while something is still to be done.
+    """Remove the person's data, confirm what they bought, and send the farewell mail; False until all is done.
 
     Raises `TemporaryError` when the mail server does not answer, after everything else is done.
     """
@@ -83,20 +84,33 @@ def erase(erasure: Erasure) -> bool:
             return False
         erasure.mark_cleared()
     try:
+        mail.deliver(Order.objects.of(erasure.user).select_related("customer").claim_mail(), confirmation)
         mail.deliver(Erasure.objects.filter(pk=erasure.pk).claim_mail(), emails.farewell)
     finally:
         # Also while the mail server is unavailable: a last mail must not keep the address forever.
-        is_over = accounts.finish(erasure)
+        is_over = finish(erasure)
     return is_over
 
 
+@transaction.atomic
+def finish(erasure: Erasure) -> bool:
+    """Forget the address once no mail to it is owed any more, or was for too long; False until then."""
+    orders = Order.objects.of(erasure.user)
+    if orders.unsent().exists() and not erasure.is_given_up:
+        return False
+    if not accounts.finish(erasure):
+        return False
+    orders.update(mail_due_at=None, mail_error="")
+    return True
+
+
 def forget_orders(erasure: Erasure) -> None:
-    """Remove the person's name from timelines, and cancel confirmations; sales and payments stay."""
+    """Remove the person's name from timelines; sales and payments stay."""
     orders = Order.objects.of(erasure.user)
     # Placed by a request that was running when the account was deleted.
     orders.filter(status=OrderStatus.PENDING).move(OrderStatus.CANCELLED, "The account was deleted.")
     # A mail server's answer may quote the address.
-    orders.update(mail_due_at=None, mail_error="")
+    orders.update(mail_error="")
     names = filter(None, (erasure.name, erasure.email))
     OrderEvent.objects.rename(erasure.user_id, names, erasure.user.alias)
 

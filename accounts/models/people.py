@@ -9,7 +9,8 @@ from django.db.models import Q
 from django.db.models.functions import Lower
 from django.utils import timezone
 
-from durable.mail import MAIL, MailQuerySet, OwesMail
+from durable.errors import PermanentError
+from durable.mail import MAIL, TRIED_FOR, MailQuerySet, OwesMail
 from myproject.texts import WordsField
 
 # A domain that never exists (RFC 2606): nobody gets what is written to somebody who is gone.
@@ -72,6 +73,19 @@ class User(OwesMail, AbstractUser):
         return str(self)
 
     @property
+    def mail_address(self) -> str:
+        """Where to send what is owed; of an account that was deleted meanwhile the address that it had.
+
+        Makes a query then. Raises `PermanentError` when that is forgotten, too.
+        """
+        if self.deleted_at is None:
+            return self.email
+        try:
+            return self.erasure.email
+        except Erasure.DoesNotExist as error:
+            raise PermanentError("The account was deleted.") from error
+
+    @property
     def alias(self) -> str:
         """What the person is called when name and address are forgotten."""
         return f"deleted-{self.pk}"
@@ -108,6 +122,11 @@ class Erasure(OwesMail):
 
     def __str__(self) -> str:
         return self.user.alias
+
+    @property
+    def is_given_up(self) -> bool:
+        """True when a mail that cannot be delivered has kept the address for long enough."""
+        return self.owed_for > TRIED_FOR
 
     def mark_cleared(self) -> None:
         Erasure.objects.filter(pk=self.pk).update(cleared_at=timezone.now())

@@ -28,6 +28,7 @@ from durable.errors import PermanentError, TemporaryError
 from orders import services as orders
 from orders.models import Digest, Kind, Order, OrderEvent, Payment, PaymentStatus
 from orders.models import Status as OrderStatus
+from orders.tasks import send_order_confirmation
 from reports import erasure, outcomes, packs, services, tasks
 from reports.models import Kind as ReportKind
 from reports.models import Pack, Report
@@ -284,7 +285,7 @@ def test_erasure_leaves_no_trace_and_keeps_the_books(login: Login, alice: User) 
     assert list(Session.objects.values_list("pk", flat=True)) == [stays.session.session_key]
     assert Order.objects.values_list("status", "total", "currency", "completed_at", "customer").get() == before
     assert list(Payment.objects.values("amount", "card", "status")) == paid
-    assert list(order.events.order_by("pk").values_list("detail", flat=True)) == [
+    assert list(order.events.exclude(kind=Kind.CONFIRMED).order_by("pk").values_list("detail", flat=True)) == [
         "",
         f"by deleted-{alice.pk}",
         f"with the same card, by deleted-{alice.pk}",
@@ -311,17 +312,40 @@ def test_deleted_person_gets_no_digest(alice: User) -> None:
     assert User.objects.get(pk=alice.pk).wants_digest is False
 
 
-def test_erasure_says_farewell_and_confirms_nothing_more(alice: User) -> None:
-    live(alice)
+def test_erasure_confirms_what_was_bought_before_it_says_farewell(alice: User) -> None:
+    order = live(alice)
 
     erasure.close_account(alice)
     run(alice)
 
     assert [(m.to, m.subject) for m in outbox.outbox] == [
-        (["alice@example.com"], "Your account at Lantern & Loom is deleted")
+        (["alice@example.com"], f"Your order {order.reference} is complete"),
+        (["alice@example.com"], "Your account at Lantern & Loom is deleted"),
     ]
-    assert "Alice" in outbox.outbox[0].body
+    assert "Alice" in outbox.outbox[1].body
     assert Order.objects.mail_due().count() == 0
+
+
+def test_confirmation_goes_to_the_address_from_before_the_account_was_deleted(alice: User) -> None:
+    order = live(alice)
+    erasure.close_account(alice)
+
+    send_order_confirmation(order_id=order.pk)
+    run(alice)
+
+    assert [m.to for m in outbox.outbox] == [["alice@example.com"]] * 2
+    assert traces("alice@example.com") == []
+
+
+def test_confirmation_is_not_sent_to_nobody_when_the_address_is_forgotten(alice: User) -> None:
+    order = live(alice)
+    erasure.close_account(alice)
+    Erasure.objects.all().delete()
+
+    send_order_confirmation(order_id=order.pk)
+
+    order.refresh_from_db()
+    assert (outbox.outbox, order.mail_error, order.mail_due_at) == ([], "The account was deleted.", None)
 
 
 @pytest.mark.proves("reports.tasks.erase_account", "twice", page="delete-account")
@@ -333,8 +357,8 @@ def test_erase_account_twice_is_once(alice: User) -> None:
     for _ in range(2):
         run(alice)
 
-    assert (closed, len(outbox.outbox)) == ([True, False], 1)
-    assert (User.objects.get(pk=alice.pk).email, order.events.count()) == (email, 3)
+    assert (closed, len(outbox.outbox)) == ([True, False], 2)
+    assert (User.objects.get(pk=alice.pk).email, order.events.count()) == (email, 4)
 
 
 def test_erasure_finds_what_the_person_was_called_before(login: Login, staff: User, alice: User) -> None:
@@ -469,7 +493,7 @@ def test_erasure_waits_for_a_list_that_is_being_written(
     run(alice)
 
     assert (published, between) == (True, (1, 0))
-    assert (files_with("Alice"), traces("Alice"), len(outbox.outbox)) == ([], [], 1)
+    assert (files_with("Alice"), traces("Alice"), len(outbox.outbox)) == ([], [], 2)
 
 
 def test_order_that_was_placed_in_the_same_moment_is_cancelled(alice: User) -> None:
@@ -490,9 +514,12 @@ def test_address_is_kept_until_the_last_mail_is_sent(alice: User) -> None:
     between = traces("alice@example.com")
     Erasure.objects.update(mail_due_at=timezone.now())
     run(alice)
+    unconfirmed = traces("alice@example.com")
+    Order.objects.update(mail_due_at=timezone.now())
+    run(alice)
 
-    assert between == ["accounts_erasure"]
-    assert (traces("alice@example.com"), len(outbox.outbox)) == ([], 1)
+    assert between == unconfirmed == ["accounts_erasure"]
+    assert (traces("alice@example.com"), len(outbox.outbox)) == ([], 2)
 
 
 def test_address_is_forgotten_when_the_last_mail_is_refused(alice: User) -> None:
