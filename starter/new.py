@@ -32,14 +32,15 @@ PARAGRAPHS = {
 # Lines to be cut.
 LINES = {
     "Makefile": r"no-print-directory docs",
+    ".gitignore": r"docs/|manage.py reference",
     "Procfile": r"^sandbox:",
-    "docker-compose.yml": r"^  sandbox:$|^# As a demo|^# puts the sandbox",
+    "docker-compose.yml": r"^  sandbox:$|^# (As a demo|puts the sandbox|In production)",
     "myproject/settings.py": r'"orders\.',
     "pyproject.toml": r'^"(reports|benchmarks|starter)/|^# Made of the names|^# The sandbox is|^src = ',
     "pytest.ini": r"^    (proves|faults|properties|attack|every_\w+):",
     "tests/environment.py": r"(REPORT|IMPORT)_LEASE|STRIPE_|SANDBOX_S|WAREHOUSE_|CRM_",
     ".github/workflows/ci.yml": r"# (docs/reference|It installs a browser)",
-    "requirements.in": r"^(stripe|aiosmtpd|Pillow|typst|pyarrow|iso4217|# (PDF|Parquet))",
+    "requirements.in": r"^(stripe|aiosmtpd|Pillow|typst|pyarrow|iso4217|babel|# (PDF|Parquet|Money))",
     "requirements-dev.in": r"^(hypothesis|playwright|XlsxWriter|rustpy|moto|flask|hadolint|kubernetes-v|check-json)"
     r"|^(sphinx|furo|myst|openpyxl|pypdf|types-openpyxl|time-machine|django-migration)"
     r"|^# (Open|The other|An S3|Validates|Reads the D|The doc)",
@@ -48,7 +49,10 @@ LINES = {
 VARIABLES = r"STRIPE_|CRM_|WAREHOUSE_|REPORT|IMPORT_|SANDBOX_(?!URL)|SMTP_PORT|CURRENCY"
 # What is written otherwise.
 OTHERWISE = {
-    "Makefile": [(r"(?<=operations) attack.*docs format new", " check format")],
+    "Makefile": [
+        (r"(?<=operations) attack.*docs format new", " check format"),
+        (r"Prove what docs/operations/ says.*", "Prove durable/ alone, and in a project that Django has just made"),
+    ],
     "myproject/settings.py": [(r"(?<=^APPS = ).*", f'["{APP}"]')],
     # A route for which there is no task does not pass the checks.
     "myproject/queues.py": [(r'"sync", ', ""), (r', \("generate", "import"\)', ""), (r'"clear"\)', '"clear",)')],
@@ -58,7 +62,10 @@ OTHERWISE = {
         (r'"reports", "orders", "accounts"', f'"{APP}"'),
         (r', "benchmarks", "sandbox", "starter"', ""),
     ],
-    "pytest.ini": [("not faults and not operations and not attack", "not operations")],
+    "pytest.ini": [
+        ("not faults and not operations and not attack", "not operations"),
+        (r"docs/operations/", "durable/ alone"),
+    ],
     "tests/environment.py": [("ORDER_LEASE_SECONDS", "INQUIRY_LEASE_SECONDS")],
     ".env.example": [
         (r"hold an order: .*\n# ORDER_LEASE_SECONDS=30", "hold an inquiry.\n# INQUIRY_LEASE_SECONDS=60"),
@@ -66,6 +73,10 @@ OTHERWISE = {
     ],
     ".github/workflows/ci.yml": [("sudo --preserve-env=PATH,CI bash", "bash")],
 }
+# Pages of the documentation, which stays here.
+PAGES = (
+    r"(; see| \(|, and change over as)? ?docs/operations/[\w-]+\.md(\. tests/\S+ runs with it| says| lists all\.|\))?"
+)
 # The queue of what somebody waits for.
 QUEUE = "urgent"
 
@@ -107,7 +118,7 @@ def tailored(path: str, text: str) -> str:
 
 def without_unneeded(pinned: str, pattern: str) -> str:
     """Drop the pinned packages that match, and those that only they need."""
-    entries = re.findall(r"^(\S+?)(?:\[.*\])?(==.*\n(?:    #.*\n)*)", pinned, re.MULTILINE)
+    entries = re.findall(r"^([\w.-]+)(.*==.*\n(?:    #.*\n)*)", pinned, re.MULTILINE)
     gone: set[str] = set()
     while True:
         needed = {name: set(re.findall(r"(?:via|#  ) ([\w.-]+)", rest)) - {"-r", "-c"} for name, rest in entries}
@@ -125,6 +136,7 @@ def write(folder: Path, path: str, text: str, name: str) -> None:
 
 def named(text: str, name: str) -> str:
     """Call the project by its own name: the package, the site, its files, its queue."""
+    text = re.sub(PAGES, "", text)
     text = re.sub(r"\b(the|The|a|an|this|whole|new|of|earlier|another) shop\b", r"\1 site", text)
     text = text.replace("Lantern & Loom", name.title()).replace("Lantern &amp; Loom", name.title())
     text = text.replace("lantern-loom", name).replace("myproject", name).replace("Shop", "Site").replace("shop", name)
