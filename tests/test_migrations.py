@@ -18,20 +18,27 @@ OURS = ("myproject", "accounts", "orders", "reports")
 FIRST = (
     "From before the first release: there was none that could trip over it, and no row for which anybody could wait."
 )
+# From varchar(40) to varchar(80), PostgreSQL changes its catalogue and reads no row. The release before writes what is
+# shorter, and leaves out the new columns, which have a default in the database.
+LONGER = "Only makes text columns longer, and gives columns a default."
 # Migrations of the past, which stay as they are, each with the reason why what the linter blames does no harm. A new
 # one belongs here only where the linter is wrong.
 EXCUSED = {
     "myproject.0002_cache": "Only makes a table.",
     "myproject.0004_cache_of_results": "Only makes a table.",
+    "myproject.0005_leases": LONGER,
     "accounts.0004_deleted_at": FIRST,
+    "accounts.0006_leases": LONGER,
     "orders.0002_refunds_and_flags": FIRST,
     "orders.0005_product_picture": FIRST + " 0008 gives its columns the defaults that they lack.",
     "orders.0006_digest": FIRST,
+    "orders.0010_leases": LONGER,
     "reports.0002_kind": FIRST,
     "reports.0003_expired_reports": FIRST,
     "reports.0005_life": FIRST,
     "reports.0007_schedules_and_packs": FIRST,
     "reports.0008_kinds_and_formats": FIRST,
+    "reports.0010_leases": LONGER,
 }
 
 
