@@ -1,12 +1,13 @@
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
 from django.core.files.uploadedfile import UploadedFile
+from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
 from django.urls import reverse
 from django.utils.html import format_html
 from structlog.contextvars import bound_contextvars
@@ -180,9 +181,12 @@ class OrderAdmin(OwesMailAdmin, ReadOnlyAdmin):
         self.message_user(request, f"{count} started again; others were not rejected.")
 
     @admin.action(description="Charge the same card again, where the payment failed")
+    @transaction.atomic
     def replay_payment(self, request: HttpRequest, orders: QuerySet[Order]) -> HttpResponse | None:
-        if "confirmed" not in request.POST:
-            return self._confirm(request, orders, "replay_payment", "Charge the same card again")
+        if self.are_too_many(request, orders):
+            return None
+        if page := self._ask(request, orders, "Charge the same card again"):
+            return page
         count = self._each(request, orders, services.replay_payment, tasks.process_order)
         self.message_user(request, f"{count} will be charged again; for others no payment has failed.")
         return None
@@ -191,9 +195,12 @@ class OrderAdmin(OwesMailAdmin, ReadOnlyAdmin):
         return request.user.has_perm("orders.refund_order")
 
     @admin.action(description="Refund", permissions=["refund"])
+    @transaction.atomic
     def refund(self, request: HttpRequest, orders: QuerySet[Order]) -> HttpResponse | None:
-        if "confirmed" not in request.POST:
-            return self._confirm(request, orders, "refund", "Refund all that was paid")
+        if self.are_too_many(request, orders):
+            return None
+        if page := self._ask(request, orders, "Refund all that was paid"):
+            return page
         count = self._each(request, orders, services.want_refund, tasks.refund_order)
         self.message_user(request, f"{count} will be refunded; for others nothing was paid, or it is under way.")
         return None
@@ -213,11 +220,9 @@ class OrderAdmin(OwesMailAdmin, ReadOnlyAdmin):
                 task.delay_on_commit(order_id=order.pk)
         return len(changed)
 
-    def _confirm(self, request: HttpRequest, orders: QuerySet[Order], action: str, title: str) -> HttpResponse | None:
-        if self.are_too_many(request, orders):
-            return None
-        context = {"title": title, "orders": orders.order_by("pk"), "action": action, "opts": self.model._meta}
-        return render(request, "admin/orders/confirm.html", self.admin_site.each_context(request) | context)
+    def _ask(self, request: HttpRequest, orders: QuerySet[Order], title: str) -> HttpResponse | None:
+        rows = Order.objects.filter(pk__in=orders).prefetch_related("payments")
+        return self.ask(request, rows, attrgetter("shown"), title=title, question=f"{title} for these orders?")
 
 
 @admin.register(Payment)

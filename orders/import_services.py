@@ -2,8 +2,9 @@
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from hashlib import file_digest
 from itertools import islice
-from uuid import UUID, uuid4
+from uuid import UUID, uuid4, uuid5
 
 from django.core.files.storage import default_storage
 from django.core.files.uploadedfile import UploadedFile
@@ -41,7 +42,10 @@ BROKEN = (
 
 
 def start_import(person: User, file: UploadedFile, token: UUID) -> ProductImport:
-    """Store the file where every worker can read it, and note that it is to be imported; once per token."""
+    """Store the file where every worker can read it, and note that it is to be imported; once per token and content."""
+    # The same page may be sent again with another file.
+    token = uuid5(token, file_digest(file, "sha256").hexdigest())
+    file.seek(0)
     pk = uuid4()
     name = default_storage.save(f"imports/{pk}.csv", file)
     try:

@@ -180,10 +180,14 @@ def nudge(request: HttpRequest, reference: str) -> HttpResponse:
 
 @require_http_methods(["GET", "POST"])
 @staff_may("orders.refund_order")
+@transaction.atomic
 def refund(request: HttpRequest, reference: str) -> HttpResponse:
-    """Ask whether the order is really to be refunded; by POST, refund it."""
-    order = get_object_or_404(Order, reference=reference)
-    if request.method == "GET" and order.can_refund:
+    """Ask whether the order is really to be refunded; by POST, refund it, if it is still what the page said."""
+    order = get_object_or_404(Order.objects.select_for_update(), reference=reference)
+    seen = request.POST.get("seen", "")
+    if order.can_refund and seen != order.shown:
+        if request.method == "POST":
+            messages.error(request, f"Nothing was done, since this is no longer so: “{seen}”. Please look again.")
         return render(request, "orders/refund.html", {"order": order})
     if request.method == "POST" and services.want_refund(order, by=actor(request.user)):
         tasks.refund_order.delay_on_commit(order_id=order.pk)
@@ -207,7 +211,9 @@ def replay(request: HttpRequest, reference: str) -> HttpResponse:
 @staff_may("orders.change_order")
 def unflag(request: HttpRequest, reference: str) -> HttpResponse:
     order = get_object_or_404(Order, reference=reference)
-    Order.objects.filter(pk=order.pk).unflag(f"by {actor(request.user)}")
+    flagged = Order.objects.filter(pk=order.pk, flag_reason=request.POST.get("seen", ""))
+    if not flagged.unflag(f"by {actor(request.user)}"):
+        messages.error(request, "The order does not need a person for that reason any more. Please look again.")
     return redirect(order)
 
 

@@ -1,14 +1,20 @@
 from django.contrib import admin, messages
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
 
+from accounts import services
 from accounts.admin import UserAdmin as BaseUserAdmin
 from accounts.models import User
 from myproject.web.admin import ReadOnlyAdmin
 
 from . import erasure, tasks
 from .models import Pack, Report, ReportSchedule
+
+DELETE = (
+    "Delete these accounts? The people are forgotten and signed out at once; their orders and payments stay, "
+    "but without their names. This cannot be undone."
+)
 
 
 @admin.register(Report)
@@ -65,12 +71,15 @@ class UserAdmin(BaseUserAdmin):
     actions = [*BaseUserAdmin.actions, "delete_accounts"]
 
     @admin.action(description="Delete accounts: forget the person, keep the books", permissions=["delete"])
+    @transaction.atomic
     def delete_accounts(self, request: HttpRequest, people: QuerySet[User]) -> HttpResponse | None:
         if self.are_too_many(request, people) or self.refused(request, people):
             return None
-        if "confirmed" not in request.POST:
-            context = {"title": "Delete accounts", "people": people.order_by("email"), "opts": self.model._meta}
-            return render(request, "admin/accounts/delete.html", self.admin_site.each_context(request) | context)
+        services.hold_administrators()
+        if page := self.ask(
+            request, User.objects.filter(pk__in=people), erasure.shown, title="Delete accounts", question=DELETE
+        ):
+            return page
         for person in people.order_by("pk"):
             self._delete_account(request, person)
         return None

@@ -38,18 +38,44 @@ class Unsettled(Exception):
         self.obstacles = obstacles
 
 
+class Changed(Exception):
+    """What the page said of the account is no longer so."""
+
+
+@transaction.atomic
 def close_account(person: User) -> bool:
     """Anonymise the person and log them out everywhere, in one transaction; False if that was done before.
 
     Raises `Unsettled` while an order is open or money is in flight.
     """
-    with transaction.atomic():
-        accounts.hold_administrators()
-        # Serialises with a checkout of the same person.
-        User.objects.select_for_update().get(pk=person.pk)
-        if found := obstacles(person):
-            raise Unsettled(found)
-        return accounts.anonymise(person)
+    hold(person)
+    if found := obstacles(person):
+        raise Unsettled(found)
+    return accounts.anonymise(person)
+
+
+@transaction.atomic
+def close_own_account(person: User, seen: str) -> bool:
+    """Close the account if `seen` still describes it. Raises `Changed` or `Unsettled`."""
+    # Sent twice, it was closed by the same page.
+    if hold(person).is_active and seen != shown(person):
+        raise Changed("Nothing was deleted, since what this page says of your account has changed. Please look again.")
+    return close_account(person)
+
+
+def hold(person: User) -> User:
+    """Lock the person until the transaction ends, which serialises this with their checkout."""
+    accounts.hold_administrators()
+    return User.objects.select_for_update().get(pk=person.pk)
+
+
+def shown(person: User) -> str:
+    """Describe the account and what it leaves behind, for the pages that ask before they delete it."""
+    known = User.objects.get(pk=person.pk)
+    orders, files = Order.objects.of(known).order_by("-pk"), Report.objects.of(known).order_by("-created_at", "pk")
+    last = [f", the last of them {row}" if row else "" for row in (orders.first(), files.first())]
+    counts = f"{orders.count()} orders stay{last[0]}; {files.count()} reports go{last[1]}"
+    return f"{known.email}{f' ({known.name})' if known.name else ''}: {counts}"
 
 
 def obstacles(person: User) -> list[str]:

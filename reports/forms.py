@@ -188,14 +188,16 @@ class ScheduleForm(forms.ModelForm):
 
 
 class NewScheduleForm(ScheduleForm):
-    """Creates one schedule per rendered form: the token makes a second submit harmless."""
+    """Creates one schedule per rendered form and content: a second submit of the same is harmless."""
 
     token = forms.UUIDField(required=False, widget=forms.HiddenInput, initial=uuid.uuid4)
 
     def clean_token(self) -> uuid.UUID:
         # Forms of the previous release have no token.
-        self.instance.pk = self.cleaned_data["token"] or self.instance.pk
-        token: uuid.UUID = self.instance.pk
+        token: uuid.UUID = self.cleaned_data["token"] or self.instance.pk
+        widgets = {name: field.widget for name, field in self.fields.items() if name != "token"}
+        said = [str(widget.value_from_datadict(self.data, self.files, name)) for name, widget in widgets.items()]
+        self.instance.pk = uuid.uuid5(token, repr(said))
         return token
 
 

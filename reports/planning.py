@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 TASK = "reports.tasks.plan_scheduled_report"
 # Shown in the admin. Without the mark of `sync_schedules`, which disables marked rows that are not declared.
 DESCRIPTION = "Made on the page of scheduled reports, which has the recipients and the history."
+# The columns of beat's row that the form changes; beat and the sweep write the others.
+TIMES = ["name", "kwargs", "expire_seconds", "crontab", "interval", "solar", "clocked", "date_changed"]
 # Seconds after which beat's message expires; the sweep queues the slot all the same.
 EXPIRES = 3600
 
@@ -41,10 +43,10 @@ def save(schedule: ReportSchedule, recipients: Sequence[User], when: Mapping[str
     # No constraint makes crontabs unique, so `get` could find several.
     known = CrontabSchedule.objects.filter(**when).order_by("pk").first()
     row.crontab = known or CrontabSchedule.objects.create(**when)
-    row.save()
+    row.save(update_fields=None if is_new else TIMES)
     schedule.periodic_task = row
     # A second submit of the same form must not overwrite the schedule that the first one created.
-    schedule.save(force_insert=is_new)
+    schedule.save(force_insert=is_new, update_fields=None if is_new else ["name", "kind", "format", "period"])
     schedule.recipients.set(recipients)
     log.info("Schedule %s is %s", schedule.pk, "made" if is_new else "changed")
 
@@ -53,7 +55,8 @@ def save(schedule: ReportSchedule, recipients: Sequence[User], when: Mapping[str
 def pause(schedule: ReportSchedule, paused: bool) -> None:
     """Pause or resume it. Slots during the pause are skipped: `due_at` counts from the change."""
     schedule.periodic_task.enabled = not paused
-    schedule.periodic_task.save()
+    # The extension forgets the last run of one that is paused.
+    schedule.periodic_task.save(update_fields=["enabled", "date_changed", *(["last_run_at"] if paused else [])])
     log.info("Schedule %s is %s", schedule.pk, "paused" if paused else "resumed")
 
 
@@ -66,6 +69,13 @@ def delete(schedule: ReportSchedule) -> None:
     ReportSchedule.objects.filter(pk=schedule.pk).delete()
     schedule.periodic_task.delete()
     log.info("Schedule %s is deleted", schedule.pk)
+
+
+def shown(schedule: ReportSchedule) -> str:
+    """Say all that somebody agrees to who saves, runs or deletes it as the page shows it; makes a query."""
+    people = ", ".join(map(str, schedule.recipients.order_by("pk")))
+    paused = ", paused" if schedule.is_paused else ""
+    return f"{schedule.name}: {schedule.what}; {schedule.periodic_task.scheduler}{paused}; for {people or 'nobody'}"
 
 
 def next_run(schedule: ReportSchedule) -> datetime:

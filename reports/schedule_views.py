@@ -2,6 +2,7 @@ from typing import cast
 from uuid import UUID
 
 from django.contrib import messages
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
@@ -33,9 +34,13 @@ def schedule_list(request: HttpRequest) -> HttpResponse:
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @staff_may("reports.view_reportschedule", post="reports.change_reportschedule")
+@transaction.atomic
 def schedule_detail(request: HttpRequest, pk: UUID) -> HttpResponse:
     schedule = _schedule(pk)
+    shown = planning.shown(schedule)
     form = ScheduleForm(request.POST or None, instance=schedule)
+    if form.is_valid() and request.POST.get("seen") != shown:
+        form.add_error(None, f"It was changed meanwhile, and nothing of yours is saved. It is now: {shown}.")
     if form.is_valid():
         return _save(request, form)
     history = Report.objects.filter(schedule=pk).order_by("-created_at")[:SHOWN]
@@ -43,6 +48,7 @@ def schedule_detail(request: HttpRequest, pk: UUID) -> HttpResponse:
     context = {
         # Unchanged: the form has written the posted values into its own instance.
         "schedule": _schedule(pk),
+        "shown": shown,
         "form": form,
         "next": _next(schedule),
         "history": [(report, report.pk in readable) for report in history],
@@ -53,8 +59,11 @@ def schedule_detail(request: HttpRequest, pk: UUID) -> HttpResponse:
 
 @require_POST
 @staff_may("reports.change_reportschedule")
+@transaction.atomic
 def run_schedule(request: HttpRequest, pk: UUID) -> HttpResponse:
     schedule = _schedule(pk)
+    if _is_changed(request, schedule):
+        return redirect(schedule)
     try:
         report = planning.run_now(schedule)
     except TooMany as error:
@@ -70,6 +79,7 @@ def run_schedule(request: HttpRequest, pk: UUID) -> HttpResponse:
 
 @require_POST
 @staff_may("reports.change_reportschedule")
+@transaction.atomic
 def pause_schedule(request: HttpRequest, pk: UUID, paused: bool) -> HttpResponse:
     schedule = _schedule(pk)
     planning.pause(schedule, paused)
@@ -79,8 +89,11 @@ def pause_schedule(request: HttpRequest, pk: UUID, paused: bool) -> HttpResponse
 
 @require_POST
 @staff_may("reports.delete_reportschedule")
+@transaction.atomic
 def delete_schedule(request: HttpRequest, pk: UUID) -> HttpResponse:
     schedule = _schedule(pk)
+    if _is_changed(request, schedule):
+        return redirect(schedule)
     planning.delete(schedule)
     messages.success(request, f"{schedule} is deleted; the reports that it made stay.")
     return redirect("reports:schedules")
@@ -93,7 +106,17 @@ def _save(request: HttpRequest, form: ScheduleForm) -> HttpResponse:
 
 
 def _schedule(pk: UUID) -> ReportSchedule:
-    return get_object_or_404(ReportSchedule.objects.select_related("periodic_task__crontab", "made_by"), pk=pk)
+    """Load the schedule with beat's row, both locked: what is compared with the page stays so."""
+    schedules = ReportSchedule.objects.select_related("periodic_task__crontab", "made_by")
+    return get_object_or_404(schedules.select_for_update(of=["self", "periodic_task"]), pk=pk)
+
+
+def _is_changed(request: HttpRequest, schedule: ReportSchedule) -> bool:
+    """Tell, and say, whether the page said something else of the schedule than what it is."""
+    shown = planning.shown(schedule)
+    if changed := request.POST.get("seen") != shown:
+        messages.error(request, f"Nothing was done, since it was changed meanwhile. It is now: {shown}.")
+    return changed
 
 
 def _next(schedule: ReportSchedule) -> str:

@@ -149,13 +149,20 @@ def delete_account(request: HttpRequest) -> HttpResponse:
     person = cast(User, request.user)
     form = DeleteAccountForm(request.POST or None, user=person)
     if not form.is_valid():
-        context = {"form": form, "obstacles": erasure.obstacles(person)}
-        return render(request, "reports/delete_account.html", context)
+        return _ask_before_deletion(request, form, erasure.obstacles(person))
     try:
-        erasure.close_account(person)
+        erasure.close_own_account(person, request.POST.get("seen", ""))
     except erasure.Unsettled as error:
-        return render(request, "reports/delete_account.html", {"form": form, "obstacles": error.obstacles})
+        return _ask_before_deletion(request, form, error.obstacles)
+    except erasure.Changed as error:
+        form.add_error(None, str(error))
+        return _ask_before_deletion(request, form, [])
     tasks.erase_account.delay_on_commit(user_id=person.pk)
     logout(request)
     messages.success(request, f"Your account is deleted. We will confirm it by one last mail to {person.email}.")
     return redirect("orders:catalogue")
+
+
+def _ask_before_deletion(request: HttpRequest, form: DeleteAccountForm, obstacles: list[str]) -> HttpResponse:
+    context = {"form": form, "obstacles": obstacles, "shown": erasure.shown(cast(User, request.user))}
+    return render(request, "reports/delete_account.html", context)

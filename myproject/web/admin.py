@@ -1,10 +1,13 @@
 """What pages of the admin have in common."""
 
+import json
+from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin, messages
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 
 # Below DATA_UPLOAD_MAX_NUMBER_FIELDS, since the page that asks for confirmation sends all of them back.
 MOST_CONFIRMED = 500
@@ -22,12 +25,40 @@ class ActingAdmin(admin.ModelAdmin):
         actions: dict[str, Any] = super().get_actions(request)
         return {name: row for name, row in actions.items() if may_change or hasattr(row[0], "allowed_permissions")}
 
+    def ask(
+        self, request: HttpRequest, rows: QuerySet[Any], shown: Callable[[Any], str], **words: str
+    ) -> HttpResponse | None:
+        """Return the page that asks for confirmation; None where it was given for these rows as they are now.
+
+        Call it in a transaction, which holds the rows' locks: what `shown` says of each is compared with what the page
+        said, so that nobody confirms what they have not read.
+        """
+        now = {str(row.pk): shown(row) for row in rows.select_for_update(of=["self"]).order_by("pk")}
+        seen = _seen(request)
+        if seen == now:
+            return None
+        if changed := [f"“{seen[pk]}”" for pk in seen if seen[pk] != now.get(pk)]:
+            text = f"Nothing was done, since this is no longer so: {', '.join(changed)}. Please look again."
+            self.message_user(request, text, messages.ERROR)
+        action = request.POST["action"]
+        context = {"rows": now, "seen": json.dumps(now), "action": action, "opts": self.model._meta} | words
+        return render(request, "admin/confirm.html", self.admin_site.each_context(request) | context)
+
     def are_too_many(self, request: HttpRequest, rows: QuerySet[Any]) -> bool:
         """Refuse what nobody reads before confirming it; a form of all of them would be refused as well."""
         if rows.count() <= MOST_CONFIRMED:
             return False
         self.message_user(request, f"Please choose at most {MOST_CONFIRMED} at a time.", messages.ERROR)
         return True
+
+
+def _seen(request: HttpRequest) -> dict[str, str]:
+    """Return what the page said of each row that it asked about; empty before it has asked."""
+    try:
+        seen = json.loads(request.POST.get("seen", "{}"))
+    except ValueError:
+        return {}
+    return {pk: str(said) for pk, said in seen.items()} if isinstance(seen, dict) else {}
 
 
 class ReadOnlyAdmin(ActingAdmin):

@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
+from operator import attrgetter
 from typing import Self
 
 from django.conf import settings
@@ -267,6 +268,13 @@ class Order(Leased, OwesMail):
         return bool(
             self._self().filter(status=after).move(Status.PENDING, opened_at=timezone.now(), **self.lease.fresh())
         )
+
+    @property
+    def shown(self) -> str:
+        """Say all that somebody agrees to who refunds it or charges it again. Makes a query."""
+        payments = sorted(self.payments.all(), key=attrgetter("attempt"))
+        said = f"{self.reference}: {money.text(self.total, self.currency)}, {self.get_status_display()}"
+        return "; ".join([said, *(payment.shown for payment in payments)])
 
     @property
     def log_keys(self) -> dict[str, str]:

@@ -146,5 +146,11 @@ class Payment(HasLease):
         return bool(Payment.objects.started().filter(pk=self.pk).update(**fields))
 
     @property
+    def shown(self) -> str:
+        amount = money.text(self.amount, self.currency)
+        said = f"attempt {self.attempt}, {self.card_label}, {amount}: {self.get_status_display()}"
+        return f"{said}, refund under way" if self.refund_due_at else said
+
+    @property
     def card_label(self) -> str:
         return self.get_card_display().partition(":")[0]

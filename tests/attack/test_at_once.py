@@ -190,7 +190,8 @@ def test_form_of_the_admin(model: str) -> None:
 def test_delete_account() -> None:
     person = make_user()
 
-    answers = twice(person, "/people/delete/", {"password": PASSWORD, "confirmation": "delete"})
+    sure = {"password": PASSWORD, "confirmation": "delete", "seen": erasure.shown(person)}
+    answers = twice(person, "/people/delete/", sure)
 
     person.refresh_from_db()
     assert (answers, person.is_active) == ([(302, "/")] * TWICE, False)

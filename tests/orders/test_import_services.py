@@ -499,10 +499,19 @@ def upload(person: User, token: Any, data: bytes = b"x") -> ProductImport:
 def test_start_import_twice_with_one_token_is_one_import() -> None:
     person, token = make_user(), uuid4()
 
-    first, second = upload(person, token, b"one"), upload(person, token, b"two")
+    first, second = upload(person, token, b"one"), upload(person, token, b"one")
 
     assert (first.pk, files()) == (second.pk, [f"{first.pk}.csv"])
     assert first.file.open().read() == b"one"
+
+
+def test_start_import_of_another_file_with_the_same_token_is_another_import() -> None:
+    person, token = make_user(), uuid4()
+
+    imports = [upload(person, token, data) for data in (b"one", b"two", b"one")]
+
+    assert [row.file.open().read() for row in imports] == [b"one", b"two", b"one"]
+    assert (imports[0], ProductImport.objects.count()) == (imports[2], 2)
 
 
 def test_start_import_leaves_no_file_when_it_fails() -> None:

@@ -14,6 +14,7 @@ from django.db.models import Model
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.html import escape
 
 from accounts.models import User
 from durable.errors import PermanentError, TemporaryError
@@ -536,8 +537,9 @@ def test_refund_page_asks_first_and_then_queues(office: Client, paid: Order, bro
 
     asked = office.get(page).content.decode()
     before = broker.messages()
-    office.post(page)
-    again = office.post(page)
+    seen = {"seen": Order.objects.get(pk=paid.pk).shown}
+    office.post(page, seen)
+    again = office.post(page, seen)
 
     assert "This cannot be undone" in asked
     assert (before, broker.messages()) == ([], [("orders", "orders.tasks.refund_order", {"order_id": paid.pk})])
@@ -568,7 +570,7 @@ def test_order_page_shows_the_flag_to_staff_only(office: Client, login: Callable
     url = paid.get_absolute_url()
 
     seen = ["The amounts differ." in who.get(url).content.decode() for who in (office, login(paid.customer))]
-    office.post(f"{url}unflag/")
+    office.post(f"{url}unflag/", {"seen": "The amounts differ."})
 
     assert seen == [True, False]
     assert flag_of(paid) == ""
@@ -600,11 +602,53 @@ def test_admin_changes_many_at_once(
     asked = act(office, action, *orders)
     before = broker.messages() if confirm else []
     if confirm:
-        act(office, action, *orders, confirmed="yes")
+        act(office, action, *orders, seen=asked.context["seen"])
     after = broker.messages()
 
     assert (asked.status_code, before) == (200 if confirm else 302, [])
     assert sorted(kwargs["order_id"] for _, name, kwargs in after if name.endswith(task)) == [o.pk for o in orders]
+
+
+PAYMENTS: list[dict[str, Any]] = [{"amount": 1}, {"status": "mismatched"}, {"card": Card.SLOW}]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("changed", PAYMENTS)
+def test_refund_is_asked_again_where_the_page_said_something_else(
+    changed: dict[str, Any], office: Client, paid: Order, broker: Broker
+) -> None:
+    page, other = f"{paid.get_absolute_url()}refund/", place_order()
+    process(other)
+    seen = office.get(page).context["order"].shown
+    listed = act(office, "refund", paid, other).context["seen"]
+
+    paid.payments.update(**changed)
+    asked = [office.post(page, {"seen": seen}), act(office, "refund", paid, other, seen=listed)]
+    before, now = broker.messages(), escape(Order.objects.get(pk=paid.pk).shown)
+    act(office, "refund", paid, other, seen=asked[1].context["seen"])
+
+    assert before == []
+    for text in [answer.content.decode() for answer in asked]:
+        assert f"no longer so: “{escape(seen)}”" in text
+        assert now in text
+    assert sorted(kwargs["order_id"] for _, _, kwargs in broker.messages()) == [paid.pk, other.pk]
+
+
+@pytest.mark.parametrize("seen", ["", "no JSON", "[]", "{}", '{"1": 2}'])
+def test_admin_asks_again_whatever_a_page_has_made_up(seen: str, office: Client, paid: Order) -> None:
+    answer = act(office, "refund", paid, seen=seen)
+
+    assert (answer.status_code, paid.payments.get().refund_due_at) == (200, None)
+
+
+def test_flag_is_taken_off_for_the_reason_that_was_read_only(office: Client) -> None:
+    order = place_order()
+    Order.objects.filter(pk=order.pk).flag("Odd.")
+    Order.objects.filter(pk=order.pk).flag("Worse.")
+
+    office.post(f"{order.get_absolute_url()}unflag/", {"seen": "Odd."})
+
+    assert flag_of(order) == "Worse."
 
 
 def test_admin_finds_what_needs_a_person(office: Client) -> None:

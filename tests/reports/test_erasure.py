@@ -74,7 +74,8 @@ def alice() -> User:
 
 
 def delete(client: Client, **fields: str) -> Any:
-    return client.post("/people/delete/", SURE | fields)
+    seen = client.get("/people/delete/").context["shown"]
+    return client.post("/people/delete/", SURE | {"seen": seen} | fields)
 
 
 def run(person: User) -> None:
@@ -585,6 +586,25 @@ def test_address_is_free_to_register_again(login: Login, alice: User) -> None:
     assert User.objects.filter(email="alice@example.com", is_active=True).count() == 1
 
 
+@pytest.mark.parametrize("what", [{"email": "other@example.com"}, {"name": "Al"}, {}])
+def test_page_deletes_nothing_when_it_has_said_something_else(
+    what: dict[str, str], login: Login, staff: User, alice: User
+) -> None:
+    own, office = login(alice), login(staff)
+    seen, listed = own.get("/people/delete/").context["shown"], act(office, alice).context["seen"]
+    User.objects.filter(pk=alice.pk).update(**what or {"name": "Alice"})
+    if not what:
+        make_report(alice)
+
+    answers = [delete(own, seen=seen), act(office, alice, seen=listed)]
+    between = User.objects.get(pk=alice.pk).deleted_at
+    delete(own)
+
+    assert (between, [answer.status_code for answer in answers]) == (None, [200, 200])
+    assert "has changed" in answers[0].content.decode()
+    assert User.objects.get(pk=alice.pk).deleted_at is not None
+
+
 # --- Staff ---
 
 
@@ -598,7 +618,7 @@ def test_staff_deletes_an_account_after_being_asked(login: Login, staff: User, a
 
     asked = act(office, alice)
     between = User.objects.get(pk=alice.pk).deleted_at
-    done = act(office, alice, confirmed="yes")
+    done = act(office, alice, seen=asked.context["seen"])
 
     assert (asked.status_code, "alice@example.com" in asked.content.decode(), between) == (200, True, None)
     assert User.objects.get(pk=alice.pk).deleted_at is not None
@@ -608,7 +628,8 @@ def test_staff_deletes_an_account_after_being_asked(login: Login, staff: User, a
 def test_staff_is_told_why_an_account_stays(login: Login, staff: User, alice: User) -> None:
     order = place_order(alice)
 
-    answer = act(login(staff), alice, confirmed="yes")
+    office = login(staff)
+    answer = act(office, alice, seen=act(office, alice).context["seen"])
 
     assert [str(m) for m in get_messages(answer.wsgi_request)] == [
         f"Alice stays: Order {order.reference} is still pending."

@@ -34,6 +34,7 @@ Login = Callable[[User], Client]
 BERLIN = ZoneInfo("Europe/Berlin")
 SUNDAY = datetime(2026, 11, 22, 12, tzinfo=BERLIN)
 MONDAY = datetime(2026, 11, 23, 8, tzinfo=BERLIN)
+AT_EIGHT = {"minute": "0", "hour": "8", "day_of_week": "1"}
 DAY, WEEK = timedelta(days=1), timedelta(weeks=1)
 # Beat takes no notice of a crontab whose hour is far from now.
 THIS_HOUR = {"hour": str(timezone.localtime(timezone=BERLIN).hour), "day_of_week": "*"}
@@ -67,6 +68,11 @@ def posted(person: User, **fields: Any) -> dict[str, Any]:
         | {"day": "", "at": "08:00", "time_zone": "Europe/Berlin", "recipients": [person.pk]}
         | fields
     )
+
+
+def seen(client: Client, schedule: ReportSchedule) -> dict[str, str]:
+    """Return what the schedule's page sends back of what it says."""
+    return {"seen": client.get(schedule.get_absolute_url()).context["shown"]}
 
 
 # --- When ---
@@ -532,7 +538,7 @@ def test_schedule_makes_what_was_chosen(
     office.post("/reports/schedules/", posted(staff, kind=kind, format=format_))
     schedule = ReportSchedule.objects.get()
 
-    office.post(f"{schedule.get_absolute_url()}run/")
+    office.post(f"{schedule.get_absolute_url()}run/", seen(office, schedule))
     report = Report.objects.get()
     services.write_report(report)
 
@@ -569,13 +575,65 @@ def test_schedule_is_changed_on_its_page(office: Client, staff: User) -> None:
     schedule = make_schedule()
     planning.pause(schedule, True)
 
-    office.post(schedule.get_absolute_url(), posted(staff, name="Daily", every="day", at="06:15"))
+    office.post(
+        schedule.get_absolute_url(), posted(staff, name="Daily", every="day", at="06:15", **seen(office, schedule))
+    )
 
     schedule = ReportSchedule.objects.get()
     row = PeriodicTask.objects.get()
     assert (schedule.name, row.crontab.hour, row.crontab.minute, row.crontab.day_of_week) == ("Daily", "6", "15", "*")
     assert (row.enabled, row.name.startswith("Report: Daily")) == (False, True)
     assert list(schedule.recipients.all()) == [staff]
+
+
+CHANGES: list[Callable[[ReportSchedule], object]] = [
+    lambda schedule: ReportSchedule.objects.update(period="yesterday"),
+    lambda schedule: ReportSchedule.objects.update(kind="stock"),
+    lambda schedule: schedule.recipients.set([make_user(is_staff=True)]),
+    lambda schedule: planning.pause(schedule, True),
+    lambda schedule: CrontabSchedule.objects.update(hour="23"),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_page_undoes_and_runs_nothing_that_was_changed_meanwhile(
+    change: Callable[[ReportSchedule], object], office: Client, staff: User
+) -> None:
+    schedule = make_schedule()
+    url, before = schedule.get_absolute_url(), seen(office, schedule)
+    change(schedule)
+
+    for action in ("run", "delete"):
+        office.post(f"{url}{action}/", before)
+    refused = office.post(url, posted(staff, name="Mine", **before))
+    between = ReportSchedule.objects.get().name, Report.objects.count()
+    office.post(url, posted(staff, name="Mine", seen=refused.context["shown"]))
+
+    assert (refused.status_code, between) == (422, ("Monday sales", 0))
+    assert "It was changed meanwhile" in refused.content.decode()
+    assert ReportSchedule.objects.get().name == "Mine"
+
+
+@pytest.mark.parametrize("act", [lambda row: planning.pause(row, True), lambda row: planning.save(row, [], AT_EIGHT)])
+def test_change_of_a_schedule_leaves_alone_what_beat_and_the_sweep_write(act: Callable[[ReportSchedule], None]) -> None:
+    schedule = make_schedule()
+    PeriodicTask.objects.update(total_run_count=7)
+    schedule_due = timezone.now()
+    ReportSchedule.objects.update(last_due_at=schedule_due)
+
+    act(schedule)
+
+    assert PeriodicTask.objects.get().total_run_count == 7
+    assert ReportSchedule.objects.get().last_due_at == schedule_due
+
+
+def test_page_of_a_new_schedule_sent_again_with_something_else_is_another_schedule(office: Client, staff: User) -> None:
+    token = "5b1f2c1e-0000-4000-8000-000000000000"
+
+    for name in ("One", "One", "Two"):
+        office.post("/reports/schedules/", posted(staff, name=name, token=token))
+
+    assert list(ReportSchedule.objects.order_by("name").values_list("name", flat=True)) == ["One", "Two"]
 
 
 def test_page_keeps_the_old_name_in_its_heading_when_the_change_is_refused(office: Client, staff: User) -> None:
@@ -617,7 +675,7 @@ def test_buttons_pause_resume_and_delete(office: Client) -> None:
         office.post(f"{schedule.get_absolute_url()}{button}/")
         enabled.append(PeriodicTask.objects.get().enabled)
 
-    office.post(f"{schedule.get_absolute_url()}delete/")
+    office.post(f"{schedule.get_absolute_url()}delete/", seen(office, schedule))
 
     assert enabled == [False, False, True]
     assert (ReportSchedule.objects.count(), PeriodicTask.objects.count()) == (0, 0)
@@ -632,7 +690,7 @@ def test_delete_cancels_what_is_being_made_also_when_it_is_the_same_report_sever
     ready.mark_ready("reports/x.csv", row_count=1, size=1)
     own = make_report(schedule.made_by, start=ready.start, end=ready.end)
 
-    answer = office.post(f"{schedule.get_absolute_url()}delete/")
+    answer = office.post(f"{schedule.get_absolute_url()}delete/", seen(office, schedule))
 
     assert answer.status_code == 302
     statuses = dict(Report.objects.values_list("pk", "status"))
@@ -644,17 +702,18 @@ def test_run_now_makes_one_report_beside_the_schedule_however_often_it_is_clicke
     schedule = make_schedule(staff)
 
     for _ in range(2):
-        office.post(f"{schedule.get_absolute_url()}run/")
+        office.post(f"{schedule.get_absolute_url()}run/", seen(office, schedule))
     report = Report.objects.get()
     end(report, "No.")
-    office.post(f"{schedule.get_absolute_url()}run/")
+    office.post(f"{schedule.get_absolute_url()}run/", seen(office, schedule))
 
     assert (report.slot, list(report.readers.all()), Report.objects.count()) == (None, [staff], 2)
 
 
 @pytest.mark.django_db(transaction=True)
 def test_run_now_queues_the_report(office: Client, broker: Broker) -> None:
-    office.post(f"{make_schedule().get_absolute_url()}run/")
+    schedule = make_schedule()
+    office.post(f"{schedule.get_absolute_url()}run/", seen(office, schedule))
 
     assert broker.messages() == [
         ("reports", "reports.tasks.generate_report", {"report_id": str(Report.objects.get().pk)})
@@ -666,7 +725,7 @@ def test_run_now_says_so_when_nobody_would_get_it(office: Client) -> None:
     schedule = make_schedule(person)
     person.mark_deleted()
 
-    page = office.post(f"{schedule.get_absolute_url()}run/", follow=True).content.decode()
+    page = office.post(f"{schedule.get_absolute_url()}run/", seen(office, schedule), follow=True).content.decode()
 
     assert "no one would get it" in page
     assert Report.objects.count() == 0
