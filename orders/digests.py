@@ -9,6 +9,7 @@ from django.db.models import Count, Prefetch, Window
 from django.db.models.functions import RowNumber
 
 from durable import mail
+from durable.mail import MAIL
 
 from . import emails
 from .models import Digest, Order, OrderItem, Product, Skip, days_before
@@ -55,7 +56,7 @@ def send_chunk(week: date) -> int:
 def those(rows: Iterable[Digest], condition: Callable[[Digest], bool], otherwise: Skip) -> list[Digest]:
     """Return the rows of which the condition is true; the others end, in one statement, as skipped."""
     good = {row.pk: row for row in rows if condition(row)}
-    Digest.objects.filter(pk__in=[row.pk for row in rows if row.pk not in good]).skip(otherwise)
+    Digest.objects.all().held([row for row in rows if row.pk not in good], MAIL).skip(otherwise)
     return list(good.values())
 
 

@@ -290,7 +290,8 @@ def refund(order_id: int) -> bool:
     try:
         refund_id = payments.refund(payment)
     except TemporaryError as error:
-        OrderEvent.objects.record([order_id], Kind.RETRY, detail=f"Refund: {error}")
+        if payment.held().exists():
+            OrderEvent.objects.record([order_id], Kind.RETRY, detail=f"Refund: {error}")
         raise
     except PermanentError as error:
         fail_refund(payment, str(error))

@@ -65,12 +65,14 @@ def attempt(product: Product) -> bool:
 
 def publish_thumbnails(product: Product, made: Mapping[int, bytes]) -> bool:
     """Write the files under a name that is theirs for ever, then let the row name them, then drop the old ones."""
-    digest = hashlib.sha256(b"".join([str(product.pk).encode(), *made.values()])).hexdigest()[:32]
+    # With the token, so that no name ever comes back: a worker that deletes too late deletes nothing that is shown.
+    digest = hashlib.sha256(b"".join([product.picture_claimed_by.encode(), *made.values()])).hexdigest()[:32]
     for width, name in zip(made, thumbnail_files(digest), strict=True):
         # Also where it is there: one that was left without a row might be removed at this moment, unless it is new.
         publish(name, made[width])
     if not product.mark_picture_ready(digest):
         log.info("Picture of product %s: a newer one was uploaded meanwhile", product.pk)
+        delete_files(thumbnail_files(digest))
         return False
     log.info("Picture of product %s is ready", product.pk)
     if product.thumbnails != digest:
