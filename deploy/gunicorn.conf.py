@@ -18,8 +18,16 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "myproject.settings")
 from logging.config import dictConfig
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
+
+try:
+    # In development changed views and templates are read again. What this file imports, the settings too, is inherited
+    # from the parent process, and wants a new one.
+    reload = settings.DEBUG
+except ImproperlyConfigured as error:
+    raise SystemExit(str(error)) from None
 
 from myproject.monitoring import metrics
 
@@ -47,9 +55,6 @@ forwarded_allow_ips = ""
 forwarder_headers = ""
 # Its default path is one for all applications of a user; signals do what we need.
 control_socket_disable = True
-# In development changed views and templates are read again. What this file imports, the settings too, is inherited from
-# the parent process, and wants a new one.
-reload = settings.DEBUG
 reload_extra_files = [str(path) for path in settings.BASE_DIR.glob("templates/**/*.html")]
 
 

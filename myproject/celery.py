@@ -1,18 +1,25 @@
 """The Celery app, and what each of its processes does as it starts."""
 
+import logging
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 # Before the app is made, so that the `celery` program finds the settings without being told.
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "myproject.settings")
 
+import django
 from celery import Celery, current_task, signals
+from celery.loaders.app import AppLoader
+from django.apps import apps
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.db import close_old_connections
 from kombu.transport import TRANSPORT_ALIASES
 
 from durable.task import Task
+from myproject.logs import secrets
 from myproject.transport import signing
 
 
@@ -21,7 +28,21 @@ def worker_name() -> str:
     return (current_task.request.hostname or "")[:120] if current_task else ""
 
 
-app = Celery("myproject", task_cls=Task, control="myproject.transport.control:Control")
+class Loader(AppLoader):
+    """Celery's own; settings that cannot be used end a `celery` command in one line."""
+
+    def config_from_object(self, obj: Any, silent: bool = False) -> bool:
+        try:
+            return bool(super().config_from_object(obj, silent))
+        except ImproperlyConfigured as error:
+            raise SystemExit(str(error)) from None
+
+
+# Before anybody asks an app for them.
+secrets.show_no_other_settings()
+app = Celery(
+    "myproject", task_cls=Task, loader="myproject.celery:Loader", control="myproject.transport.control:Control"
+)
 
 # As a string, so that worker processes need not be sent the object; the prefix keeps Celery's names apart.
 app.config_from_object("django.conf:settings", namespace="CELERY")
@@ -58,14 +79,37 @@ def be_patient_with_the_broker(conf: Any, **kwargs: Any) -> None:
 
 
 @signals.setup_logging.connect
-def leave_logging_to_django(**kwargs: Any) -> None:
-    """Keep the handlers of Django's LOGGING: without a receiver Celery replaces them by its own."""
+def leave_logging_to_django(logfile: str | None = None, **kwargs: Any) -> None:
+    """Keep the handlers of Django's LOGGING: without a receiver Celery replaces them by its own.
+
+    What they write goes into the `--logfile`, where one is named: `celery multi` has no terminal.
+    """
+    for handler in logging.getLogger().handlers:
+        if logfile and isinstance(handler, logging.StreamHandler):
+            # Closed by the end of the process, as the terminal would be.
+            handler.setStream(Path(logfile).open("a"))  # noqa: SIM115
 
 
 @signals.before_task_publish.connect
 def note_the_time(headers: dict[str, Any], **kwargs: Any) -> None:
     """Let a message say how long it has waited: Celery's own do not."""
     headers["sent_at"] = time.time()
+
+
+@app.on_after_configure.connect
+def set_up_django(**kwargs: Any) -> None:
+    """Load the models for commands that Celery forgets: `call` and `result` use the table of results."""
+    if not (apps.ready or apps.loading):
+        django.setup()
+
+
+@signals.celeryd_init.connect
+def refuse_unknown_queues(options: dict[str, Any], conf: Any, **kwargs: Any) -> None:
+    """Say in one line that there is no such queue, which Celery says in forty."""
+    asked = set(options.get("queues") or ()) | set(options.get("exclude_queues") or ())
+    names = [queue.name for queue in conf.task_queues]
+    if unknown := sorted(asked - set(names)):
+        raise SystemExit(f"There is no queue {', '.join(unknown)}. There are: {', '.join(names)} (CELERY_TASK_QUEUES).")
 
 
 @app.on_after_configure.connect

@@ -4,6 +4,7 @@ On a laptop nothing needs to be set. `.env.example` lists every variable; a `.en
 """
 
 import logging
+import re
 from datetime import timedelta
 from importlib import import_module
 from importlib.util import find_spec
@@ -18,6 +19,7 @@ from kombu import Queue
 from myproject import embedded, queues
 from myproject.logs import logs
 from myproject.storage.storage_url import storage
+from myproject.transport import addresses
 from myproject.transport.broker_url import broker
 from myproject.variables import BASE_DIR, DEBUG, PORT, PORT_OFFSET, SANDBOX, SANDBOX_PORT, SMTP_PORT, env
 
@@ -74,6 +76,8 @@ SECURE_REFERRER_POLICY = "same-origin"
 SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 CSRF_FAILURE_VIEW = "myproject.web.pages.csrf_failed"
+# Of the pages that DEBUG shows instead of errors.
+DEFAULT_EXCEPTION_REPORTER_FILTER = "myproject.logs.secrets.ErrorPages"
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": [SELF],
@@ -183,7 +187,10 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 LOG_FORMAT = env.str("LOG_FORMAT", default="console" if DEBUG else "json")
 if LOG_FORMAT not in logs.FORMATS:
     raise ImproperlyConfigured(f"LOG_FORMAT is {' or '.join(logs.FORMATS)}, not {LOG_FORMAT!r}.")
-LOGGING = logs.settings(LOG_FORMAT, env.str("LOG_LEVEL", default="INFO"))
+LOG_LEVEL = env.str("LOG_LEVEL", default="INFO").upper()
+if LOG_LEVEL not in logs.LEVELS:
+    raise ImproperlyConfigured(f"LOG_LEVEL is {', '.join(logs.LEVELS)}, not {LOG_LEVEL!r}.")
+LOGGING = logs.settings(LOG_FORMAT, LOG_LEVEL)
 DJANGO_STRUCTLOG_TRUST_UPSTREAM_REQUEST_ID = True
 # Neither address nor account of a visitor; to ask for the latter would cost a query.
 DJANGO_STRUCTLOG_IP_LOGGING_ENABLED = False
@@ -193,6 +200,8 @@ DJANGO_STRUCTLOG_STATUS_START_LOG_LEVEL = logging.DEBUG
 DJANGO_STRUCTLOG_STATUS_4XX_LOG_LEVEL = logging.INFO
 # Where errors are sent, with the ids of request and task; empty: nowhere, and nothing of Sentry is loaded.
 SENTRY_DSN = env.str("SENTRY_DSN", default="")
+if SENTRY_DSN and not re.fullmatch(r"https?://\w+(:\w+)?@[^\s/@]+/(\S+/)?\d+", SENTRY_DSN):
+    raise ImproperlyConfigured("SENTRY_DSN is no DSN: copy it from the project's settings, https://KEY@HOST/NUMBER.")
 
 # --- Metrics -------------------------------------------------------------------------------------------------
 
@@ -204,6 +213,7 @@ METRICS_BIND = env.str("METRICS_BIND", default="127.0.0.1")
 
 # --- Database ------------------------------------------------------------------------------------------------
 
+addresses.checked("DATABASE_URL", env.str("DATABASE_URL", default=""))
 DATABASES: dict[str, dict[str, Any]] = {"default": env.db_url("DATABASE_URL", default=embedded.database_url(VAR_DIR))}
 # One that died with its server is replaced before anybody is given it; asking costs a tenth of a millisecond.
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
@@ -279,10 +289,9 @@ MFA_TOTP_TOLERANCE = 1
 
 # --- The world outside ---------------------------------------------------------------------------------------
 
-# A laptop without a mail server reads its mails in the log of the worker.
-EMAIL_CONFIG = env.email_url(
-    "EMAIL_URL", default=f"smtp://127.0.0.1:{SMTP_PORT}" if SANDBOX or not DEBUG else "consolemail://"
-)
+# Empty in processes that send no mail. A laptop without a mail server reads its mails in the log of the worker.
+NO_SERVER = f"smtp://127.0.0.1:{SMTP_PORT}" if SANDBOX or not DEBUG else "consolemail://"
+EMAIL_CONFIG = env.email_url_config(addresses.checked("EMAIL_URL", env.str("EMAIL_URL", default="")) or NO_SERVER)
 vars().update(EMAIL_CONFIG)
 EMAIL_TIMEOUT = 10
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="Lantern & Loom <shop@example.com>")
@@ -305,10 +314,13 @@ DATA_UPLOAD_MAX_NUMBER_FILES = 5
 
 # --- Celery: each setting with its reason --------------------------------------------------------------------
 
-CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default=embedded.broker_url(VAR_DIR))
+CELERY_BROKER_URL, options, tls = addresses.read(
+    "CELERY_BROKER_URL", env.str("CELERY_BROKER_URL", default=embedded.broker_url(VAR_DIR))
+)
 # Redis, Valkey or RabbitMQ: what each of them needs stands in `myproject/transport/broker_url.py`, with its reasons.
 BROKER = broker(CELERY_BROKER_URL)
-CELERY_BROKER_TRANSPORT_OPTIONS = BROKER.options
+CELERY_BROKER_TRANSPORT_OPTIONS = BROKER.options | options
+CELERY_BROKER_USE_SSL = tls or False
 # A worker that starts before its broker waits for it.
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 # As of a Redis that is full, or has become another's replica; Celery's default is to end the worker.
@@ -362,7 +374,10 @@ CELERY_TASK_TIME_LIMIT = 30 * 60
 
 # In the Django database the admin shows them with their task's name and arguments. `django-cache` and `redis://…` keep
 # them for a day, and pages that list results say what they cannot show then (docs/operations/brokers.md).
-CELERY_RESULT_BACKEND = env.str("CELERY_RESULT_BACKEND", default="django-db")
+CELERY_RESULT_BACKEND, options, tls = addresses.read(
+    "CELERY_RESULT_BACKEND", env.str("CELERY_RESULT_BACKEND", default="django-db")
+)
+CELERY_REDIS_BACKEND_USE_SSL = tls
 RESULTS_IN_DATABASE = CELERY_RESULT_BACKEND == "django-db"
 CELERY_RESULT_EXTENDED = True
 CELERY_TASK_TRACK_STARTED = True
@@ -371,7 +386,7 @@ CELERY_RESULT_EXPIRES = None if RESULTS_IN_DATABASE else timedelta(days=1)
 CELERY_CACHE_BACKEND = "results"
 # Of `redis://…`: whoever looks at a result does not wait for a Redis that is away; the default is two minutes.
 CELERY_REDIS_SOCKET_TIMEOUT = CELERY_REDIS_SOCKET_CONNECT_TIMEOUT = 1
-CELERY_RESULT_BACKEND_TRANSPORT_OPTIONS = {"retry_policy": {"max_retries": 1, "interval_start": 0}}
+CELERY_RESULT_BACKEND_TRANSPORT_OPTIONS = {"retry_policy": {"max_retries": 1, "interval_start": 0}} | options
 # Flower lives on these events.
 CELERY_WORKER_SEND_TASK_EVENTS = True
 

@@ -14,8 +14,10 @@ from django.http import HttpRequest
 from structlog.stdlib import ProcessorFormatter
 
 from myproject.logs.log_context import IDS, path_of
+from myproject.logs.secrets import hide
 
 FORMATS: tuple[str, ...] = ("json", "console")
+LEVELS: tuple[str, ...] = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 # Before the formatter: what a line of the standard library has as well. Only what is named here is taken over of
 # whatever libraries put beside a line.
@@ -47,7 +49,8 @@ OURS = {"level", "logger", "timestamp", "order", "request_id", "task", "task_id"
 
 
 def scrub(text: str) -> str:
-    """Return the text without addresses of people, passwords within addresses of servers, and the like."""
+    """Return the text without secrets of ours, addresses of people, passwords of servers, and the like."""
+    text = hide(text)
     for sign, pattern in PRIVATE:
         if sign in text:
             text = pattern.sub("…", text)

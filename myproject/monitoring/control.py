@@ -11,7 +11,7 @@ from celery.worker.control import control_command, inspect_command, nok
 from celery.worker.state import active_requests
 
 # Celery's own, for what is in order.
-SHRINK, AUTOSCALE = control.pool_shrink, control.autoscale
+SHRINK, AUTOSCALE, STATS = control.pool_shrink, control.autoscale, control.stats
 
 
 @inspect_command()
@@ -59,3 +59,11 @@ def autoscale(state: Any, max: int | None = None, min: int | None = None) -> Any
     if max is not None and max < 1:
         return nok("One process must stay. To pause a queue: cancel_consumer.")
     return AUTOSCALE(state, max=max, min=min)
+
+
+@inspect_command()
+def stats(state: Any, **kwargs: Any) -> dict[str, Any]:
+    """Request worker statistics; of the broker no more than its kind: options and addresses may hold passwords."""
+    found: dict[str, Any] = STATS(state)
+    found["broker"] = {"transport": (found.get("broker") or {}).get("transport", "")}
+    return found
