@@ -101,8 +101,11 @@ def test_alert_is_listed_and_tells_nobody_when_there_is_no_address(settings: Any
     settings.ALERT_URLS = []
 
     rows = [make_alert(), make_alert()]
+    send(rows[-1])
 
-    assert [(row.count, row.due_at, row.is_due) for row in rows] == [(1, None, False), (2, None, False)]
+    rows[-1].refresh_from_db()
+    assert [row.count for row in rows] == [1, 2]
+    assert (rows[-1].due_at, rows[-1].told_count) == (None, 0)
 
 
 def test_alert_goes_on_when_the_database_does_not_take_it(cause: str, caplog: pytest.LogCaptureFixture) -> None:

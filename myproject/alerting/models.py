@@ -28,8 +28,7 @@ VALUES (%(cause)s, %(subject)s, %(message)s, %(times)s, 0, %(now)s, %(now)s, %(d
 ON CONFLICT (cause) DO UPDATE SET
     subject = EXCLUDED.subject, message = EXCLUDED.message, last_at = EXCLUDED.last_at,
     count = known.count + EXCLUDED.count,
-    due_at = CASE WHEN EXCLUDED.due_at IS NULL THEN NULL
-        ELSE COALESCE(known.due_at, GREATEST(EXCLUDED.due_at, known.sent_at + %(cool_down)s)) END
+    due_at = COALESCE(known.due_at, GREATEST(EXCLUDED.due_at, known.sent_at + %(cool_down)s))
 RETURNING *
 """
 
@@ -40,11 +39,18 @@ class AlertQuerySet(LeasedQuerySet["Alert"]):
         return self.filter(due_at=None, last_at__lt=moment)
 
     def record(self, cause: str, subject: str, message: str, times: int = 1) -> "Alert":
-        """Count the cause up and return its row; within the cool-down the row is due only when that ends."""
+        """Count the cause up and return its row; within the cool-down the row is due only when that ends.
+
+        Due even where no address is known: only the worker that tells of it knows whether there are any.
+        """
         now = timezone.now()
         values = {"cause": cause[:200], "subject": subject[:200], "message": message, "times": times, "now": now}
-        values |= {"due_at": now if settings.ALERT_URLS else None, "cool_down": settings.ALERT_COOL_DOWN}
+        values |= {"due_at": now, "cool_down": settings.ALERT_COOL_DOWN}
         return self.raw(RECORD, values)[0]
+
+    def leave_untold(self) -> None:
+        """Note that nobody has to be told, since there is no address."""
+        self.update(due_at=None)
 
     def open(self) -> Self:
         """Alerts of which somebody is still to be told, or whose cause has struck within a day."""
