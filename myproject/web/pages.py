@@ -8,7 +8,7 @@ from django.conf import settings
 from django.contrib.messages.storage.cookie import CookieStorage
 from django.contrib.messages.storage.fallback import FallbackStorage
 from django.contrib.messages.storage.session import SessionStorage
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import DataError, IntegrityError
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
@@ -126,6 +126,10 @@ def staff_may(permission: str, post: str = "") -> Callable[[View], View]:
     return guard
 
 
+# What is raised where two requests write the same. Beat's rows say so by validating themselves when they are saved.
+MET = (IntegrityError, ValidationError)
+
+
 class DatabaseRefusals:
     """Middleware: what the database refuses is no fault of ours where two requests met, or one cannot be read."""
 
@@ -136,7 +140,7 @@ class DatabaseRefusals:
         return self.get_response(request)
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponseBase | None:
-        if isinstance(error, IntegrityError):
+        if isinstance(error, MET):
             return run_again(request)
         if isinstance(error, DataError):
             # A NUL, or a number or a date that no column holds.
@@ -154,6 +158,6 @@ def run_again(request: HttpRequest) -> HttpResponseBase | None:
     found = request.resolver_match
     try:
         return found.func(request, *found.args, **found.kwargs) if found else None
-    except IntegrityError:
+    except MET:
         # Then it was something else, and a fault.
         return None

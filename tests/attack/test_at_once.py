@@ -1,5 +1,6 @@
 """What is sent twice at once answers as if it were sent once, and no two pass a rule about other rows together."""
 
+import re
 import threading
 import uuid
 from collections.abc import Callable
@@ -8,16 +9,18 @@ from io import BytesIO
 from typing import Any
 
 import pytest
+from allauth.mfa.models import Authenticator
+from allauth.mfa.totp.internal import auth as totp
 from django.conf import settings as project
 from django.core.cache import cache
 from django.db import connections
 from django.test import Client
 
 from accounts.models import AccountMail, User
-from orders.models import Order, Payment, Product, ProductImport, Status
+from orders.models import Card, Order, Payment, Product, ProductImport, Status
 from reports import erasure, services
 from reports.forms import months_over
-from reports.models import OPEN, Format, Kind, Pack, Report, TooMany
+from reports.models import OPEN, Format, Kind, Pack, Report, ReportSchedule, TooMany
 from tests.attack.addresses import client_of, make_person
 from tests.factories import PASSWORD, make_product, make_user, place_order, put
 
@@ -98,6 +101,22 @@ def test_register_twice_with_another_password_is_refused() -> None:
     assert (answer.status_code, "_auth_user_id" in answer.client.session) == (200, False)
 
 
+@pytest.mark.parametrize("number", ROUNDS)
+def test_activate_an_app(number: int) -> None:
+    person = make_user()
+    fresh = reauthenticated(person)
+    page = fresh().get("/accounts/second-factor/totp/activate/").content.decode()
+    found = re.search(r"\b[A-Z2-7]{32}\b", page)
+    assert found is not None
+    code = totp.format_hotp_value(totp.hotp_value(found[0], next(totp.yield_hotp_counters_from_time())))
+
+    answers = twice_from(fresh, "/accounts/second-factor/totp/activate/", {"code": code})
+
+    # A code is good for once: where both came before either was done, the second is told so.
+    assert {status for status, _ in answers} <= {200, 302}
+    assert Authenticator.objects.filter(type=Authenticator.Type.TOTP).count() == 1
+
+
 @pytest.mark.parametrize(
     ("path", "fields"),
     [
@@ -112,6 +131,12 @@ def test_forms_of_a_customer(path: str, fields: dict[str, str]) -> None:
 
     assert (len(set(answers)), answers[0][0]) == (1, 302)
     assert Report.objects.count() == (1 if path in ("/people/data/", "/reports/statement/") else 0)
+
+
+def test_change_address() -> None:
+    answers = twice_from(reauthenticated(make_user()), "/accounts/email/", {"email": "b@example.com", "action_add": ""})
+
+    assert answers == [(302, "/accounts/email/")] * TWICE
 
 
 def test_change_password() -> None:
@@ -130,12 +155,25 @@ def test_checkout_is_one_order() -> None:
     fresh = client_of(person)
     fresh().post(f"/basket/add/{product.slug}/", {"quantity": "1"})
 
-    answers = twice_from(
-        fresh, "/checkout/", {"card": "pm_card_visa", "token": str(uuid.uuid4()), "total": product.price}
-    )
+    contents = fresh().get("/checkout/").context["basket"].fingerprint
+    fields = {"card": Card.VISA, "token": str(uuid.uuid4()), "contents": contents}
+
+    answers = twice_from(fresh, "/checkout/", fields)
 
     assert len(set(answers)) == 1
     assert (Order.objects.count(), Payment.objects.count()) == (1, 1)
+
+
+@pytest.mark.parametrize("number", ROUNDS)
+def test_pay_again_is_one_attempt(number: int) -> None:
+    person = make_person("customer")
+    order = put(place_order(customer=person), Status.PAYMENT_FAILED)
+    Payment.objects.update(status="declined")
+
+    answers = twice(person, f"/orders/{order.reference}/pay/", {"card": Card.VISA})
+
+    assert answers == [(302, f"/orders/{order.reference}/")] * TWICE
+    assert Payment.objects.count() == 2
 
 
 @pytest.mark.parametrize("act", ["nudge", "replay", "unflag", "refund"])
@@ -161,13 +199,19 @@ def test_import_is_one_import() -> None:
     assert ProductImport.objects.count() == 1
 
 
-def test_report_and_pack_are_one() -> None:
-    person, report = make_person("accounting"), {"kind": Kind.STOCK, "format": Format.PDF}
+@pytest.mark.parametrize("number", ROUNDS)
+def test_schedule_report_and_pack_are_one(number: int) -> None:
+    person = make_person("accounting")
+    schedule = {"name": "Mondays", "kind": Kind.STOCK, "format": Format.PDF, "period": "last_week", "every": "day"}
+    assert person is not None
+    schedule |= {"at": "08:00", "time_zone": "UTC", "recipients": str(person.pk), "token": str(uuid.uuid4())}
+    report = {"kind": Kind.STOCK, "format": Format.PDF}
 
-    made = [twice(person, "/reports/", report), twice(person, "/reports/packs/", {"month": str(months_over()[0])})]
+    made = [twice(person, "/reports/schedules/", schedule), twice(person, "/reports/", report)]
+    made.append(twice(person, "/reports/packs/", {"month": str(months_over()[0])}))
 
-    assert [(len(set(answers)), answers[0][0]) for answers in made] == [(1, 302)] * 2
-    assert (Report.objects.filter(pack=None).count(), Pack.objects.count()) == (1, 1)
+    assert [(len(set(answers)), answers[0][0]) for answers in made] == [(1, 302)] * 3
+    assert (ReportSchedule.objects.count(), Report.objects.filter(pack=None).count(), Pack.objects.count()) == (1, 1, 1)
 
 
 @pytest.mark.parametrize("model", ["orders/product"])
@@ -244,5 +288,5 @@ def test_cap_is_told_at_each_door(door: str) -> None:
 
     page = client_of(person)().post(door, fields, follow=True)
 
-    assert "At most" in page.content.decode()
+    assert "You can have at most" in page.content.decode()
     assert Report.objects.count() == project.REPORTS_OPEN_MOST
