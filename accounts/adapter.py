@@ -18,7 +18,7 @@ from .tasks import send_account_email, send_welcome_email, sync_user_to_crm
 
 
 class AccountAdapter(DefaultAccountAdapter):
-    """django-allauth, with its mails sent by a worker: no page waits for a mail server, or fails with it."""
+    """django-allauth, with its mails sent by a worker: no page waits for the mail server or fails with it."""
 
     # Its own says "later".
     error_messages = DefaultAccountAdapter.error_messages | {
@@ -33,7 +33,7 @@ class AccountAdapter(DefaultAccountAdapter):
             super().save_user(request, user, form, commit)
             if commit:
                 send_welcome_email.delay_on_commit(user_id=user.pk)
-                tell_crm(user)
+                queue_crm_sync(user)
         return user
 
     def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
@@ -56,12 +56,12 @@ class AccountAdapter(DefaultAccountAdapter):
         super().send_notification_mail(template_prefix, user, {"user": user, **(context or {})}, email)
 
     def can_delete_email(self, email_address: EmailAddress) -> bool:
-        # allauth would fall back on the new address before anybody has verified it.
+        # allauth would switch to the new address before it is verified.
         is_current = email_address.email.lower() == email_address.user.email.lower()
         return not is_current and bool(super().can_delete_email(email_address))
 
     def confirm_email(self, request: HttpRequest, email_address: EmailAddress) -> bool:
-        """Verify the address and make it the person's; False when somebody else has registered with it meanwhile."""
+        """Verify the address and assign it to the person; False if it was registered by someone else meanwhile."""
         try:
             with transaction.atomic():
                 return bool(super().confirm_email(request, email_address))
@@ -72,8 +72,8 @@ class AccountAdapter(DefaultAccountAdapter):
 
 
 @receiver(email_changed)
-def tell_crm(user: User, **kwargs: Any) -> None:
-    """Have the CRM told of the person, after the commit."""
+def queue_crm_sync(user: User, **kwargs: Any) -> None:
+    """Queue a sync of the person with the CRM, after the commit."""
     if want_crm_sync(user):
         sync_user_to_crm.delay_on_commit(user_id=user.pk)
 

@@ -21,7 +21,7 @@ from myproject.web.admin import ActingAdmin, OwesMailAdmin, ReadOnlyAdmin
 from . import services, tasks
 from .models import AccountMail, CrmContact, CrmContactQuerySet, CrmStatus, Erasure, Notification, User
 
-# What somebody may do in the shop: only who may do everything hands that out.
+# Fields that grant rights: only an administrator may change them.
 POWERS = ["is_staff", "is_superuser", "groups", "user_permissions"]
 
 
@@ -38,7 +38,7 @@ class PersonForm(forms.ModelForm):
 
 
 class NewPersonForm(forms.ModelForm):
-    """A person chooses their own password, by a link that is mailed to them."""
+    """The person chooses a password by a mailed link."""
 
     class Meta:
         model = User
@@ -51,7 +51,7 @@ class NewPersonForm(forms.ModelForm):
 
 
 class OfPeopleAdmin(ActingAdmin):
-    """Of rows that belong to a person: nobody gets at more than they may do by changing those of somebody else."""
+    """For rows that belong to a person: no one gains rights by changing those of another person."""
 
     def person_of(self, row: Any) -> User:
         person: User = row.user
@@ -99,11 +99,11 @@ class UserAdmin(OfPeopleAdmin, OwesMailAdmin, DjangoUserAdmin):
         tasks.send_welcome_email.delay_on_commit(user_id=row.pk)
 
     def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
-        # Nobody gives a name back to who is gone.
+        # A deleted account stays anonymous.
         return (obj is None or obj.deleted_at is None) and super().has_change_permission(request, obj)
 
     def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
-        # An administrator is made a person like others first: that form sees to it that one of them is left.
+        # Administrators must be demoted first: that form makes sure that one of them is left.
         return not (obj and obj.is_superuser) and super().has_delete_permission(request, obj)
 
     def person_of(self, row: User) -> User:
@@ -113,7 +113,7 @@ class UserAdmin(OfPeopleAdmin, OwesMailAdmin, DjangoUserAdmin):
         return [*super().get_readonly_fields(request, obj), *(() if request.user.is_superuser else POWERS)]
 
     def user_change_password(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        # Its page would set one without a word to the person; a link is mailed instead.
+        # Django's page would set a password without notifying the person; we mail a link instead.
         raise PermissionDenied
 
     @admin.action(description="Mail a link to choose a new password")
@@ -131,7 +131,7 @@ class UserAdmin(OfPeopleAdmin, OwesMailAdmin, DjangoUserAdmin):
         # allauth writes the new one down, unverified, when it next meets the person.
         if change and "email" in form.changed_data:
             EmailAddress.objects.filter(user=obj).delete()
-            tell_former_address(form.initial["email"], obj)
+            notify_former_address(form.initial["email"], obj)
         if {"email", "name"} & set(form.changed_data) and services.want_crm_sync(obj):
             tasks.sync_user_to_crm.delay_on_commit(user_id=obj.pk)
 
@@ -150,10 +150,10 @@ admin.site.unregister(EmailAddress)
 
 @admin.register(EmailAddress)
 class EmailAddressAdmin(OfPeopleAdmin, BaseEmailAddressAdmin):
-    """allauth's own, which lets whoever may look at addresses call them verified."""
+    """Restricts allauth's admin, whose action lets people with view permission mark addresses as verified."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        # An address that the person does not know of would be a way into the account.
+        # An added address would be a way into the account without the person's knowledge.
         return False
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
@@ -169,7 +169,7 @@ admin.site.unregister(Authenticator)
 
 @admin.register(Authenticator)
 class AuthenticatorAdmin(OfPeopleAdmin, BaseAuthenticatorAdmin):
-    """To delete it for whoever has lost a phone; its secret is shown to nobody, and nothing can be changed."""
+    """For deleting the authenticator of a lost phone; secrets are hidden, and nothing can be changed."""
 
     fields = ["user", "type", "created_at", "last_used_at"]
 
@@ -194,7 +194,7 @@ admin.site.unregister(Group)
 
 @admin.register(Group)
 class GroupAdmin(BaseGroupAdmin):
-    """Who may change a group hands out all permissions there are, so it takes somebody who has them."""
+    """Changing a group can grant every permission, so it takes an administrator."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return cast(User, request.user).is_superuser
@@ -210,7 +210,7 @@ class GroupAdmin(BaseGroupAdmin):
 class AccountMailAdmin(OwesMailAdmin, ReadOnlyAdmin):
     task_argument = "mail_id"
     list_display = ["subject", "to", "created_at", "mail_due_at", "mail_sent_at", "mail_error"]
-    # They hold a one-time link that opens somebody's account.
+    # They contain one-time links that give access to an account.
     exclude = ["text", "html"]
     search_fields = ["to", "subject"]
     ordering = ["-created_at"]
@@ -266,7 +266,7 @@ class CrmContactAdmin(ReadOnlyAdmin):
         CrmContact.objects.filter(pk__in=ids).want()
         for pk in ids if settings.CRM_URL else []:
             tasks.sync_user_to_crm.delay_on_commit(user_id=pk)
-        self.message_user(request, f"{len(ids)} will be told to the CRM again.")
+        self.message_user(request, f"{len(ids)} contacts will be synchronised again.")
 
 
 @admin.register(Erasure)
@@ -279,12 +279,12 @@ class ErasureAdmin(ReadOnlyAdmin):
 
 
 def send_password_link(request: HttpRequest, person: User) -> None:
-    """Mail the person the link that they get for a password that they have forgotten."""
+    """Mail the person a password reset link."""
     form = ResetPasswordForm({"email": person.email})
     if form.is_valid():
         form.save(request)
 
 
-def tell_former_address(email: str, person: User) -> None:
+def notify_former_address(email: str, person: User) -> None:
     told = {"from_email": email, "to_email": person.email}
     get_adapter().send_notification_mail("account/email/email_changed", person, told, email=email)

@@ -1,7 +1,4 @@
-"""The CRM: one function for each of its verbs. It knows a person by our id, and keeps the newest version it was told.
-
-Either verb may be repeated and may arrive late.
-"""
+"""The CRM's API. It keeps the newest version of each person by our id: requests may repeat and arrive late."""
 
 from datetime import datetime
 from typing import Any
@@ -18,17 +15,17 @@ TIMEOUT_SECONDS = 30
 
 
 class AccessDenied(PermanentError):
-    """Our token is wrong, not this contact: it waits until somebody mends the settings."""
+    """Our token is wrong, not this contact, which waits until the settings are fixed."""
 
 
 def put_contact(user: User, version: datetime) -> None:
-    """Make the contact, or change it. Raises `TemporaryError`, `AccessDenied` or `http.Refused`."""
+    """Create or update the contact. Raises `TemporaryError`, `AccessDenied` or `http.Refused`."""
     contact = {"email": user.email, "name": user.name, "changed_at": version.isoformat()}
     _ask("PUT", user.pk, json=contact)
 
 
 def delete_contact(external_id: int, version: datetime) -> None:
-    """Have the contact forgotten, whether the CRM knows it or not. Raises as `put_contact` does."""
+    """Erase the contact, whether the CRM knows it or not. Raises what `put_contact` raises."""
     try:
         _ask("DELETE", external_id, params={"changed_at": version.isoformat()})
     except http.Refused as error:
@@ -42,7 +39,7 @@ def _ask(method: str, external_id: int, **options: Any) -> None:
     try:
         http.request(method, url, timeout=TIMEOUT_SECONDS, headers=headers, **options)
     except TemporaryError as error:
-        # Verb, address and status only: an answer may repeat the person's data, and a retry is logged.
+        # Verb, address and status only: a retry is logged, and an answer may repeat personal data.
         raise TemporaryError(" ".join(str(error).split()[:3]), error.retry_after) from None
     except http.Refused as error:
         if error.status in (requests.codes.unauthorized, requests.codes.forbidden):

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from .models import User
 
-# A double click; later on nobody may try passwords by registering.
+# Long enough for a double click, too short to try passwords by registering.
 SENT_TWICE_WITHIN = timedelta(seconds=30)
 
 
@@ -23,7 +23,7 @@ class PreferencesForm(forms.ModelForm):
         fields = ["wants_digest"]
 
     def save(self, commit: bool = True) -> User:
-        # Only what was asked: tasks write other columns of this row meanwhile.
+        # Only these fields: tasks may write other columns meanwhile.
         self.instance.save(update_fields=self.Meta.fields)
         return self.instance
 
@@ -35,7 +35,7 @@ class SignupForm(AllauthSignupForm):
     twin: User | None = None
 
     def validate_unique_email(self, value: str) -> str:
-        """Refuse an address that is taken, unless it is by this very form, which was sent twice."""
+        """Refuse an address that is taken, unless by the same form submitted twice."""
         self.twin = just_registered(value, str(self.data.get("password1", "")))
         return value if self.twin else str(super().validate_unique_email(value))
 
@@ -48,7 +48,7 @@ class SignupForm(AllauthSignupForm):
 
 
 def just_registered(email: str, password: str) -> User | None:
-    """Return who has registered with these a moment ago."""
+    """Return the person who registered with this address and password a moment ago."""
     since = timezone.now() - SENT_TWICE_WITHIN
     person = User.objects.filter(email__iexact=email, date_joined__gte=since).first()
     return person if person and person.check_password(password) else None
@@ -64,15 +64,15 @@ class ProfileForm(forms.ModelForm):
 class ChangeEmailForm(AddEmailForm):
     def clean_email(self) -> str:
         email: str = super().clean_email()
-        # Registering says so as well; to hide it here would only leave somebody waiting for a link.
+        # The registration page says so as well; hiding it here would only leave the person waiting for a link.
         if User.objects.filter(email__iexact=email).exists():
             raise get_adapter().validation_error("email_taken")
         return email
 
     def save(self, request: HttpRequest) -> EmailAddress:
-        """Write down the new address beside the one in use, instead of any that was asked for before.
+        """Store the new address beside the one in use, and replace an earlier unverified one.
 
-        allauth's own way removes whatever is not verified, even the address in use.
+        allauth itself removes every unverified address, even the one in use.
         """
         with transaction.atomic():
             user = User.objects.select_for_update().get(pk=self.user.pk)
@@ -84,7 +84,7 @@ class ChangeEmailForm(AddEmailForm):
 
 
 class DeleteAccountForm(ReauthenticateForm):
-    """allauth counts wrong passwords, so that a stolen session cannot try many."""
+    """allauth counts wrong passwords, so that a stolen session cannot guess them."""
 
     WORD = "delete"
     confirmation = forms.CharField(

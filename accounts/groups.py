@@ -1,4 +1,4 @@
-"""What the ready-made groups of staff may do with people; `sync_groups` makes them."""
+"""Permissions for people of the predefined staff groups, which `sync_groups` creates."""
 
 GROUPS = {
     "support": [

@@ -1,4 +1,4 @@
-"""What is done with people, beyond one row."""
+"""Operations on people that involve several rows or the outside world."""
 
 import logging
 from collections.abc import Iterator
@@ -27,9 +27,9 @@ from .unsubscribe import MailingList
 
 log = logging.getLogger(__name__)
 
-# Rows changed in one statement: short locks, and memory that does not grow with the table.
+# Rows changed in one statement: locks stay short, and memory does not grow with the table.
 CHUNK = 5_000
-# The longest pause that a task grants: `retry_backoff_max`.
+# The longest pause before a retry: `retry_backoff_max`.
 MAX_PAUSE = timedelta(minutes=10)
 
 
@@ -37,9 +37,9 @@ MAX_PAUSE = timedelta(minutes=10)
 
 
 def notify(person: User, subject: str, message: str, url: str = "") -> Notification:
-    """Owe the person a notice, in the caller's transaction; `tasks.send_notification_email` sends it after the commit.
+    """Create a notice in the caller's transaction; `tasks.send_notification_email` sends it after the commit.
 
-    The `url` is a path of ours or a whole address. A notice has no unsubscribe: it tells what the person asked for.
+    The `url` is a path of ours or a full URL. A notice has no unsubscribe link: the person requested it.
     """
     return Notification.objects.create(
         person=person, subject=subject[:200], message=message, url=url, mail_due_at=timezone.now()
@@ -47,7 +47,7 @@ def notify(person: User, subject: str, message: str, url: str = "") -> Notificat
 
 
 def unsubscribe(person_id: int, mailing: MailingList) -> None:
-    """Take the person off that list; of no effect where they left it, or us, before."""
+    """Unsubscribe the person from that list; no effect if they have left the list or deleted the account."""
     count = User.objects.filter(pk=person_id, **{mailing.field: True}).update(**{mailing.field: False})
     log.info("Person %s %s %s", person_id, "has left" if count else "had left", mailing.title)
 
@@ -56,37 +56,37 @@ def unsubscribe(person_id: int, mailing: MailingList) -> None:
 
 
 def want_crm_sync(user: User) -> bool:
-    """Have the CRM told of the person as they are after this transaction; False when no CRM is there to be told."""
+    """Mark the person for synchronisation with the CRM after this transaction; False if no CRM is configured."""
     _contacts(user).want()
     return bool(settings.CRM_URL)
 
 
 @transaction.atomic
 def change_profile(person: User, **fields: Any) -> bool:
-    """Write these fields only, and never of somebody who is gone meanwhile; True when the CRM is to be told."""
+    """Write these fields only, and only while the account exists; True if the CRM must be updated."""
     changed = User.objects.filter(pk=person.pk, deleted_at=None).update(**fields)
     return bool(changed) and want_crm_sync(person)
 
 
 def want_crm_erasure(user: User) -> bool:
-    """Have the CRM forget the person for good; False when no CRM is there to be told."""
+    """Have the CRM erase the person; False if no CRM is configured."""
     _contacts(user).want(is_erased=True)
     return bool(settings.CRM_URL)
 
 
 def sync_contact(external_id: int) -> None:
-    """Tell the CRM what it should know of the person, or to forget them; what it refuses ends on the row.
+    """Send the person's data, or their erasure, to the CRM; a refusal is recorded on the row.
 
-    Raises `TemporaryError` when it is worth another try.
+    Raises `TemporaryError` when a retry makes sense.
     """
     claimed = CrmContact.objects.claim(first=CrmContact.objects.filter(pk=external_id)) if settings.CRM_URL else []
-    # Person and version in one statement: older data must not go out as a newer version.
+    # One statement reads person and version: older data must not be sent as a newer version.
     contact = CrmContact.objects.select_related("user").held(claimed).first()
     if contact is None:
-        log.info("Contact %s: nothing to tell the CRM", external_id)
+        log.info("Contact %s: nothing to synchronise", external_id)
         return
     try:
-        _tell(contact)
+        _send(contact)
     except TemporaryError as error:
         contact.mark_delayed(str(error), min(timedelta(seconds=error.retry_after or 0), MAX_PAUSE))
         raise
@@ -94,14 +94,14 @@ def sync_contact(external_id: int) -> None:
         contact.mark_failed(str(error))
         log.error("Contact %s: the CRM refuses our token", external_id)
     except http.Refused as error:
-        # Its reason may repeat the person's data: it stands on the row only.
+        # The reason may repeat personal data: it is kept on the row only.
         contact.mark_refused(str(error))
         log.error("Contact %s: the CRM refuses it with %s", external_id, error.status)
     else:
         log.info("Contact %s is %s", external_id, "synchronised" if contact.mark_synced() else "told, and has changed")
 
 
-def _tell(contact: CrmContact) -> None:
+def _send(contact: CrmContact) -> None:
     if contact.user is None or contact.is_erased:
         crm.delete_contact(contact.pk, contact.wanted_at)
     else:
@@ -109,7 +109,7 @@ def _tell(contact: CrmContact) -> None:
 
 
 def catch_up_with_crm() -> int:
-    """Want again what the CRM should know, or forget, and does not; return how many contacts."""
+    """Mark contacts that the CRM should know, or have erased, and does not; return how many."""
     gone = CrmContact.objects.filter(user=None, is_erased=False)
     total = _add_missing_contacts() + _want_in_chunks(gone, is_erased=True)
     total += _want_in_chunks(CrmContact.objects.gave_up())
@@ -118,7 +118,7 @@ def catch_up_with_crm() -> int:
 
 
 def _add_missing_contacts() -> int:
-    """Add those who came another way than by registering, or before there was a CRM."""
+    """Add contacts of people who did not register themselves, or who registered before there was a CRM."""
     total = last = 0
     missing = User.objects.filter(is_active=True, crm_contact=None).order_by("pk").values_list("pk", flat=True)
     while chunk := list(missing.filter(pk__gt=last)[:CHUNK]):
@@ -136,36 +136,36 @@ def _want_in_chunks(contacts: CrmContactQuerySet, **fields: bool) -> int:
 
 
 def _contacts(user: User) -> CrmContactQuerySet:
-    """Return the person's contact, added where it is missing, as a set of one."""
+    """Return a queryset of the person's contact, which is created if missing."""
     CrmContact.objects.bulk_create([CrmContact(external_id=user.pk, user=user)], ignore_conflicts=True)
     return CrmContact.objects.filter(pk=user.pk)
 
 
-# --- The end of an account: what was bought stays, with nobody's name on it ---
+# --- Deletion of an account: its orders stay, without a name ---
 
 
 def is_last_administrator(person: User) -> bool:
-    """Whether nobody but this person may do everything; to be relied on while `hold_administrators` holds."""
+    """Return whether this person is the only administrator; reliable only under `hold_administrators`."""
     administrators = User.objects.filter(is_superuser=True, is_active=True).values_list("pk", flat=True)
     return list(administrators) == [person.pk]
 
 
 def hold_administrators() -> None:
-    """Let nobody else take an administrator's place away until this transaction ends.
+    """Lock all administrators until this transaction ends.
 
-    To be called before any other person is locked: two who leave at once would wait for each other.
+    Call it before locking any other person: two people who leave at once would deadlock.
     """
     list(User.objects.filter(is_superuser=True, is_active=True).select_for_update().order_by("pk").values_list("pk"))
 
 
 @transaction.atomic
 def anonymise(person: User) -> bool:
-    """Close the account at once and write down what is still to be erased; False when that was done before."""
+    """Close the account and record what is still to be erased; False if that was done before."""
     known = User.objects.select_for_update().get(pk=person.pk)
     if not known.mark_deleted():
         return False
     Erasure.objects.create(user=known, email=known.email, name=known.name, mail_due_at=timezone.now())
-    # They hold one-time links. Those written before mails knew their person are found by the address.
+    # They contain one-time links. Rows from before mails had a foreign key to the person are found by the address.
     AccountMail.objects.filter(Q(user=known) | Q(user=None, to__iexact=known.email)).delete()
     EmailAddress.objects.filter(user=known).delete()
     Authenticator.objects.filter(user=known).delete()
@@ -181,7 +181,7 @@ def forget(erasure: Erasure) -> None:
     """Remove the person's sessions, and names and addresses from the admin's history."""
     delete_sessions(erasure.user_id)
     _history_of(User).filter(object_id=str(erasure.user_id)).update(object_repr=erasure.user.alias)
-    # Whose an address was that is gone cannot be told: all of them.
+    # Deleted addresses cannot be attributed to a person, so all such entries are anonymised.
     there = EmailAddress.objects.annotate(key=Cast("pk", TextField())).filter(key=OuterRef("object_id"))
     _history_of(EmailAddress).exclude(Exists(there)).update(object_repr="deleted address")
 
@@ -197,7 +197,7 @@ def delete_sessions(user_id: int) -> None:
 
 
 def all_sessions() -> Iterator[Session]:
-    """Yield all sessions by their keys, not by a cursor: behind PgBouncer that would fetch all of them at once."""
+    """Yield all sessions in key order, without a cursor, which would fetch all of them at once behind PgBouncer."""
     chunk = list(Session.objects.order_by("pk")[:1000])
     while chunk:
         yield from chunk
@@ -205,7 +205,7 @@ def all_sessions() -> Iterator[Session]:
 
 
 def finish(erasure: Erasure) -> bool:
-    """Forget name and address, too, once the last mail is sent or has failed; False while it is still owed."""
+    """Erase name and address once the last mail was sent or has failed; False while it is still owed."""
     settled = Q() if erasure.is_given_up else ~mail.MAIL.open
     finished = Erasure.objects.filter(settled, pk=erasure.pk).delete()[0]
     log.info("Account %s is %s", erasure.user_id, "erased" if finished else "still owed its last mail")

@@ -12,11 +12,11 @@ from . import emails, services
 from .models import AccountMail, CrmContact, Notification, User
 from .schedules import SCHEDULES
 
-# Mails about accounts hold one-time links, which open nothing any more by then.
+# Mails about accounts contain one-time links, which have expired by then.
 MAIL_KEPT = timedelta(days=30)
 NOTICES_KEPT = timedelta(days=365)
 LIMITS = {"soft_time_limit": 50, "time_limit": 60}
-# The CRM may take 30 seconds to be reached and 30 to answer.
+# The CRM's timeouts are 30 seconds to connect and 30 to answer.
 CRM_LIMITS = {"soft_time_limit": 75, "time_limit": 90}
 
 
@@ -34,48 +34,50 @@ def send_account_email(*, mail_id: int) -> None:
 
 @shared_task(**LIMITS, ignore_result=True)
 def send_notification_email(*, user_id: int) -> None:
-    """Send a person all notices that are owed. Safe to repeat: each row is claimed, and remembers that it was sent."""
+    """Send a person all unsent notices. Safe to repeat: each row is claimed, and remembers that it was sent."""
     owed = Notification.objects.filter(person=user_id).select_related("person")
     mail.deliver(owed.claim_mail(), emails.notification)
 
 
 @sweep(SCHEDULES["Check unsent mail"])
 def check_unsent_mail() -> list[Sweep]:
-    """Queue again what was never sent. Safe to repeat: so is each mail."""
+    """Queue overdue mails again. Safe to repeat: so is each mail."""
     notices = Notification.objects.mail_due().order_by("person").distinct("person")
     return [
-        Sweep(User.objects.mail_due().order_by("pk"), send_welcome_email, "user_id", limit=10, at_once=mail.SET),
-        Sweep(AccountMail.objects.mail_due().order_by("pk"), send_account_email, "mail_id", limit=10, at_once=mail.SET),
+        Sweep(User.objects.mail_due().order_by("pk"), send_welcome_email, "user_id", limit=10, at_once=mail.BATCH),
+        Sweep(
+            AccountMail.objects.mail_due().order_by("pk"), send_account_email, "mail_id", limit=10, at_once=mail.BATCH
+        ),
         Sweep(notices, send_notification_email, "user_id", "person_id", limit=50),
     ]
 
 
 @shared_task(**CRM_LIMITS, ignore_result=True)
 def sync_user_to_crm(*, user_id: int) -> None:
-    """Tell the CRM of a person, or to forget them. Safe to repeat: it knows our id, and keeps the newest version."""
+    """Send a person, or their erasure, to the CRM. Safe to repeat: the CRM keeps the newest version by our id."""
     services.sync_contact(user_id)
 
 
 @sweep(SCHEDULES["Check unsynced contacts"])
 def check_unsynced_contacts() -> list[Sweep]:
-    """Queue again what the CRM was never told. Safe to repeat: so is each contact."""
+    """Queue overdue contacts again. Safe to repeat: so is each contact."""
     due = CrmContact.objects.due().order_by("due_at")
     return [Sweep(due, sync_user_to_crm, "user_id")] if settings.CRM_URL else []
 
 
 @shared_task(soft_time_limit=240, time_limit=300, ignore_result=True)
 def catch_up_with_crm() -> None:
-    """Have the CRM told again of what it still does not know. Safe to repeat: so is each contact."""
-    # `check_unsynced_contacts` queues it, a hundred a minute: a CRM that was down all day is not flooded.
+    """Mark contacts that the CRM still lacks for synchronisation. Safe to repeat: so is each contact."""
+    # `check_unsynced_contacts` queues them, a hundred a minute, so that a CRM that was down all day is not flooded.
     if settings.CRM_URL:
         services.catch_up_with_crm()
 
 
 @shared_task(**CLEAR_LIMITS, ignore_result=True)
 def clear_old_mail() -> None:
-    """Delete mails and notices that were sent, or failed, long ago. Safe to repeat: what is gone is gone."""
+    """Delete mails and notices that were sent, or failed, long ago. Safe to repeat: deletes are idempotent."""
     with going_on_next_night("mail"):
         for mails, kept in ((AccountMail.objects, MAIL_KEPT), (Notification.objects, NOTICES_KEPT)):
             old = mails.mail_ended().filter(created_at__lt=timezone.now() - kept)
-            # The oldest have the lowest keys, so that this needs no index which each new mail would pay for.
+            # The oldest rows have the lowest keys, so this needs no extra index.
             delete_in_chunks(old.order_by("pk"))

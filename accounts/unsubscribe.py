@@ -1,4 +1,4 @@
-"""Links by which a person leaves a list of mails without logging in; signed, and good for as long as the key is."""
+"""Signed unsubscribe links, which need no login and are valid as long as the key is."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ signer = Signer(salt="accounts.unsubscribe")
 
 
 class MailingList(NamedTuple):
-    """A kind of mail that a person chooses; `field` of `User` says whether."""
+    """A kind of mail that a person can choose; `field` is the boolean field of `User`."""
 
     field: str
     title: str
@@ -22,17 +22,17 @@ LISTS = {"digest": MailingList("wants_digest", "the weekly digest")}
 
 
 class BrokenLink(Exception):
-    """The link was cut off, changed or made up, or its list is no more."""
+    """The link was truncated or forged, or its list no longer exists."""
 
 
 def url(person: User, name: str) -> str:
-    """Return the address that takes the person off that list; makes no query."""
+    """Return the person's unsubscribe link for that list; makes no query."""
     token = signer.sign_object([person.pk, name])
     return settings.SITE_URL + reverse("accounts:unsubscribe", args=[token])
 
 
 def read(token: str) -> tuple[int, MailingList]:
-    """Return whose link it is, and for which list. Raises `BrokenLink`."""
+    """Return the person and the list of the link. Raises `BrokenLink`."""
     try:
         person_id, name = signer.unsign_object(token)
         return person_id, LISTS[name]

@@ -17,7 +17,7 @@ NOTICES_SHOWN = 10
 
 @require_http_methods(["GET", "POST"])
 def profile(request: HttpRequest) -> HttpResponse:
-    # A copy, so that the page's head does not show a name that was refused.
+    # A copy, so that the page header does not show a rejected name.
     person = User.objects.get(pk=cast(User, request.user).pk)
     form = ProfileForm(request.POST or None, instance=person)
     if form.is_valid():
@@ -40,13 +40,13 @@ def preferences(request: HttpRequest) -> HttpResponse:
     return render(request, "accounts/preferences.html", {"form": form, "notices": notices})
 
 
-# The token is the permission: a mail program posts here by itself (RFC 8058), without login, cookie or form.
+# The token is the permission: mail programs post here themselves (RFC 8058), without login, cookie or form.
 @csrf_exempt
 @login_not_required
 @never_cache
 @require_http_methods(["GET", "HEAD", "POST"])
 def unsubscribe_by_link(request: HttpRequest, token: str) -> HttpResponse:
-    """Ask before leaving a list, and leave it by POST alone: scanners of mail open every link."""
+    """Unsubscribe by POST only; GET asks for confirmation, since mail scanners open every link."""
     try:
         person_id, mailing = unsubscribe.read(token)
     except unsubscribe.BrokenLink:

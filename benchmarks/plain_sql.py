@@ -10,7 +10,7 @@ import psycopg
 
 from . import together
 
-SET = 50
+BATCH = 50
 # Taking the stock waits for nobody who holds it the other way round, as the lock is taken in the order of the keys.
 RESERVE = """
 WITH claimed AS (
@@ -49,7 +49,7 @@ FROM completed WHERE order_id = completed.id AND orders_payment.status = 'starte
 def drain() -> None:
     who = uuid.uuid4().hex
     with psycopg.connect(sys.argv[1], autocommit=True) as connection:
-        while rows := connection.execute(RESERVE, {"who": who, "set": SET}).fetchall():
+        while rows := connection.execute(RESERVE, {"who": who, "set": BATCH}).fetchall():
             connection.execute(COMPLETE, {"who": who, "ids": [row[0] for row in rows]})
 
 

@@ -1,8 +1,8 @@
-"""The two ways in which the world outside fails."""
+"""Errors of the outside world."""
 
 
 class TemporaryError(Exception):
-    """It may work later: the task tries again, not before `retry_after` seconds where the other side asked for that."""
+    """It may work later: the task is retried, after at least `retry_after` seconds if the other side says so."""
 
     def __init__(self, reason: str, retry_after: float | None = None) -> None:
         super().__init__(reason)
@@ -10,4 +10,4 @@ class TemporaryError(Exception):
 
 
 class PermanentError(Exception):
-    """It will never work: the row ends with this reason, which a person can read."""
+    """It will never work: the row ends with this message, which is shown to people."""

@@ -34,13 +34,13 @@ class Lease:
     leases, such as an order that also owes a mail, has one `Lease` for each, with a `prefix` before the columns' names.
     """
 
-    # Rows that owe work, whoever holds them.
+    # Rows that owe work, claimed or not.
     open: Q
-    # Longer than a task's hard time limit, so that no worker is still at a row that another one takes over.
+    # Longer than the task's hard time limit, so that two workers never work on a row at the same time.
     lasts: Callable[[], timedelta]
     prefix: str = ""
     max_attempts: int | None = None
-    # A new row is its own message's for one lease, then the sweep's; else it is due at once, for whoever comes first.
+    # Whether a new row is left to its own message for one lease before the sweep queues it; else it is due at once.
     message_first: bool = True
 
     @property
@@ -60,7 +60,7 @@ class Lease:
         return self.open & Q(**{f"{self.due_at}__lte": timezone.now()})
 
     def tired(self) -> Q:
-        """Rows that have used up their attempts."""
+        """Rows whose attempts are used up."""
         return Q(**{f"{self.attempts}__gte": self.max_attempts}) if self.max_attempts else Q(pk__in=[])
 
     def free(self, task_id: str = "") -> Q:
@@ -82,7 +82,7 @@ class Lease:
         return {**self.until(None if self.message_first else timedelta(0)), self.claimed_by: "", **counted}
 
     def ended(self) -> dict[str, Any]:
-        """Return the columns of a row that owes nothing any more."""
+        """Return the columns of a row whose work has ended."""
         return {self.due_at: None, self.claimed_by: ""}
 
 
@@ -90,20 +90,20 @@ Row = TypeVar("Row", bound=models.Model)
 
 
 class LeasedQuerySet(models.QuerySet[Row]):
-    """Rows of a model that has a `lease`; each method takes another of its leases as well."""
+    """Rows of a model that has a `lease`; each method accepts another of its leases."""
 
     def due(self, lease: Lease | None = None) -> Self:
-        """Rows to be queued again: open, their time has come, and their attempts are not used up."""
+        """Rows to queue again: open, overdue, with attempts left."""
         lease = self._lease(lease)
         return self.filter(lease.over() & ~lease.tired())
 
     def exhausted(self, lease: Lease | None = None) -> Self:
-        """Rows to be given up: open, their time has come, and their attempts are used up."""
+        """Rows to give up: open, overdue, with their attempts used up."""
         lease = self._lease(lease)
         return self.filter(lease.over() & lease.tired())
 
     def free(self, lease: Lease | None = None) -> Self:
-        """Rows that the task which runs now may claim."""
+        """Rows that the current task may claim."""
         return self.filter(self._lease(lease).free(current_task_id()))
 
     def claim(
@@ -130,7 +130,7 @@ class LeasedQuerySet(models.QuerySet[Row]):
         return rows
 
     def held(self, rows: Iterable[models.Model], lease: Lease | None = None) -> Self:
-        """Those of these rows that are still claimed as they were when they were read."""
+        """Those of these rows whose fencing token is still the one that was read."""
         lease = self._lease(lease)
         holds = Q(pk__in=[])
         for token, keys in _keys_by_token(rows, lease).items():
@@ -138,7 +138,7 @@ class LeasedQuerySet(models.QuerySet[Row]):
         return self.filter(lease.open & holds)
 
     def finish(self, lease: Lease | None = None, **fields: Any) -> list[Any]:
-        """End the work of those of these rows that owe some, with these fields; return their keys."""
+        """End the open rows among these, and set these fields; return their keys."""
         lease, key = self._lease(lease), str(self.model._meta.pk.column)
         return [pk for (pk,) in self.filter(lease.open).update_returning(key, **lease.ended(), **fields)]
 
@@ -155,7 +155,7 @@ class LeasedQuerySet(models.QuerySet[Row]):
             return cursor.fetchall()
 
     def claimed_in(self, task_id: str, lease: Lease | None = None) -> Self:
-        """Open rows that this task holds, by whichever of its tries; for what is done when it has failed for good."""
+        """Open rows that this task holds, from any of its attempts; for its `on_failure`."""
         lease = self._lease(lease)
         return self.filter(lease.open, **{f"{lease.claimed_by}__startswith": f"{task_id}/"})
 
@@ -164,7 +164,7 @@ class LeasedQuerySet(models.QuerySet[Row]):
 
 
 class HasLease(models.Model):
-    """A row of which workers hold a lease; the model declares `lease` and the columns that it names."""
+    """A row with leases; the model declares `lease` and its columns."""
 
     lease: ClassVar[Lease]
 
@@ -172,11 +172,11 @@ class HasLease(models.Model):
         abstract = True
 
     def held(self, lease: Lease | None = None) -> Any:
-        """Return this row as a set of one, empty when its worker does not hold it: every write of a holder uses it."""
+        """Return a queryset of this row, empty if its worker has lost it: every write of a holder uses it."""
         return type(self)._default_manager.all().held([self], lease)  # type: ignore[attr-defined]
 
     def hold(self, **fields: Any) -> None:
-        """Write these fields and extend the lease; in a transaction this keeps others out until it ends.
+        """Write these fields and extend the lease; in a transaction, this locks the row until the end.
 
         Raises `LeaseLost`.
         """
@@ -184,19 +184,19 @@ class HasLease(models.Model):
             raise LeaseLost(f"{self._meta.label} {self.pk} is held by another worker, or has ended.")
 
     def put_off(self, pause: timedelta, **fields: Any) -> bool:
-        """Leave the row to a later attempt; until then only a retry of the same task may take it up.
+        """Leave the row to a later attempt; until then only a retry of the same task may claim it.
 
-        False when this worker does not hold it any more.
+        False if this worker has lost the lease.
         """
         return bool(self.held().update(**self.lease.until(pause), **fields))
 
     def finish(self, **fields: Any) -> bool:
-        """End the work with these fields; False when another worker holds the row, or it has ended."""
+        """End the work and set these fields; False if another worker holds the row, or it has ended."""
         return bool(self.held().update(**self.lease.ended(), **fields))
 
 
 class Leased(HasLease):
-    """A row with one lease, and the columns of that."""
+    """A row with one lease, and its columns."""
 
     due_at = models.DateTimeField(null=True, blank=True, help_text="When the sweep queues it again if it is not done.")
     claimed_by = models.CharField(
@@ -208,12 +208,12 @@ class Leased(HasLease):
 
 
 def current_task_id() -> str:
-    """Return the id of the Celery task that runs now; empty outside of tasks."""
+    """Return the id of the current Celery task; empty outside of tasks."""
     return (current_task.request.id or "") if current_task else ""
 
 
 def token_of(task_id: str) -> str:
-    """Return a new fencing token; a retry and a second copy of a message have the same task id, never this."""
+    """Return a new fencing token; the task id is no token, since retries and redelivered messages share it."""
     return f"{task_id[:47]}/{uuid.uuid4().hex}"
 
 

@@ -1,4 +1,4 @@
-"""Mail that is owed by a row: claimed, sent, recorded, and found by a sweep when that was cut short.
+"""A mail outbox: a row owes a mail, a worker claims, sends and records it, and a sweep finds what was interrupted.
 
 The idea that an outgoing message is a row with a state is pretix's (`base/models/mail.py`).
 """
@@ -25,22 +25,22 @@ log = logging.getLogger(__name__)
 
 # An e-mail address.
 ADDRESS = re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}\.[\w.-]{1,255}")
-# How long one attempt may take before the sweep believes its worker dead; above the task's hard limit.
+# How long one attempt may take before the sweep considers its worker dead; above the task's hard limit.
 LEASE = timedelta(minutes=2)
 # "Service not available, closing transmission channel."
 HANGS_UP = 421
-# Mails that one attempt takes along: enough to make the connection cheap, few enough for its task's time limit.
-SET = 50
-# The longest that a mail stands back which could not be taken, and for how long it is tried: servers give up then, too.
+# Mails sent in one attempt: enough to make the connection cheap, few enough for the task's time limit.
+BATCH = 50
+# The longest backoff of a mail that was not accepted, and how long it is retried; mail servers give up after as long.
 PAUSE = timedelta(minutes=10)
 TRIED_FOR = timedelta(days=3)
 
 
 class Disconnected(TemporaryError):
-    """The mail server cannot be reached, has hung up or takes nothing now: the others need not be tried."""
+    """The mail server is unreachable, has hung up or accepts nothing now: the other mails need not be tried."""
 
 
-# A mail is due at once: one message sends many, and none of them is in a hurry before the others.
+# A mail is due at once, since one message sends many.
 MAIL = Lease(
     open=Q(mail_sent_at=None, mail_due_at__isnull=False), lasts=lambda: LEASE, prefix="mail_", message_first=False
 )
@@ -48,23 +48,23 @@ MAIL = Lease(
 
 class MailQuerySet(LeasedQuerySet[Any]):
     def mail_due(self) -> Self:
-        """Rows that owe a mail which no worker is sending now."""
+        """Rows that owe a mail that no worker is sending."""
         return self.due(MAIL)
 
     def mail_failed(self) -> Self:
-        """Rows whose mail will not be sent, unless staff has it sent again."""
+        """Rows whose mail has failed, and is sent only if staff requeue it."""
         return self.filter(mail_sent_at=None, mail_due_at=None).exclude(mail_error="")
 
     def mail_ended(self) -> Self:
-        """Rows that owe no mail any more: it was sent, or will not be."""
+        """Rows whose mail was sent or has failed."""
         return self.exclude(MAIL.open)
 
     def unsent(self) -> Self:
         """Rows that owe a mail, whether a worker is sending it now or not."""
         return self.filter(MAIL.open)
 
-    def claim_mail(self, first: object = None, limit: int = SET) -> list[Any]:
-        """Take the mail of row `first`, and others that are due, for one attempt; return the rows."""
+    def claim_mail(self, first: object = None, limit: int = BATCH) -> list[Any]:
+        """Claim the mail of row `first` and other due ones for one attempt; return the rows."""
         rows = self.claim(first=None if first is None else self.filter(pk=first), limit=limit, lease=MAIL)
         if not rows:
             log.info("Mail of %s %s: nothing to send", self.model._meta.model_name, first or "")
@@ -76,7 +76,7 @@ class MailQuerySet(LeasedQuerySet[Any]):
 
 
 class OwesMail(HasLease):
-    """A row that owes its person exactly one mail. `mail_due_at` None: nothing is owed, or it has failed for good."""
+    """A row that owes its person exactly one mail. `mail_due_at` is None if nothing is owed, or the mail has failed."""
 
     mail_due_at = models.DateTimeField(null=True, blank=True, editable=False)
     mail_claimed_by = models.CharField(max_length=80, blank=True, default="", db_default="", editable=False)
@@ -99,7 +99,7 @@ class OwesMail(HasLease):
 
     @property
     def log_keys(self) -> dict[str, str]:
-        """What a line of the log about the mail says beside its text."""
+        """Additional keys of log lines about the mail."""
         return {}
 
     @property
@@ -107,9 +107,8 @@ class OwesMail(HasLease):
         return timezone.now() - getattr(self, self.owed_since)
 
     def put_off_mail(self, reason: str) -> None:
-        """Leave the mail to a later attempt, each after twice the time; the first one never ends it.
-
-        That may be at the end of an outage that was longer than `TRIED_FOR`, or be the one that staff asked for.
+        """Leave the mail to a later attempt, with exponential backoff. The first attempt never fails it permanently:
+        it may follow an outage longer than `TRIED_FOR`, or a request of staff.
         """
         if self.mail_error and self.owed_for > TRIED_FOR:
             self.mark_mail_failed(reason)
@@ -121,10 +120,10 @@ class OwesMail(HasLease):
     def mark_mail_failed(self, reason: str) -> None:
         self.held(MAIL).update(**MAIL.ended(), mail_error=reason[:300])
         # The row has the reason, which may quote a name.
-        log.error("Mail of %s %s failed for good", self._meta.model_name, self.pk, extra=self.log_keys)
+        log.error("Mail of %s %s failed permanently", self._meta.model_name, self.pk, extra=self.log_keys)
 
     def mark_mail_due(self) -> bool:
-        """Owe a mail that has failed once more; False when it has not failed."""
+        """Queue a failed mail again; False if it has not failed."""
         failed = _table(self).mail_failed().filter(pk=self.pk)
         return bool(failed.update(**MAIL.fresh(), mail_error=""))
 
@@ -137,13 +136,13 @@ Message = Callable[[Any], EmailMultiAlternatives]
 
 
 def deliver(rows: Sequence[OwesMail], message: Message, *, at_once: int = 1) -> int:
-    """Send what these claimed rows of one table owe, over one connection; return how many were sent.
+    """Send the mails of these claimed rows of one table over one connection; return how many were sent.
 
-    One bad mail harms no other: its row says why it waits, or has failed. Raises `Disconnected` when the server takes
-    nothing now; then, and when a limit strikes, the rest is given back.
+    A bad mail does not affect the others: its row records why it waits or has failed. Raises `Disconnected` when the
+    server accepts nothing; then, and at a time limit, the unsent rest is released.
 
-    A crash repeats what was sent and not recorded, `at_once` mails at most, each with the Message-ID it had, so that
-    mail programs show one.
+    After a crash, at most `at_once` mails that were sent and not recorded are sent again, with the same Message-ID, so
+    that mail programs can show them once.
     """
     left, sent, count = deque(rows), list[OwesMail](), 0
     if not left:
@@ -151,7 +150,7 @@ def deliver(rows: Sequence[OwesMail], message: Message, *, at_once: int = 1) -> 
     try:
         with connected() as connection:
             while left:
-                # Cut from here on, it may have gone out: it stays claimed until the lease is over.
+                # If interrupted from here on, the mail may have been sent: it stays claimed until the lease is over.
                 row = left.popleft()
                 if _went_out(row, message, connection):
                     sent.append(row)
@@ -159,13 +158,13 @@ def deliver(rows: Sequence[OwesMail], message: Message, *, at_once: int = 1) -> 
                     count, sent = count + _record(sent), []
     finally:
         count += _record(sent)
-        # What was claimed and not tried is due again at once.
+        # Mails that were claimed and not tried are due again at once.
         _table(rows[0]).held(left, MAIL).update(**MAIL.until(timedelta(0)))
     return count
 
 
 def _went_out(row: OwesMail, message: Message, connection: BaseEmailBackend) -> bool:
-    """Send one mail; False when its row says why it did not go. Raises `Disconnected` when no other would."""
+    """Send one mail; False if it was not accepted, with the reason on its row. Raises `Disconnected`."""
     try:
         send(message(row), connection)
     except TemporaryError as error:
@@ -173,7 +172,7 @@ def _went_out(row: OwesMail, message: Message, connection: BaseEmailBackend) -> 
         if isinstance(error, Disconnected):
             raise
         return False
-    # Django refuses an address or a header that cannot be written by a ValueError.
+    # Django raises ValueError for an invalid address or header.
     except (PermanentError, ValueError) as error:
         row.mark_mail_failed(str(error))
         return False
@@ -189,12 +188,12 @@ def _record(sent: Sequence[OwesMail]) -> int:
 
 @contextmanager
 def connected() -> Iterator[BaseEmailBackend]:
-    """Keep one connection to the mail server open. What fails in opening it is no mail's fault: `Disconnected`."""
+    """Keep one connection to the mail server open. Raises `Disconnected` when it cannot be opened."""
     connection = get_connection()
     try:
         connection.open()
     except smtplib.SMTPAuthenticationError as error:
-        # Our password is wrong: all mail waits until somebody mends the settings.
+        # Our password is wrong: all mail waits until the settings are fixed.
         raise Disconnected(f"The mail server refuses our password ({error.smtp_code}).") from error
     except OSError as error:
         raise Disconnected(f"The mail server does not answer: {error}") from error
@@ -205,9 +204,9 @@ def connected() -> Iterator[BaseEmailBackend]:
 
 
 def send(message: EmailMultiAlternatives, connection: BaseEmailBackend) -> None:
-    """Hand the message to the mail server; map what it answers to our errors (RFC 5321: 4xx may be repeated).
+    """Send the message; map the server's answer to our errors (RFC 5321: 4xx may be retried).
 
-    A plain `TemporaryError` is about this recipient; what a server answers elsewhere, it mostly answers to all.
+    A plain `TemporaryError` is about this recipient; answers to other commands mostly concern all mail.
     """
     try:
         connection.send_messages([message])
@@ -222,7 +221,7 @@ def send(message: EmailMultiAlternatives, connection: BaseEmailBackend) -> None:
 def _error(
     code: int, reason: bytes | str, later: type[TemporaryError] = Disconnected
 ) -> TemporaryError | PermanentError:
-    # It may quote the address, and goes on to logs and results.
+    # It may quote the address, and ends up in logs and results.
     text = ADDRESS.sub("…", reason.decode(errors="replace") if isinstance(reason, bytes) else reason)
     if code >= 500:
         return PermanentError(f"{code} {text}")

@@ -1,7 +1,7 @@
-"""What runs when: each app declares it in its own `schedules.py`, and `sync_schedules` writes it to the database.
+"""Schedules: each app declares its own in `schedules.py`, and `sync_schedules` writes them to the database.
 
-What runs often, day and night, is an interval: it takes no notice of daylight saving, which would skip an hour of a
-crontab. What goes by the clock on the wall is a crontab in the project's own time.
+Frequent tasks are intervals, which ignore daylight saving; a crontab would skip an hour. Tasks that run at a time of
+day are crontabs in the project's time zone.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from django.utils.module_loading import module_has_submodule
 
 
 def expires_before_next(every: timedelta) -> int:
-    """Return after how many seconds a run, or what it queues, expires: shortly before the next one."""
+    """Return the seconds after which a run, and what it queues, expires: shortly before the next run."""
     return int(every.total_seconds() * 5 / 6)
 
 
@@ -24,9 +24,9 @@ def expires_before_next(every: timedelta) -> int:
 class Schedule:
     """One periodic task.
 
-    `expires` seconds after it was queued a run is dropped, so that a worker which was away does not catch up on
-    every run it missed; by default shortly before the next one, and never for a crontab. `queue` None is the one of
-    the task's routes.
+    A run expires `expires` seconds after it was queued, so that a worker does not catch up on every run that it
+    missed; by default shortly before the next run, and never for a crontab. If `queue` is None, the task's routes
+    decide.
     """
 
     task: str
@@ -41,7 +41,7 @@ class Schedule:
 
 
 def declared() -> dict[str, Schedule]:
-    """Return by name what the `SCHEDULES` of all installed apps say."""
+    """Return the `SCHEDULES` of all installed apps by name."""
     modules = [
         import_module(f"{config.name}.schedules")
         for config in apps.get_app_configs()

@@ -1,7 +1,7 @@
-"""The sweep, a polling publisher: what is due is queued again, what is exhausted is given up.
+"""The sweep, a polling publisher: due rows are queued again, exhausted ones are given up.
 
-A message is only a nudge, and any of them may be lost: with a broker that is away or wiped, with a worker that dies
-between taking and acknowledging one. The row is the truth, so a sweep that reads rows misses nothing.
+A message only triggers work, and any message may be lost: the broker is down or wiped, a worker dies between receiving
+and acknowledging it. The row is the truth, so a sweep that reads rows misses nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,23 +20,23 @@ from .task import survive
 
 @dataclass(frozen=True)
 class Sweep:
-    """What becomes of the rows of one kind that were left behind."""
+    """How overdue rows of one kind are queued again."""
 
-    # The rows to be queued again, in their order.
+    # The rows to queue again, in order.
     rows: QuerySet[Any] | Sequence[Any]
     task: Task
-    # The task's keyword, and the field that it is given.
+    # The task's keyword argument, and the field that is its value.
     keyword: str
     key: str = "pk"
-    # Messages in one sweep; the next one goes on.
+    # Messages per sweep; the next sweep continues.
     limit: int = 100
-    # Rows that one message takes along.
+    # Rows that one message handles.
     at_once: int = 1
-    # Ends the rows that have used up their attempts; called first.
+    # Ends the rows whose attempts are used up; called first.
     give_up: Callable[[], object] | None = None
-    # Other options of the message, of its key.
+    # Returns further options of a row's message.
     options: Callable[[Any], dict[str, Any]] = lambda key: {}
-    # Around the publishing of one row's message, such as what the log is to say.
+    # Wraps the publishing of one row's message, for example to bind keys for the log.
     context: Callable[[Any], AbstractContextManager[Any]] = field(default=lambda row: nullcontext())
 
     def run(self, expires: int) -> None:
@@ -54,9 +54,9 @@ class Sweep:
 
 
 def sweep(schedule: Schedule, **options: Any) -> Callable[[Callable[[], list[Sweep]]], Task]:
-    """Make a task of a function that returns sweeps; what they queue expires when the task itself does.
+    """Make a task of a function that returns sweeps; the messages that they queue expire when the task does.
 
-    That is before its schedule's next run, so what a consumer that is away leaves behind never adds up.
+    That is before the schedule's next run, so messages do not pile up while no worker consumes them.
     """
 
     expires = schedule.expires or expires_before_next(timedelta(minutes=1))

@@ -1,4 +1,4 @@
-"""The base task: it retries what is temporary, and publishing it survives a broker that is away."""
+"""The base task: it retries temporary errors, and publishing it survives a broker outage."""
 
 import logging
 import math
@@ -20,43 +20,43 @@ log = logging.getLogger(__name__)
 
 
 class Task(DjangoTask):
-    """Retries what is temporary, with backoff; what is queued on commit never fails a request."""
+    """Retries temporary errors with backoff; publishing it on commit never fails a request."""
 
     autoretry_for = (TemporaryError, OperationalError, InterfaceError, SoftTimeLimitExceeded)
-    # 1, 2, 4, 8 … seconds, at most ten minutes, each a little off so that not all come back at once.
+    # 1, 2, 4, 8 … seconds, at most ten minutes, with jitter so that not all retry at once.
     retry_backoff = True
     retry_backoff_max = 600
     retry_jitter = True
     max_retries = 5
-    # Seconds until a task whose process was killed runs again, which no backoff governs; the default is 180.
+    # Seconds until a task whose process was killed is retried, without backoff; the default is 180.
     default_retry_delay = 3
 
     def delay_on_commit(self, *args: Any, **kwargs: Any) -> None:
-        """Queue the task when the transaction is committed; a broker that is away costs time, not the request."""
+        """Queue the task after the commit; a broker outage delays the task and does not fail the request."""
         self.apply_async_on_commit(args, kwargs)
 
     def apply_async_on_commit(self, *args: Any, **kwargs: Any) -> None:
-        """Like `apply_async`, when the transaction is committed; returns no task id."""
+        """Like `apply_async`, after the commit; returns no task id."""
 
-        # The ids of now: by the time of the commit, the code may be at another order.
+        # Captured now: at the commit, the log context may be another one.
         context = copy_context()
 
-        # A named function: `robust` cannot log a functools.partial on Django 5.2.
+        # A named function, since `robust` cannot log a functools.partial on Django 5.2.
         def publish() -> None:
             survive(partial(context.run, self.apply_async, *args, **kwargs), self.name)
 
         transaction.on_commit(publish, robust=True)
 
     def retry(self, *args: Any, exc: Exception | None = None, countdown: float | None = None, **options: Any) -> Any:
-        """Like Celery's own, but not before the pause that a counterpart asked for, as long as that is bearable."""
+        """Like Celery's own, but after the counterpart's Retry-After at the earliest, up to a maximum."""
         asked = min(getattr(exc, "retry_after", None) or 0, self.retry_backoff_max)
-        # Whole seconds: RabbitMQ cannot wait for a part of one.
+        # Whole seconds: RabbitMQ's delayed delivery knows no fractions.
         pause = math.ceil(max(countdown or 0, asked))
         return super().retry(*args, exc=exc, countdown=pause or countdown, **options)
 
 
 def survive(publish: Callable[[], Any], what: str) -> bool:
-    """Publish; return False, with a warning in the log, when the broker does not take it: a sweep queues it later."""
+    """Publish; log a warning and return False if the broker does not accept it: a sweep queues it later."""
     try:
         publish()
     except (KombuError, OSError) as error:
@@ -66,9 +66,9 @@ def survive(publish: Callable[[], Any], what: str) -> bool:
 
 
 def queue_many(task: Task, calls: Sequence[dict[str, Any]], **options: Any) -> int:
-    """Queue the task with each of these arguments, all in one go; return how many the broker took: all or none.
+    """Queue the task with each of these arguments at once; return how many the broker accepted: all or none.
 
-    What it does not take is left to a sweep.
+    A sweep queues the rest later.
     """
 
     def publish() -> None:
@@ -81,6 +81,6 @@ def queue_many(task: Task, calls: Sequence[dict[str, Any]], **options: Any) -> i
 
 @signals.task_failure.connect
 def call_on_failure(sender: Any, exception: BaseException, task_id: str, **kwargs: Any) -> None:
-    """Let a task know that its process died once too often: of that alone Celery does not tell `on_failure`."""
+    """Call `on_failure` when a task's process has died too often: for this case alone Celery does not."""
     if isinstance(exception, WorkerLostError):
         sender.on_failure(exception, task_id, kwargs.get("args"), kwargs.get("kwargs"), None)

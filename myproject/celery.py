@@ -73,7 +73,7 @@ def debug_task(self: Task) -> None:
 @signals.celeryd_init.connect
 def be_patient_with_the_broker(conf: Any, **kwargs: Any) -> None:
     """A customer waits for the web's publish, nobody waits for a worker's: let it outlast a slow broker."""
-    conf.broker_transport_options = conf.broker_transport_options | settings.BROKER.patient
+    conf.broker_transport_options = conf.broker_transport_options | settings.BROKER.worker_options
     conf.broker_connection_timeout = 5
     conf.task_publish_retry_policy = {"max_retries": 5, "interval_start": 0, "interval_step": 0.5, "interval_max": 2}
 

@@ -22,7 +22,7 @@ from typing import Self
 from urllib.parse import quote
 
 # The kernel's limit for the path of a socket is 107 bytes; PostgreSQL's file name takes 15 of them.
-LONGEST_SOCKET_DIR = 90
+MAX_SOCKET_DIR = 90
 START_SECONDS = 60
 STOP_SECONDS = 15
 
@@ -34,11 +34,11 @@ class Unavailable(Exception):
 def socket_dir(home: Path) -> Path:
     """Return the folder of the sockets: `home/run`, or a short one under the temporary folder."""
     near = home / "run"
-    if len(os.fsencode(near)) <= LONGEST_SOCKET_DIR:
+    if len(os.fsencode(near)) <= MAX_SOCKET_DIR:
         return near
     name = f"shop-{os.getuid()}-{hashlib.sha256(os.fsencode(home)).hexdigest()[:12]}"
     folder = Path(tempfile.gettempdir()) / name
-    if len(os.fsencode(folder)) > LONGEST_SOCKET_DIR:
+    if len(os.fsencode(folder)) > MAX_SOCKET_DIR:
         # `_check_owner` sees to it that it is ours.
         folder = Path("/tmp") / name  # noqa: S108 # nosec B108
     return folder

@@ -97,7 +97,7 @@ class Guard:
         )
         self.popen.stdout.readline()  # type: ignore[union-attr]
 
-    def tell(self, pids: list[int]) -> None:
+    def update(self, pids: list[int]) -> None:
         """Name the processes to end when we are gone; start the guard again if it died."""
         if self.popen.poll() is not None:
             self.start(OURS)
@@ -109,7 +109,7 @@ class Guard:
         self.pids = pids
 
     def stop(self) -> None:
-        self.tell([])
+        self.update([])
         self.popen.communicate()
 
 
@@ -132,7 +132,7 @@ class Supervisor:
             while not self.is_left():
                 self.revive()
                 self.start_dead()
-                self.guard.tell(self.pids())
+                self.guard.update(self.pids())
                 time.sleep(0.1)
         finally:
             self.stop()

@@ -32,7 +32,7 @@ SPOILT = re.compile(
     re.IGNORECASE,
 )
 # Characters. The csv module itself refuses a cell of more than 131,072: what is longer has an unclosed quote.
-LONGEST_LINE = 20_000
+MAX_LINE = 20_000
 LONGEST = {"sku": 20, "name": 80, "category": 40, "description": 5_000}
 HIGHEST_STOCK = 1_000_000
 # At most two digits behind the comma, which can then be no separator of thousands.
@@ -140,10 +140,10 @@ def lines(file: Binary) -> Iterator[str]:
     text = io.TextIOWrapper(cast(IO[bytes], file), encoding_of(file), newline="")
     number = 0
     try:
-        while line := text.readline(LONGEST_LINE + 1):
+        while line := text.readline(MAX_LINE + 1):
             number += 1
-            if len(line) > LONGEST_LINE:
-                raise Refused(f"Line {number} is longer than {LONGEST_LINE:,} characters. Is this a CSV file?")
+            if len(line) > MAX_LINE:
+                raise Refused(f"Line {number} is longer than {MAX_LINE:,} characters. Is this a CSV file?")
             if "\0" in line:
                 raise Refused(f"Line {number} holds binary data: this is not a text file. {SAVE_AS_CSV}")
             yield line

@@ -18,7 +18,7 @@ from durable.errors import PermanentError
 # Digits behind the point (ISO 4217); one that was withdrawn, such as BGN, had two.
 EXPONENTS = {currency.code: currency.exponent for currency in Currency}
 # The columns have two. Of the currencies with three the provider takes amounts that end in zero only.
-MOST_PLACES = 2
+MAX_PLACES = 2
 # Where the provider differs from ISO 4217 (docs.stripe.com/currencies): it charges ariary whole, and takes króna and
 # Ugandan shillings, which are whole, in hundredths.
 PLACES_AT_PROVIDER = {"MGA": 0}
@@ -38,8 +38,8 @@ class Inexpressible(PermanentError):
 
 def places(currency: str) -> int:
     """Return how many digits behind the point an amount may have."""
-    exponent = EXPONENTS.get(currency, MOST_PLACES) or 0
-    return min(PLACES_AT_PROVIDER.get(currency, exponent), MOST_PLACES)
+    exponent = EXPONENTS.get(currency, MAX_PLACES) or 0
+    return min(PLACES_AT_PROVIDER.get(currency, exponent), MAX_PLACES)
 
 
 def is_expressible(amount: Decimal, currency: str) -> bool:
@@ -80,8 +80,8 @@ def largest(currency: str) -> Decimal:
 
 
 def _unit(currency: str) -> int:
-    exponent = EXPONENTS.get(currency, MOST_PLACES)
-    return UNIT_AT_PROVIDER.get(currency, MOST_PLACES if exponent is None else exponent)
+    exponent = EXPONENTS.get(currency, MAX_PLACES)
+    return UNIT_AT_PROVIDER.get(currency, MAX_PLACES if exponent is None else exponent)
 
 
 # --- As a person reads it ---
@@ -99,7 +99,7 @@ def number(amount: Decimal, currency: str) -> str:
 
 def _write(amount: Decimal, currency: str, style: str) -> str:
     # What should not be, such as a price from before the shop's currency was another, is not rounded away.
-    digits = places(currency) if is_expressible(amount, currency) else MOST_PLACES
+    digits = places(currency) if is_expressible(amount, currency) else MAX_PLACES
     locale, pattern = _pattern(get_language() or settings.LANGUAGE_CODE, style, digits)
     return str(pattern.apply(amount, locale, currency=currency, currency_digits=False))
 

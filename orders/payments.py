@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 # Charges of one set that wait for the provider side by side: a set of fifty waits for it twice at most, and twice
 # its time-out is less than the soft time limit.
-SIDE_BY_SIDE = 25
+CONCURRENT_CHARGES = 25
 
 
 class Charged(NamedTuple):
@@ -256,7 +256,7 @@ def _outcome(payment: Payment) -> Outcome:
 @cache
 def _threads() -> ThreadPoolExecutor:
     """Kept by each worker process, since each thread keeps its connection to the provider."""
-    return ThreadPoolExecutor(max_workers=SIDE_BY_SIDE, thread_name_prefix="charge")
+    return ThreadPoolExecutor(max_workers=CONCURRENT_CHARGES, thread_name_prefix="charge")
 
 
 @cache

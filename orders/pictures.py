@@ -12,10 +12,10 @@ from PIL import Image, ImageCms, ImageOps
 # Pillow would read many more, some by programs of long ago.
 FORMATS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "AVIF": "avif", "HEIF": "heic"}
 READABLE = "JPEG, PNG, WebP, GIF, AVIF or HEIC"
-MOST_BYTES = 10 * 1024 * 1024
+MAX_BYTES = 10 * 1024 * 1024
 # A telephone's 48 million are 48.8. A few kilobytes can claim as many, and each costs four bytes once it is decoded, in
 # WebP four times as many: a worker's child takes up to 500 MB.
-MOST_PIXELS = dict.fromkeys(FORMATS, 52_000_000) | {"WEBP": 26_000_000}
+MAX_PIXELS = dict.fromkeys(FORMATS, 52_000_000) | {"WEBP": 26_000_000}
 # Widths of the thumbnails: a card, a card on a dense screen or the product's page, and that on a dense screen.
 WIDTHS = (400, 800, 1200)
 SHAPE = 3 / 4
@@ -35,8 +35,8 @@ def check(file: IO[bytes], size: int) -> str:
 
     Reads the header only: whether all the rest is there shows when thumbnails are made.
     """
-    if size > MOST_BYTES:
-        raise Unusable(f"The picture is larger than {MOST_BYTES // 1024**2} MB.")
+    if size > MAX_BYTES:
+        raise Unusable(f"The picture is larger than {MAX_BYTES // 1024**2} MB.")
     with _open(file) as image:
         kind = FORMATS[str(image.format)]
     file.seek(0)
@@ -62,10 +62,10 @@ def _open(file: IO[bytes]) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(file, formats=list(FORMATS))
     except Image.DecompressionBombError:
-        raise Unusable(_too_many(max(MOST_PIXELS.values()))) from None
+        raise Unusable(_too_many(max(MAX_PIXELS.values()))) from None
     except BROKEN as error:
         raise Unusable(f"This is no {READABLE} picture.") from error
-    if image.width * image.height > (most := MOST_PIXELS[str(image.format)]):
+    if image.width * image.height > (most := MAX_PIXELS[str(image.format)]):
         image.close()
         raise Unusable(_too_many(most))
     return image

@@ -123,7 +123,7 @@ def check_pending_orders() -> list[Sweep]:
     return [
         Sweep(orders, process_order, "order_id", limit=500, give_up=services.give_up_old_orders, context=about_order),
         Sweep(refunds, refund_order, "order_id", "order_id", limit=500, context=about_refund),
-        Sweep(confirmations, send_order_confirmation, "order_id", limit=10, at_once=mail.SET, context=about_order),
+        Sweep(confirmations, send_order_confirmation, "order_id", limit=10, at_once=mail.BATCH, context=about_order),
         Sweep(syncs, sync_inventory, "sync_id", give_up=InventorySync.objects.give_up),
     ]
 

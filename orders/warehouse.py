@@ -14,7 +14,7 @@ PAGE_SIZE = 1_000
 TIMEOUT_SECONDS = 10
 # More than any shelf holds, and no more than the database's numbers.
 MAX_UNITS = 1_000_000_000
-LONGEST_SKU = 40
+MAX_SKU = 40
 
 
 class Page(NamedTuple):
@@ -79,13 +79,7 @@ def _page(told: Any, etag: str) -> Page:
     unusable: dict[str, str] = {}
     for level in told["levels"]:
         sku, units = level["sku"], level["units"]
-        if (
-            not isinstance(sku, str)
-            or not 0 < len(sku) <= LONGEST_SKU
-            or "\0" in sku
-            or sku in levels
-            or sku in unusable
-        ):
+        if not isinstance(sku, str) or not 0 < len(sku) <= MAX_SKU or "\0" in sku or sku in levels or sku in unusable:
             raise ValueError(f"SKU {sku!r}")
         if type(units) is int and 0 <= units <= MAX_UNITS:
             levels[sku] = units

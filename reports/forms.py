@@ -13,7 +13,7 @@ from accounts.models import User
 from .models import DOCUMENTS, FORMATS, SCHEDULED, WITH_CUSTOMER, WITH_DATES, Format, Kind, Report, ReportSchedule
 
 EARLIEST = date(2000, 1, 1)
-LONGEST = timedelta(days=3660)
+MAX_LENGTH = timedelta(days=3660)
 REQUIRED = forms.Field.default_error_messages["required"]
 # A pack can be made for the last two years.
 MONTHS = 24
@@ -51,7 +51,7 @@ class DaysForm(forms.ModelForm):
             self.add_error("end", "The last day is in the future.")
         elif start < EARLIEST:
             self.add_error("start", f"The first day is before {EARLIEST:%Y}.")
-        elif end - start > LONGEST:
+        elif end - start > MAX_LENGTH:
             self.add_error("end", "This is more than ten years. Make several reports of shorter periods.")
 
 

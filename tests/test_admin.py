@@ -212,7 +212,7 @@ def test_whoever_may_only_look_has_no_action(model: type[Model], login: Callable
 
 
 def test_admin_confirms_no_more_than_a_form_can_send(office: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("myproject.web.admin.MOST_CONFIRMED", 1)
+    monkeypatch.setattr("myproject.web.admin.MAX_CONFIRMED", 1)
     order, _ = (put(place_order(), Status.COMPLETED) for _ in range(2))
     asked = {"action": "refund", "_selected_action": [order.pk], "select_across": "1"}
 

@@ -420,7 +420,7 @@ def test_row_that_somebody_changes_at_this_moment_is_left_alone() -> None:
         with other.cursor() as cursor:
             cursor.execute("UPDATE myproject_alert SET last_at = now() WHERE id = %s", [wakes.pk])
         with connection.cursor() as cursor:
-            # Rather than waiting for ever for what holds the row.
+            # Rather than waiting forever for what holds the row.
             cursor.execute("SET lock_timeout = '2s'")
         tasks.clear_old_alerts()
         other.commit()

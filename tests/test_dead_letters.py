@@ -11,7 +11,7 @@ from django.urls import reverse
 from accounts.models import User
 from myproject.alerting import dead_letters, models
 from myproject.alerting.models import Alert, DeadLetter
-from myproject.transport.envelope import MOST_BYTES, Kind, Refusal, Unfit, check_envelope
+from myproject.transport.envelope import MAX_BYTES, Kind, Refusal, Unfit, check_envelope
 from tests.broker import Broker
 from tests.factories import make_user
 
@@ -53,7 +53,7 @@ def test_letters_are_kept_once_and_told_once_for_each_kind() -> None:
 
 
 def test_no_more_letters_are_kept_than_a_table_should_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "MOST_LETTERS", 2)
+    monkeypatch.setattr(models, "MAX_LETTERS", 2)
 
     dead_letters.bury([refusal(raw=bytes([number])) for number in range(5)])
 
@@ -98,4 +98,4 @@ def test_permissions_decide_who_does_what(broker: Broker, login: Callable[[User]
 
 def test_message_that_is_too_long_is_not_even_read() -> None:
     with pytest.raises(Unfit, match="bytes long"):
-        check_envelope(b"[" * (MOST_BYTES + 1), "orders")
+        check_envelope(b"[" * (MAX_BYTES + 1), "orders")

@@ -66,7 +66,7 @@ def test_page_says_that_the_broker_is_away_and_shows_the_rest(office: Client, br
 def test_page_waits_for_a_frozen_broker_no_longer_than_readiness_does(
     office: Client, broker: Broker, monkeypatch: pytest.MonkeyPatch, frozen_redis: None
 ) -> None:
-    monkeypatch.setitem(REDIS.hasty, "socket_timeout", 30)
+    monkeypatch.setitem(REDIS.probe_options, "socket_timeout", 30)
     monkeypatch.setattr(health, "FRESH", 60)
 
     page = shown(office)

@@ -1,4 +1,4 @@
-"""What the CRM is to know of people, and what it has been told."""
+"""What the CRM should know about people, and what has been sent to it."""
 
 from datetime import timedelta
 from typing import Any, Self
@@ -22,24 +22,24 @@ class CrmStatus(models.TextChoices):
 
 class CrmContactQuerySet(LeasedQuerySet["CrmContact"]):
     def gave_up(self) -> Self:
-        """Contacts whose attempts are used up; those that the CRM refused are a person's."""
+        """Contacts whose attempts are used up; those that the CRM refused need a person."""
         return self.filter(status=CrmStatus.FAILED) | self.exhausted()
 
     def want(self, **fields: Any) -> int:
-        """Have the CRM told of these contacts, whatever it was told before; return how many they are.
+        """Mark these contacts for synchronisation; return how many they are.
 
-        Whoever tells it of the version before loses the lease.
+        A worker that is sending the previous version loses its lease.
         """
-        # Never back in time, whatever the clocks of several servers say: the CRM keeps what is newest.
+        # Versions must increase even if servers' clocks differ: the CRM keeps the newest one.
         newer = Greatest(F("wanted_at") + timedelta(microseconds=1), Value(timezone.now()))
         fields |= {"status": CrmStatus.WAITING, "wanted_at": newer, "error": ""}
         return self.update(**fields, **CrmContact.lease.fresh())
 
 
 class CrmContact(Leased):
-    """What the CRM is to know of a person. The row outlives the person, until the CRM has forgotten them, too.
+    """What the CRM should know about a person. The row outlives the account until the CRM has erased the contact.
 
-    `wanted_at` is the version, which each change moves on.
+    `wanted_at` is the version, which each change increases.
     """
 
     # The first attempt, and the task's retries.
@@ -78,15 +78,15 @@ class CrmContact(Leased):
         return f"Contact {self.pk}"
 
     def mark_synced(self) -> bool:
-        """Record that the CRM has this version; False when the person has changed meanwhile."""
+        """Record that the CRM has this version; False if the person has changed meanwhile."""
         return self.finish(status=CrmStatus.SYNCED, synced_at=timezone.now(), error="")
 
     def mark_delayed(self, reason: str, pause: timedelta) -> None:
-        """Leave the contact to the task's next attempt; without one it fails until tonight."""
+        """Leave the contact to the task's next retry; after the last one it waits for the nightly catch-up."""
         if self.held().filter(self.lease.tired()).exists():
             self.mark_failed(reason)
         else:
-            # The sweep comes after the retry, not before the pause that the CRM asked for is over.
+            # The sweep must not come before the retry, nor before the CRM's Retry-After is over.
             self.put_off(pause + self.lease.lasts(), error=reason[:300])
 
     def mark_failed(self, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""What is written to a person beside the welcome: mails about the account, and notices."""
+"""Mails to a person besides the welcome: mails about the account, and notices."""
 
 from django.db import models
 from django.utils import timezone
@@ -9,7 +9,7 @@ from .people import User
 
 
 class AccountMail(OwesMail):
-    """A mail about an account, such as an address to verify. Written when it is asked for: it holds a one-time link."""
+    """A mail about an account, such as an address verification. Rendered at once, since it contains a one-time link."""
 
     user = models.ForeignKey(
         User, on_delete=models.CASCADE, null=True, blank=True, editable=False, related_name="account_mails"
@@ -27,7 +27,7 @@ class AccountMail(OwesMail):
 
 
 class Notification(OwesMail):
-    """A notice to a person, by mail; `services.notify` writes it."""
+    """A notice that is mailed to a person; created by `services.notify`."""
 
     person = models.ForeignKey(User, on_delete=models.CASCADE, related_name="notifications")
     subject = models.CharField(max_length=200)

@@ -13,12 +13,12 @@ from durable.errors import PermanentError
 from durable.mail import MAIL, TRIED_FOR, MailQuerySet, OwesMail
 from myproject.texts import WordsField
 
-# A domain that never exists (RFC 2606): nobody gets what is written to somebody who is gone.
+# A reserved domain (RFC 2606): mail to a deleted account cannot be delivered.
 NOWHERE = "deleted.invalid"
 
 
 class UserManager(BaseUserManager.from_queryset(MailQuerySet)):  # type: ignore[misc]
-    """Makes people who log in with their e-mail address."""
+    """Creates people who log in with their e-mail address."""
 
     use_in_migrations = True
 
@@ -44,7 +44,7 @@ class User(OwesMail, AbstractUser):
     username = first_name = last_name = None  # type: ignore[assignment]
     email = models.EmailField("e-mail address", unique=True)
     name = WordsField(max_length=100, blank=True)
-    # Also a default of the database: while a new version is rolled out, the old one still registers people.
+    # Also a database default: during a rolling deploy the old version still registers people.
     wants_digest = models.BooleanField(
         "weekly digest",
         default=False,
@@ -87,29 +87,29 @@ class User(OwesMail, AbstractUser):
 
     @property
     def alias(self) -> str:
-        """What the person is called when name and address are forgotten."""
+        """The person's name after name and address are erased."""
         return f"deleted-{self.pk}"
 
     def may_act_for(self, other: "User") -> bool:
-        """Whether this person may change the other's account: not one by which they could do more. Makes queries."""
-        # Also of an account that is not active, and may be again: Django's own methods say that it may do nothing.
+        """Return whether this person may change the other account: not one that has more rights. Makes queries."""
+        # Inactive accounts count too, since they may be reactivated; Django's own methods grant them nothing.
         granted = Permission.objects.filter(Q(user=other) | Q(group__user=other)).select_related("content_type")
         names = {f"{row.content_type.app_label}.{row.codename}" for row in granted}
         return self.is_superuser or (not other.is_superuser and self.has_perms(names))
 
     def mark_deleted(self) -> bool:
-        """Take the person out of the row, which logs them out everywhere; False when that was done before."""
+        """Anonymise the row, which logs the person out everywhere; False if that was done before."""
         rows = User.objects.filter(pk=self.pk, deleted_at=None)
-        nobody = {"email": f"{self.alias}@{NOWHERE}", "name": "", "password": make_password(None), "last_login": None}
+        erased = {"email": f"{self.alias}@{NOWHERE}", "name": "", "password": make_password(None), "last_login": None}
         powerless = {"is_active": False, "is_staff": False, "is_superuser": False}
         silent = {"wants_digest": False, "mail_error": "", **MAIL.ended()}
-        return bool(rows.update(deleted_at=timezone.now(), **nobody, **powerless, **silent))
+        return bool(rows.update(deleted_at=timezone.now(), **erased, **powerless, **silent))
 
 
 class Erasure(OwesMail):
-    """An account that is being erased, and the last place that knows whose it was; the mail owed is the farewell.
+    """An account that is being erased, and the last row that has its address; its mail is the farewell.
 
-    It is written when the account is deleted, and goes when all that the person has left behind is gone.
+    Created when the account is deleted; deleted when all of the person's data is gone.
     """
 
     user = models.OneToOneField(User, on_delete=models.CASCADE, related_name="erasure")

@@ -1,4 +1,4 @@
-"""`manage.py check` for Celery: fills in a `Setup`, as far as it may ask servers, and lets the traps look at it."""
+"""`manage.py check` for Celery: builds a `Setup` from what may be queried, and runs the traps on it."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -26,14 +26,14 @@ def found(setup: Setup) -> list[CheckMessage]:
 
 @register(TAG)
 def check_setup(databases: Collection[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """Look at settings, tasks and schedules; at those in the database only with `--database`."""
+    """Check settings, tasks and schedules; schedules in the database only with `--database`."""
     setup = this_setup()
     return found(replace(setup, entries=[*setup.entries, *periodic_tasks(databases or ())]))
 
 
 @register(TAG, deploy=True)
 def check_broker(databases: Collection[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """Ask Redis with `--deploy --database` only: without the latter no server may be needed."""
+    """Query Redis with `--deploy --database` only: without the latter, checks must not need a server."""
     if not databases or not uses_redis(Setup(conf=current_app.conf)):
         return []
     try:
@@ -47,7 +47,7 @@ def check_worker(pool: str) -> list[CheckMessage]:
 
 
 def unlimited_pool(options: Mapping[str, Any]) -> str:
-    """Return the name of the worker's pool unless that ends what exceeds its time limit, as prefork alone does."""
+    """Return the name of the worker's pool if it does not enforce time limits; only prefork does."""
     # Celery has both names for it, and its program uses the first.
     given = options.get("pool") or options.get("pool_cls") or current_app.conf.worker_pool
     pool = get_implementation(given)
@@ -56,10 +56,10 @@ def unlimited_pool(options: Mapping[str, Any]) -> str:
 
 @signals.celeryd_init.connect
 def stop_worker_with_errors(options: Mapping[str, Any], **kwargs: Any) -> None:
-    """Let no worker start with an error: Celery itself runs the checks and drops what they find."""
+    """Refuse to start a worker with errors: Celery runs the checks and ignores their result."""
     pool = unlimited_pool(options)
 
-    # Only a worker knows that it is one, and only there a pool, of the database or of processes, is wrong.
+    # These checks concern workers only, and only a worker knows that it is one.
     @register(TAG)
     def check(**kwargs: Any) -> list[CheckMessage]:
         return check_worker(pool)
@@ -67,7 +67,7 @@ def stop_worker_with_errors(options: Mapping[str, Any], **kwargs: Any) -> None:
     try:
         BaseCommand().check(tags=[TAG])
     except SystemCheckError as error:
-        # Celery only logs other exceptions of its signals.
+        # Celery only logs other exceptions raised in its signals.
         raise SystemExit(str(error)) from None
 
 
@@ -87,7 +87,7 @@ def this_setup() -> Setup:
 
 
 def reads_database(scheduler: str | type) -> bool:
-    """Return whether it is the scheduler of django-celery-beat, or one of its kind."""
+    """Return whether the scheduler is django-celery-beat's or a subclass of it."""
     found = symbol_by_name(scheduler, aliases=dict(load_extension_class_names("celery.beat_schedulers")))
     return issubclass(found, DatabaseScheduler)
 

@@ -1,8 +1,8 @@
 """The traps of Celery that a machine can see, one small function each.
 
-A trap asks nobody. It looks at a `Setup`, yields a sentence for each place where it was found, and says nothing about
-what is not filled in. The documentation lists them; `registration.py` fills in what there is. An app adds traps of its
-own with `trap`, in a module that its `ready` imports.
+A trap makes no queries. It looks at a `Setup`, yields a sentence for each finding, and skips what is not filled in;
+`registration.py` fills it in. The documentation lists all traps. An app adds its own with `trap`, in a module that its
+`ready` imports.
 """
 
 import re
@@ -18,7 +18,7 @@ TAG = "celery"
 
 
 class Entry(NamedTuple):
-    """Something that beat will queue; an empty queue means that the routes decide."""
+    """A task that beat will queue; with an empty queue, the routes decide."""
 
     where: str
     task: str
@@ -26,7 +26,7 @@ class Entry(NamedTuple):
 
 
 class Policy(NamedTuple):
-    """What one task, or all of them, may do and how they end."""
+    """Limits, retries and acknowledgement of one task, or of all tasks."""
 
     where: str
     acks_late: bool | None
@@ -35,13 +35,13 @@ class Policy(NamedTuple):
     time_limit: float | None
     reject_on_worker_lost: bool | None
     retry_on_worker_lost: bool | None
-    # Without a setting of its own; None means without end.
+    # Celery has no global setting for it; None means no limit.
     max_retries: int | None = 0
 
 
 @dataclass(frozen=True)
 class Setup:
-    """All that the traps look at."""
+    """Everything that the traps look at."""
 
     conf: Mapping[str, Any] = field(default_factory=dict)
     tasks: Mapping[str, Any] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class Setup:
     unlimited_pool: str = ""
     # What the broker does when its memory is full.
     eviction_policy: str = "noeviction"
-    # Servers that should have been asked and did not answer, each with its error.
+    # Servers that did not answer, each with its error.
     unanswered: Collection[str] = ()
 
 
@@ -68,7 +68,7 @@ class Trap(NamedTuple):
     id: str
     danger: str
     hint: str
-    # Where people met it: owner/repository#number on GitHub; empty if nowhere in public.
+    # A public report of it: owner/repository#number on GitHub, or empty.
     seen: str
     find: Find
 
@@ -111,20 +111,20 @@ def soft_limit_does_not_come_first(setup: Setup) -> Iterator[str]:
 )
 def task_outlives_the_visibility_timeout(setup: Setup) -> Iterator[str]:
     if uses_redis(setup):
-        yield from outliving(setup, "visibility time-out", transport_options(setup).get("visibility_timeout", 3600))
+        yield from outliving(setup, "visibility timeout", transport_options(setup).get("visibility_timeout", 3600))
     if uses_rabbitmq(setup):
         queues = setup.conf.get("task_queues") or [None]
-        yield from outliving(setup, "consumer time-out", min(map(consumer_timeout, queues)))
+        yield from outliving(setup, "consumer timeout", min(map(consumer_timeout, queues)))
 
 
 @trap(
     "E003",
-    "A task that kills its worker, by memory for example, is delivered again and kills the next one, without end.",
+    "A poison message: a task that kills its worker, by memory for example, is redelivered and kills the next one.",
     hint="Set task_retry_on_worker_lost and a max_retries in place of task_reject_on_worker_lost.",
     seen="OasisLMF/OasisPlatform#967",
 )
-def worker_loss_is_repeated_for_ever(setup: Setup) -> Iterator[str]:
-    for policy in worst(setup, repeats_for_ever):
+def worker_loss_is_repeated_forever(setup: Setup) -> Iterator[str]:
+    for policy in worst(setup, repeats_forever):
         yield (
             f"{policy.where}: reject_on_worker_lost {policy.reject_on_worker_lost}, "
             f"retry_on_worker_lost {policy.retry_on_worker_lost}, max_retries {policy.max_retries}"
@@ -133,18 +133,18 @@ def worker_loss_is_repeated_for_ever(setup: Setup) -> Iterator[str]:
 
 @trap(
     "E004",
-    "On Redis a task that exceeds its hard limit goes back to the queue, exceeds it again, and so on for ever.",
+    "On Redis a task that exceeds its hard limit is redelivered and exceeds it again, forever.",
     hint="Leave task_acks_on_timeout (before Celery 5.7: task_acks_on_failure_or_timeout) true; sweep for the rest.",
     seen="celery/celery#9596",
 )
-def timeout_is_repeated_for_ever(setup: Setup) -> Iterator[str]:
+def timeout_is_repeated_forever(setup: Setup) -> Iterator[str]:
     for policy in worst(setup, lambda it: bool(it.acks_late) and it.acks_on_timeout is False):
         yield f"{policy.where}: acks_on_timeout is false"
 
 
 @trap(
     "E014",
-    "Nothing ends a task of this pool at its limit: it runs on beside the one that takes over from it.",
+    "This pool does not enforce time limits: an overdue task keeps running beside the worker that takes over its row.",
     hint="Start the worker with --pool prefork, which is Celery's default.",
 )
 def pool_does_not_enforce_limits(setup: Setup) -> Iterator[str]:
@@ -154,7 +154,7 @@ def pool_does_not_enforce_limits(setup: Setup) -> Iterator[str]:
 
 @trap(
     "E015",
-    "A worker holds what exceeds the rate, and takes nothing of any queue meanwhile.",
+    "A worker holds messages that exceed the rate limit, and meanwhile receives none from any queue.",
     hint="Remove it. Give what must be slow a queue, and a worker with few processes, of its own.",
 )
 def rate_limit_stops_all_queues(setup: Setup) -> Iterator[str]:
@@ -174,12 +174,12 @@ def rate_limit_stops_all_queues(setup: Setup) -> Iterator[str]:
 
 @trap(
     "E005",
-    "A web request that queues a task waits for ever on a broker that is frozen or unreachable.",
+    "A web request that queues a task hangs forever on a broker that is frozen or unreachable.",
     hint="Set in broker_transport_options, to a second or two: socket_timeout and socket_connect_timeout for Redis, "
     "read_timeout and write_timeout for RabbitMQ.",
     seen="celery/celery#4296",
 )
-def broker_may_take_for_ever(setup: Setup) -> Iterator[str]:
+def broker_may_take_forever(setup: Setup) -> Iterator[str]:
     wanted: tuple[str, ...] = ("socket_timeout", "socket_connect_timeout") if uses_redis(setup) else ()
     for name in ("read_timeout", "write_timeout") if uses_rabbitmq(setup) else wanted:
         if not transport_options(setup).get(name):
@@ -188,7 +188,7 @@ def broker_may_take_for_ever(setup: Setup) -> Iterator[str]:
 
 @trap(
     "E006",
-    "A message of pickle runs whatever its sender wants, with all rights of the worker.",
+    "A pickle message can execute arbitrary code with the rights of the worker.",
     hint='Set accept_content, task_serializer and result_serializer to JSON ("auth" for signed messages).',
 )
 def pickle_is_welcome(setup: Setup) -> Iterator[str]:
@@ -200,7 +200,7 @@ def pickle_is_welcome(setup: Setup) -> Iterator[str]:
 
 @trap(
     "E007",
-    "When its memory is full Redis throws messages away, and nobody is told.",
+    "When its memory is full, Redis silently evicts messages.",
     hint="Set maxmemory-policy noeviction on the server.",
 )
 def broker_forgets(setup: Setup) -> Iterator[str]:
@@ -213,7 +213,7 @@ def broker_forgets(setup: Setup) -> Iterator[str]:
 
 @trap(
     "E008",
-    "Beat goes on queueing it, and every worker throws it away as unregistered.",
+    "Beat keeps queueing it, and every worker discards it as unregistered.",
     hint="Correct the name, or remove or disable the schedule.",
 )
 def schedule_names_no_task(setup: Setup) -> Iterator[str]:
@@ -224,14 +224,14 @@ def schedule_names_no_task(setup: Setup) -> Iterator[str]:
 
 @trap(
     "E009",
-    "The task that was meant goes to another queue, perhaps to one that its worker does not read.",
+    "The intended task goes to another queue, perhaps one that its worker does not read.",
     hint="Correct the name in task_routes, or remove the route.",
 )
 def route_names_no_task(setup: Setup) -> Iterator[str]:
     for pattern, target in routes(setup):
         match = MapRoute({pattern: target})
         if not any(match(task) is not None for task in setup.tasks):
-            yield f"The route {pattern!r} is for no task that exists"
+            yield f"The route {pattern!r} matches no task"
 
 
 @trap(
@@ -248,7 +248,7 @@ def queue_is_not_declared(setup: Setup) -> Iterator[str]:
 
 @trap(
     "W001",
-    "A mistyped queue is made on the spot: the message waits in it for ever, since no worker reads it.",
+    "A mistyped queue is created on the fly: its messages wait forever, since no worker reads it.",
     hint="Set task_create_missing_queues to False and declare the queues in task_queues.",
 )
 def mistyped_queues_are_made(setup: Setup) -> Iterator[str]:
@@ -258,14 +258,14 @@ def mistyped_queues_are_made(setup: Setup) -> Iterator[str]:
 
 @trap(
     "W002",
-    "Celery ignores what it does not know: what was meant to be on is off.",
+    "Celery ignores unknown settings: what was meant to be on is off.",
     hint="Look the name up in Celery's configuration reference; give settings of your own another prefix.",
 )
 def setting_does_not_exist(setup: Setup) -> Iterator[str]:
     # Two that Celery reads without listing them.
     known = {name for name, _ in flatten(NAMESPACES)} | {"db_reuse_max", "visibility_timeout"}
     for name in sorted(set(setup.names) - known):
-        yield f"CELERY_{name.upper()} is no setting of Celery's"
+        yield f"CELERY_{name.upper()} is not a Celery setting"
 
 
 @trap(
@@ -282,7 +282,7 @@ def cache_of_results_does_not_exist(setup: Setup) -> Iterator[str]:
 
 @trap(
     "W007",
-    "At each start beat writes these over what was edited in the admin, and one that is removed here runs on.",
+    "At each start beat overwrites what was edited in the admin, and a schedule that is removed here keeps running.",
     hint="Declare them in the schedules.py of an app, for `manage.py sync_schedules`, and remove CELERY_BEAT_SCHEDULE.",
 )
 def schedules_are_declared_twice(setup: Setup) -> Iterator[str]:
@@ -295,7 +295,7 @@ def schedules_are_declared_twice(setup: Setup) -> Iterator[str]:
 
 @trap(
     "E011",
-    "Every task runs inside the web request that queues it: no retry later, no time limit, and the visitor waits.",
+    "Every task runs inside the web request that queues it: without retry and time limit, and the visitor waits.",
     hint="Remove task_always_eager. A test can call apply(); settings of tests alone may silence this check.",
 )
 def tasks_run_in_the_request(setup: Setup) -> Iterator[str]:
@@ -305,7 +305,7 @@ def tasks_run_in_the_request(setup: Setup) -> Iterator[str]:
 
 @trap(
     "E012",
-    "After the database was restarted each task fails that is given one of the old connections.",
+    "After a restart of the database, each task that is given one of the old connections fails.",
     hint="Set CONN_MAX_AGE and CONN_HEALTH_CHECKS, and call close_old_connections() on task_prerun.",
 )
 def dead_connections_are_reused(setup: Setup) -> Iterator[str]:
@@ -330,18 +330,18 @@ def worker_has_a_pool(setup: Setup) -> Iterator[str]:
 
 @trap(
     "W004",
-    "What only this server knows was not checked.",
+    "Checks that need this server were skipped.",
     hint="Check again when it answers.",
 )
 def server_did_not_answer(setup: Setup) -> Iterable[str]:
     return setup.unanswered
 
 
-# --- What several traps ask of a set-up ----------------------------------------------------------------------
+# --- Helpers -------------------------------------------------------------------------------------------------
 
 
 def worst(setup: Setup, is_wrong: Callable[[Policy], bool]) -> list[Policy]:
-    """Return the settings for all tasks where these are wrong, else each task that is."""
+    """Return the global policy if it is wrong, else each task's policy that is."""
     common = common_policy(setup.conf)
     return [common] if is_wrong(common) else list(filter(is_wrong, own_policies(setup.tasks)))
 
@@ -354,7 +354,7 @@ def common_policy(conf: Mapping[str, Any]) -> Policy:
 
 
 def own_policies(tasks: Mapping[str, Any]) -> list[Policy]:
-    """Return what each task says; Celery's own ones are not ours to set."""
+    """Return the policy of each task, except Celery's own."""
     ours = [task for name, task in tasks.items() if not name.startswith("celery.")]
     return [Policy(task.name, *(getattr(task, name) for name in Policy._fields[1:])) for task in ours]
 
@@ -364,7 +364,7 @@ def kills_without_warning(policy: Policy) -> bool:
     return bool(hard and not (soft and soft < hard))
 
 
-def repeats_for_ever(policy: Policy) -> bool:
+def repeats_forever(policy: Policy) -> bool:
     # A retry comes first, and needs no late acknowledgement.
     if policy.retry_on_worker_lost:
         return policy.max_retries is None
@@ -385,7 +385,7 @@ def outliving(setup: Setup, what: str, seconds: float) -> Iterator[str]:
 
 
 def consumer_timeout(queue: Any) -> float:
-    """Return after how many seconds RabbitMQ takes a message of the queue away from its worker."""
+    """Return RabbitMQ's consumer timeout of the queue, in seconds."""
     arguments = getattr(queue, "queue_arguments", None) or {}
     return float(arguments.get("x-consumer-timeout", 1_800_000)) / 1000
 
@@ -395,7 +395,7 @@ def transport_options(setup: Setup) -> Mapping[str, Any]:
 
 
 def routes(setup: Setup) -> list[tuple[Any, Any]]:
-    """Return patterns and targets; a route that is a function cannot be looked into."""
+    """Return patterns and targets; routes that are functions are skipped."""
     given = setup.conf.get("task_routes") or ()
     tables = [given] if isinstance(given, Mapping) else [table for table in given if isinstance(table, Mapping)]
     return [pair for table in tables for pair in table.items()]

@@ -40,14 +40,14 @@ def deliver(alert_id: int) -> bool:
         alert.mark_failed(str(error))
         log.error("Alert %s cannot be told: %s", alert.pk, error)
         return False
-    if silent := [f"{number} ({found.service_name})" for number, found in services if not tell(found, alert)]:
+    if silent := [f"{number} ({found.service_name})" for number, found in services if not send(found, alert)]:
         alert.mark_silent(f"No answer from address {', '.join(silent)}.")
         raise TemporaryError(f"No answer from address {', '.join(silent)}")
     log.info("Alert %s is told", alert.pk)
     return alert.mark_sent()
 
 
-def tell(found: NotifyBase, alert: Alert) -> bool:
+def send(found: NotifyBase, alert: Alert) -> bool:
     """Tell one address, unless it was told before; False when it does not take the message."""
     digest = hashlib.sha256(found.url().encode()).hexdigest()[:16]
     if digest in alert.reached:

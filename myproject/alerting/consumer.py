@@ -93,7 +93,7 @@ class Consumer(consumer.Consumer):
         log.warning("The broker takes messages again")
 
     def takes_messages(self) -> bool:
-        connection = self.app.connection_for_write(transport_options=settings.BROKER.hasty, connect_timeout=1)
+        connection = self.app.connection_for_write(transport_options=settings.BROKER.probe_options, connect_timeout=1)
         try:
             knock(connection.default_channel)
         except OF_THE_BROKER:

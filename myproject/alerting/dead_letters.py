@@ -12,14 +12,14 @@ from typing import Any
 from django.db import Error, connections
 
 from myproject.alerting.alerts import alert
-from myproject.alerting.models import MOST_KEPT, DeadLetter
+from myproject.alerting.models import MAX_KEPT, DeadLetter
 from myproject.celery import app
 from myproject.transport.envelope import Kind, Refusal, refused
 
 log = logging.getLogger(__name__)
 
 # So many may wait for the database, in memory, and so many are written at once.
-MOST_WAITING = 1000
+MAX_WAITING = 1000
 AT_ONCE = 200
 # Seconds that a process which ends gives to those that still wait.
 PATIENCE = 3
@@ -29,12 +29,12 @@ class Keeper:
     """Writes to the database in a thread of its own: no queue stands behind letters, nor behind a frozen database."""
 
     def __init__(self) -> None:
-        self.waiting: Queue[Refusal] = Queue(MOST_WAITING)
+        self.waiting: Queue[Refusal] = Queue(MAX_WAITING)
         self.thread: Thread | None = None
 
     def take(self, refusal: Refusal, **kwargs: Any) -> None:
         try:
-            self.waiting.put_nowait(refusal._replace(raw=refusal.raw[:MOST_KEPT]))
+            self.waiting.put_nowait(refusal._replace(raw=refusal.raw[:MAX_KEPT]))
         except Full:
             log.error("A dead letter of %s was not kept, too many wait: %s", refusal.queue, refusal.reason)
         # Not before: the processes that a worker forks have no threads.
@@ -84,10 +84,10 @@ def bury(letters: list[Refusal]) -> None:
         log.error("%s dead letters were not kept, the first begins %r: %s", len(letters), letters[0].raw[:200], error)
     for kind in Kind:
         if found := [letter for letter in letters if letter.kind == kind]:
-            tell(found[-1], len(found))
+            alert_of(found[-1], len(found))
 
 
-def tell(letter: Refusal, times: int) -> None:
+def alert_of(letter: Refusal, times: int) -> None:
     # What it claims to be is its sender's word.
     message = f"It came by {letter.queue}, calls itself {letter.task or '?'}, and is a dead letter: {letter.reason}."
     alert("A message was refused", message, cause=f"dead letter, {letter.kind}", times=times)

@@ -18,8 +18,8 @@ from myproject.transport.envelope import Kind, Refusal
 # Canaries are sent each minute; when none was sent for this long, beat was away.
 CANARY_PAUSE = timedelta(minutes=3)
 # Bytes of a dead letter, and dead letters, that are kept: whoever writes to the broker does not fill the database.
-MOST_KEPT = 64 * 1024
-MOST_LETTERS = 10_000
+MAX_KEPT = 64 * 1024
+MAX_LETTERS = 10_000
 # One statement, so that a hundred tasks which fail at once are one row, and none of them waits for another's answer.
 RECORD = """
 INSERT INTO myproject_alert AS known
@@ -183,7 +183,7 @@ class Canary(models.Model):
 
 class DeadLetterQuerySet(models.QuerySet["DeadLetter"]):
     def record(self, letters: list[Refusal]) -> None:
-        """Keep the messages; those that have come before are only counted. No more than `MOST_LETTERS` are kept."""
+        """Keep the messages; those that have come before are only counted. No more than `MAX_LETTERS` are kept."""
         counts = Counter(map(digest, letters))
         known = set(self.filter(digest__in=counts).values_list("digest", flat=True))
         for each in known:
@@ -195,7 +195,7 @@ class DeadLetterQuerySet(models.QuerySet["DeadLetter"]):
             if each not in known
         ]
         # Another worker may keep the same ones at this moment.
-        self.bulk_create(rows[: max(0, MOST_LETTERS - self.count())], ignore_conflicts=True)
+        self.bulk_create(rows[: max(0, MAX_LETTERS - self.count())], ignore_conflicts=True)
 
 
 def digest(letter: Refusal) -> str:

@@ -47,7 +47,7 @@ class Worker(NamedTuple):
 @contextmanager
 def connected() -> Iterator[Connection]:
     """Connect to the broker; raises `Away` when it does not answer, now or later in the block."""
-    connection = app.connection_for_read(transport_options=settings.BROKER.hasty, connect_timeout=1)
+    connection = app.connection_for_read(transport_options=settings.BROKER.probe_options, connect_timeout=1)
     try:
         yield connection
     except (KombuError, RedisError, AMQPError, OSError) as error:

@@ -113,7 +113,7 @@ class Readiness:
             if time.monotonic() - self.asked_at > FRESH:
                 self.latencies = self.ask_now()
                 self.asked_at = time.monotonic()
-                self.tell([part for part, seconds in self.latencies.items() if seconds is None])
+                self.log_changes([part for part, seconds in self.latencies.items() if seconds is None])
             return self.latencies
 
     def ask_now(self) -> dict[str, float | None]:
@@ -135,7 +135,7 @@ class Readiness:
             self.is_migrated = True
         return seconds
 
-    def tell(self, missing: list[str]) -> None:
+    def log_changes(self, missing: list[str]) -> None:
         if missing != self.told:
             log.warning("Not ready: %s", ", ".join(missing)) if missing else log.warning("Ready again")
         self.told = missing

@@ -7,14 +7,14 @@ from kombu import Exchange
 
 
 class Broker(NamedTuple):
-    """In what one broker is set otherwise than another; `patient` and `hasty` go above the `options`."""
+    """In what one broker is set otherwise than another; `worker_options` and `probe_options` go above the `options`."""
 
     # Of whoever sends a message, such as a click.
     options: dict[str, Any]
     # Of a worker, which can wait (`myproject/celery.py`).
-    patient: dict[str, Any]
+    worker_options: dict[str, Any]
     # Of whoever only looks at a page (`myproject/monitoring/broker.py`).
-    hasty: dict[str, Any]
+    probe_options: dict[str, Any]
     # Of each queue.
     queue: dict[str, Any]
 
@@ -32,8 +32,8 @@ REDIS = Broker(
         # Notice a half-open connection after about 10 seconds; the default is 51.
         "health_check_interval": 5,
     },
-    patient={"socket_timeout": 10, "socket_connect_timeout": 5},
-    hasty={"max_retries": 0, "socket_timeout": 1, "socket_connect_timeout": 1},
+    worker_options={"socket_timeout": 10, "socket_connect_timeout": 5},
+    probe_options={"max_retries": 0, "socket_timeout": 1, "socket_connect_timeout": 1},
     # No exchange, no binding: when Redis has lost everything, nothing has to be declared anew.
     queue={},
 )
@@ -46,8 +46,8 @@ RABBITMQ = Broker(
         "read_timeout": 0.7,
         "write_timeout": 0.7,
     },
-    patient={"read_timeout": 10, "write_timeout": 10},
-    hasty={"read_timeout": 1, "write_timeout": 1, "confirm_publish": True},
+    worker_options={"read_timeout": 10, "write_timeout": 10},
+    probe_options={"read_timeout": 1, "write_timeout": 1, "confirm_publish": True},
     queue={
         # By a topic: only then does RabbitMQ itself keep a retry until it is due. A worker that kept it would take
         # nothing else meanwhile, since of a quorum queue it takes only so many messages.

@@ -21,11 +21,11 @@ from myproject.queues import QUEUES
 refused = Signal()
 
 # Ours carry ids only, and take about 3 kB with their signature.
-MOST_BYTES = 1024 * 1024
+MAX_BYTES = 1024 * 1024
 # Deeper than ours ever are, and shallower than what overflows the stack of one that writes it as JSON again.
 MAX_LEVELS = 30
 # What the table of results takes as an id.
-MOST_LETTERS = 255
+MAX_LETTERS = 255
 
 
 class Kind(StrEnum):
@@ -82,8 +82,8 @@ def raw_of(message: Message) -> bytes:
 
 def check_envelope(item: bytes, queue: str) -> None:
     """Raise `Unfit` unless kombu can make a message of it and, for a queue of tasks, give it back to that queue."""
-    if len(item) > MOST_BYTES:
-        raise Unfit(f"it is {len(item)} bytes long, more than {MOST_BYTES}")
+    if len(item) > MAX_BYTES:
+        raise Unfit(f"it is {len(item)} bytes long, more than {MAX_BYTES}")
     try:
         envelope = loads(item.decode())
     except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError) as error:
@@ -122,8 +122,8 @@ def check_task(message: Message) -> None:
     check_fields("its headers", message.headers, HEADERS)
     check_depth(message.headers)
     check_fields("its properties", message.properties, ADDRESSES)
-    if len(message.body or "") > MOST_BYTES:
-        raise Unfit(f"its body is longer than {MOST_BYTES}")
+    if len(message.body or "") > MAX_BYTES:
+        raise Unfit(f"its body is longer than {MAX_BYTES}")
     payload = message.payload
     if not (isinstance(payload, list | tuple) and len(payload) == 3):
         raise Unfit("its body is not a list of arguments, named arguments and options")
@@ -166,7 +166,7 @@ def is_mapping(value: Any) -> bool:
 
 def is_name(value: Any) -> bool:
     """One line that a table and a log take."""
-    return isinstance(value, str) and 0 < len(value) <= MOST_LETTERS and value.isprintable()
+    return isinstance(value, str) and 0 < len(value) <= MAX_LETTERS and value.isprintable()
 
 
 def is_moment(value: Any) -> bool:

@@ -51,7 +51,7 @@ class NumbersForm(SampleForm):
 
 
 class WaitForm(SampleForm):
-    seconds = forms.IntegerField(initial=5, min_value=1, max_value=tasks.LONGEST_WAIT)
+    seconds = forms.IntegerField(initial=5, min_value=1, max_value=tasks.MAX_WAIT)
     field_order = ["seconds", "queue"]
 
 

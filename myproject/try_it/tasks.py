@@ -8,8 +8,8 @@ from durable.errors import PermanentError, TemporaryError
 from durable.task import Task
 
 # Seconds. One person at the try-it page must not keep a worker from the shop's own tasks for long.
-LONGEST_WAIT = 20
-LIMITS = {"soft_time_limit": LONGEST_WAIT + 5, "time_limit": LONGEST_WAIT + 10}
+MAX_WAIT = 20
+LIMITS = {"soft_time_limit": MAX_WAIT + 5, "time_limit": MAX_WAIT + 10}
 
 
 @shared_task(name="myproject.tasks.add")
@@ -27,7 +27,7 @@ def multiply(x: float, y: float) -> float:
 @shared_task(name="myproject.tasks.wait", **LIMITS)
 def wait(*, seconds: int) -> str:
     """Take as long as it is told to, to show what a queue is for. Safe to repeat: it changes nothing."""
-    time.sleep(min(seconds, LONGEST_WAIT))
+    time.sleep(min(seconds, MAX_WAIT))
     return f"Waited {seconds} s."
 
 

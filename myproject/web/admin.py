@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
 # Below DATA_UPLOAD_MAX_NUMBER_FIELDS, since the page that asks for confirmation sends all of them back.
-MOST_CONFIRMED = 500
+MAX_CONFIRMED = 500
 
 
 class ActingAdmin(admin.ModelAdmin):
@@ -46,9 +46,9 @@ class ActingAdmin(admin.ModelAdmin):
 
     def are_too_many(self, request: HttpRequest, rows: QuerySet[Any]) -> bool:
         """Refuse what nobody reads before confirming it; a form of all of them would be refused as well."""
-        if rows.count() <= MOST_CONFIRMED:
+        if rows.count() <= MAX_CONFIRMED:
             return False
-        self.message_user(request, f"Please choose at most {MOST_CONFIRMED} at a time.", messages.ERROR)
+        self.message_user(request, f"Please choose at most {MAX_CONFIRMED} at a time.", messages.ERROR)
         return True
 
 

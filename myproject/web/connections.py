@@ -23,9 +23,9 @@ UNSENT = 256 * 1024
 PORTION = 1024 * 1024
 # Seconds that each request and each answer may take, and bytes for each of which it may take longer …
 GRACE = 10
-LEAST_RATE = 8 * 1024
+MIN_RATE = 8 * 1024
 # … up to this: an upload that takes longer is given up.
-LONGEST_REQUEST = 900
+MAX_REQUEST = 900
 # Seconds that a visitor may take to hear that the connection is closed.
 LINGER = 2
 
@@ -97,7 +97,7 @@ class Connection:
 
     def begin(self) -> None:
         """Take what comes, or has come already, for another request."""
-        self.since, self.moved, self.lasts = time.monotonic(), 0, float(LONGEST_REQUEST)
+        self.since, self.moved, self.lasts = time.monotonic(), 0, float(MAX_REQUEST)
         # Where the request ends in what has come; None while that is unknown.
         self.end: int | None = None
         self.is_upload, self.is_answering, self.may_send = True, False, False
@@ -144,7 +144,7 @@ class Connection:
         self.may_send = True
 
     def is_too_slow(self) -> bool:
-        return time.monotonic() - self.since > min(GRACE + self.moved / LEAST_RATE, self.lasts)
+        return time.monotonic() - self.since > min(GRACE + self.moved / MIN_RATE, self.lasts)
 
     def flush(self) -> bool:
         """Send what the visitor takes now; tell whether that was all. Raises `OSError` when it takes no more."""

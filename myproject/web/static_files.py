@@ -18,12 +18,12 @@ class Storage(CompressedManifestStaticFilesStorage):
         try:
             return str(super().stored_name(name))
         except ValueError:
-            tell_missing(name)
+            log_missing(name)
             return name
 
 
 @cache
-def tell_missing(name: str) -> None:
+def log_missing(name: str) -> None:
     # Once for each file and process, not for each visitor.
     log.error("The static file %s was not collected: run `manage.py collectstatic`, then restart the web", name)
 

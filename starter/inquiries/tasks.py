@@ -30,5 +30,5 @@ def check_inquiries() -> list[Sweep]:
     due, unsent = Inquiry.objects.due(), Inquiry.objects.mail_due()
     return [
         Sweep(due.order_by("due_at"), answer_inquiry, "inquiry_id", give_up=services.give_up),
-        Sweep(unsent.order_by("pk"), send_answer, "inquiry_id", limit=10, at_once=mail.SET),
+        Sweep(unsent.order_by("pk"), send_answer, "inquiry_id", limit=10, at_once=mail.BATCH),
     ]

@@ -295,7 +295,7 @@ def test_check_unsent_mail_queues_what_is_owed(broker: Broker) -> None:
     ],
 )
 def test_check_unsent_mail_queues_one_message_for_fifty(make: Callable[[], Any], task: Any, broker: Broker) -> None:
-    for _ in range(mail.SET + 1):
+    for _ in range(mail.BATCH + 1):
         make()
 
     tasks.check_unsent_mail()
@@ -303,7 +303,7 @@ def test_check_unsent_mail_queues_one_message_for_fifty(make: Callable[[], Any],
     messages = broker.messages()
     for _, _, kwargs in messages:
         task.apply(kwargs=kwargs).get()
-    assert (len(messages), len(outbox.outbox)) == (2, mail.SET + 1)
+    assert (len(messages), len(outbox.outbox)) == (2, mail.BATCH + 1)
 
 
 def test_check_unsent_mail_has_its_messages_dropped_before_the_next_one(broker: Broker) -> None:

@@ -491,7 +491,7 @@ def test_staff_see_the_reason_and_try_again(office: Client, broker: Broker) -> N
     assert [word in page for word in ("422 No such address", "Synced Sue", "Untold Una")] == [True, False, False]
     assert {contact.pk for contact in CrmContact.objects.due()} == {refused.pk, failed.pk}
     assert sorted(kwargs["user_id"] for _, _, kwargs in broker.messages()) == [refused.pk, failed.pk]
-    assert [str(message) for message in get_messages(answer.wsgi_request)] == ["2 will be told to the CRM again."]
+    assert [str(message) for message in get_messages(answer.wsgi_request)] == ["2 contacts will be synchronised again."]
 
 
 def test_dashboard_leads_staff_to_what_could_not_be_synchronised(office: Client) -> None:

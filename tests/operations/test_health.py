@@ -106,7 +106,7 @@ def test_readiness_names_the_broker_that_refuses_and_says_so_once(
 def test_readiness_does_not_wait_for_a_broker_that_is_frozen(
     broker: Broker, monkeypatch: pytest.MonkeyPatch, frozen_redis: None
 ) -> None:
-    monkeypatch.setitem(REDIS.hasty, "socket_timeout", 30)
+    monkeypatch.setitem(REDIS.probe_options, "socket_timeout", 30)
 
     answers = [ask(READY), ask(LIVE)]
 

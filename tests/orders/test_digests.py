@@ -623,7 +623,7 @@ def test_claim_passes_by_what_another_worker_is_about_to_take(in_threads: Callab
 
     with transaction.atomic():
         first = Digest.objects.claim_mail(limit=4)
-        # It would wait here for ever if it waited for locked rows: this transaction ends after it.
+        # It would wait here forever if it waited for locked rows: this transaction ends after it.
         [second] = in_threads(1, lambda: Digest.objects.claim_mail(limit=4))
 
     assert (len(first), len(second)) == (4, 2)

@@ -97,7 +97,7 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
         (bomb(8_000, 8_000), "The picture has more than 52 million pixels."),
         (drawn("WEBP", size=(6_000, 4_500)), "The picture has more than 26 million pixels."),
         (HEIC[:500], "This is no JPEG, PNG, WebP, GIF, AVIF or HEIC picture."),
-        (drawn() + b"\0" * pictures.MOST_BYTES, "The picture is larger than 10 MB."),
+        (drawn() + b"\0" * pictures.MAX_BYTES, "The picture is larger than 10 MB."),
     ],
 )
 def test_unusable_picture_is_refused_with_a_reason(content: bytes, reason: str) -> None:

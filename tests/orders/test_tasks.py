@@ -218,7 +218,7 @@ def test_check_pending_orders_queues_confirmations_that_are_owed(broker: Broker,
 
 
 def test_check_pending_orders_queues_one_message_for_fifty_confirmations(broker: Broker) -> None:
-    for _ in range(mail.SET + 1):
+    for _ in range(mail.BATCH + 1):
         put(place_order(), Status.COMPLETED)
     Order.objects.update(mail_due_at=timezone.now())
 
@@ -227,7 +227,7 @@ def test_check_pending_orders_queues_one_message_for_fifty_confirmations(broker:
     messages = broker.messages()
     for _, _, kwargs in messages:
         tasks.send_order_confirmation.apply(kwargs=kwargs).get()
-    assert (len(messages), len(outbox.outbox)) == (2, mail.SET + 1)
+    assert (len(messages), len(outbox.outbox)) == (2, mail.BATCH + 1)
 
 
 def test_check_pending_orders_has_its_mails_dropped_before_the_next_one(broker: Broker, confirmed: Order) -> None:

@@ -513,7 +513,7 @@ def test_pack_is_made_once_although_the_child_that_bundles_it_is_killed(shop: Sh
     strike(at_work.claimed_by, signal.SIGKILL)
     pipe = path.rename(path.with_suffix(".pipe"))
     path.write_bytes(content)
-    # Whoever took over at once already waits at the pipe, and would for ever; to open it both ways waits for nobody.
+    # A worker that took over at once would wait at the pipe forever; opening it both ways never blocks.
     with os.fdopen(os.open(pipe, os.O_RDWR), "wb") as other_end:
         other_end.write(content)
     wait_for(lambda: ready(pack), "the pack", 90)

@@ -12,14 +12,14 @@ from django_celery_beat.models import CrontabSchedule, IntervalSchedule, Periodi
 
 from durable.schedules import Schedule, declared
 
-# How a row says that it was written from a declaration; the fingerprint after it tells whether it was edited since.
+# Marks a row as declared in code; the fingerprint that follows shows whether it was edited since.
 MARK = "Declared in the schedules.py of an app. Edits made here are kept. "
-# Where they were declared has changed, and what earlier releases wrote is still theirs.
+# Earlier releases wrote another place into the mark.
 ANY_MARK = re.compile(r"^Declared in .+\. Edits made here are kept\. ")
 
 
 class Command(BaseCommand):
-    help = "Write the declared schedules to the database: create, update what nobody edited, disable what was removed."
+    help = "Write the declared schedules to the database: create new ones, update unedited ones, disable removed ones."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--check", action="store_true", help="Change nothing; fail if something would change.")
@@ -28,7 +28,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, check: bool = False, **options: Any) -> None:
         changes = [*self.sync_declared(), *self.disable_removed()]
         if check and changes:
-            # Leaves the transaction, which takes the changes back.
+            # Rolls the transaction back.
             raise CommandError(f"Run `manage.py sync_schedules`, it would: {'; '.join(changes)}.")
         for change in changes:
             self.stdout.write(change)
@@ -79,7 +79,7 @@ def fields(schedule: CrontabSchedule) -> dict[str, Any]:
 
 
 def fingerprint(row: PeriodicTask) -> str:
-    """Return a short digest of everything about the row that a person may edit."""
+    """Return a short digest of the row's editable fields."""
     facts = [row.task, row.args, row.kwargs, row.queue, row.priority, row.expire_seconds, row.one_off, row.enabled]
     when = [row.interval, row.crontab, row.solar, row.clocked, row.start_time, row.expires]
     return hashlib.sha256(json.dumps([str(fact) for fact in facts + when]).encode()).hexdigest()[:12]

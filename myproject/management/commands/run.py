@@ -51,7 +51,7 @@ class Command(BaseCommand):
         guard.start()
         stack.callback(guard.stop)
         servers = [stack.enter_context(server) for server in needed_servers()]
-        guard.tell(pids(servers))
+        guard.update(pids(servers))
         check_ports()
         prepare(servers)
         self.stdout.write(welcome())
