@@ -15,10 +15,10 @@ env = environ.Env()
 address = env.str("FLOWER_ADDRESS", default="127.0.0.1")
 port = settings.FLOWER_PORT
 
-# Whoever is staff in the shop may enter; the handler names them "<user id>@staff".
+# Staff of the shop may enter; the handler names them "<user id>@staff".
 auth_provider = "myproject.web.flower.StaffLogin"
 auth = ".*@staff"
-# Otherwise a cookie that somebody has copied is good for a month, whatever the browser was told.
+# Otherwise a copied cookie is valid for a month, whatever its expiry in the browser.
 BaseHandler.get_secure_cookie = partialmethod(BaseHandler.get_signed_cookie, max_age_days=DAYS_BELIEVED)
 # The one page with figures that Flower itself shows to everybody; `/healthcheck` says OK and nothing else.
 Metrics.get = authenticated(Metrics.get)

@@ -113,7 +113,7 @@ def fill(count: int) -> None:
 
 
 def ask(count: int, person: User) -> None:
-    """Leave so many reports of the person, all cancelled: nobody has the same one open twice."""
+    """Create that many cancelled reports of the person; equal open ones would violate a constraint."""
     january = {"start": "2026-01-01", "end": "2026-01-31", "status": Status.CANCELLED}
     Report.objects.bulk_create([Report(requested_by=person, **january) for _ in range(count)], batch_size=5_000)
 

@@ -11,7 +11,7 @@ import psycopg
 from . import together
 
 BATCH = 50
-# Taking the stock waits for nobody who holds it the other way round, as the lock is taken in the order of the keys.
+# Stock is locked in key order, which prevents deadlocks.
 RESERVE = """
 WITH claimed AS (
     UPDATE orders_order SET status = 'processing', claimed_by = %(who)s, due_at = now() + interval '30 seconds'

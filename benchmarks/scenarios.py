@@ -52,7 +52,7 @@ def gateway_inside(count: int) -> list[Row]:
     return [
         Row(title, "the tutorial's way", base, base),
         Row("", "ours", rates["shop"], base, least=15),
-        Row("", "ours, until all its nudges are answered too", median(emptied), base),
+        Row("", "ours, until all its messages are handled too", median(emptied), base),
         Row("", "the same as plain SQL, without Celery", rates["plain SQL"], base),
         Row("", "a task that does nothing", rates["no-op"], base),
     ]

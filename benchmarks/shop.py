@@ -33,7 +33,7 @@ def leave_mark(*, path: str) -> None:
 
 @app.task(ignore_result=True)
 def answer(*, key: str) -> None:
-    """Say that the task has run. Safe to repeat: nobody listens any more."""
+    """Signal that the task has run. Safe to repeat: a second signal is ignored."""
     _redis().rpush(key, "done")
 
 

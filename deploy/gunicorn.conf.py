@@ -36,7 +36,7 @@ workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
 # Threads, so that the polling pages and a slow broker do not stop the others.
 worker_class = "myproject.web.server.Worker"
 threads = 4
-# Of one process: whoever is slow holds no thread, but memory (`myproject/web/connections.py`), and a descriptor or two.
+# Per process: a slow client holds no thread, only memory and a descriptor or two (`myproject/web/connections.py`).
 worker_connections = 500
 resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
 # Each worker has a socket of its own: with one for all, kept-alive connections can end up with one worker. One that

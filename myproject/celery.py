@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-# Before the app is made, so that the `celery` program finds the settings without being told.
+# Before the app is created, so that the `celery` program finds the settings.
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "myproject.settings")
 
 import django
@@ -24,7 +24,7 @@ from myproject.transport import signing
 
 
 def worker_name() -> str:
-    """Return the name of the worker whose task runs now; empty outside of tasks."""
+    """Return the name of the current task's worker; empty outside of tasks."""
     return (current_task.request.hostname or "")[:120] if current_task else ""
 
 
@@ -47,10 +47,10 @@ app = Celery(
 # As a string, so that worker processes need not be sent the object; the prefix keeps Celery's names apart.
 app.config_from_object("django.conf:settings", namespace="CELERY")
 
-# With Celery's own, a Redis of results that is away keeps every message from being sent.
+# With Celery's own backend, an unavailable Redis of results prevents every message from being sent.
 app.loader.override_backends = dict.fromkeys(("redis", "rediss"), "myproject.transport.results:RedisBackend")
 
-# Kombu's own end the worker by one odd message, or by a Redis that is full.
+# With Kombu's own transports, one malformed message or a full Redis ends the worker.
 TRANSPORT_ALIASES.update(
     redis="myproject.transport.on_redis:Transport",
     rediss="myproject.transport.on_redis:Transport",
@@ -71,8 +71,8 @@ def debug_task(self: Task) -> None:
 
 
 @signals.celeryd_init.connect
-def be_patient_with_the_broker(conf: Any, **kwargs: Any) -> None:
-    """A customer waits for the web's publish, nobody waits for a worker's: let it outlast a slow broker."""
+def wait_longer_for_the_broker(conf: Any, **kwargs: Any) -> None:
+    """Let a worker's publish outlast a slow broker; the web's must not, since a customer waits for it."""
     conf.broker_transport_options = conf.broker_transport_options | settings.BROKER.worker_options
     conf.broker_connection_timeout = 5
     conf.task_publish_retry_policy = {"max_retries": 5, "interval_start": 0, "interval_step": 0.5, "interval_max": 2}
@@ -92,7 +92,7 @@ def leave_logging_to_django(logfile: str | None = None, **kwargs: Any) -> None:
 
 @signals.before_task_publish.connect
 def note_the_time(headers: dict[str, Any], **kwargs: Any) -> None:
-    """Let a message say how long it has waited: Celery's own do not."""
+    """Add the time of sending to each message, which Celery does not do."""
     headers["sent_at"] = time.time()
 
 
@@ -114,20 +114,20 @@ def refuse_unknown_queues(options: dict[str, Any], conf: Any, **kwargs: Any) -> 
 
 @app.on_after_configure.connect
 def sign_messages(sender: Celery, **kwargs: Any) -> None:
-    """Let every process that has read the settings sign, where they say so."""
+    """Sign messages in every process, if the settings say so."""
     signing.set_up(sender)
 
 
 @signals.before_task_publish.connect
 def bind_headers(headers: dict[str, Any], body: Any, **kwargs: Any) -> None:
-    """Put what decides into the part of the message that is signed."""
+    """Copy the deciding headers into the signed part of the message."""
     if signing.is_on(app.conf):
         signing.bind(headers, embed=body[2])
 
 
 @signals.task_prerun.connect
 def drop_dead_connections(task: Task, **kwargs: Any) -> None:
-    """Connections are kept between tasks; one that died with the database is replaced before the next task."""
-    # A task that is applied in place uses its caller's connection, perhaps within a transaction.
+    """Replace dead database connections before a task: they are kept between tasks."""
+    # A task that is applied in place uses its caller's connection, perhaps inside a transaction.
     if not task.request.is_eager:
         close_old_connections()

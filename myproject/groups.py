@@ -1,4 +1,4 @@
-"""Ready-made groups of staff: each app says in its own `groups.py` what they may do there."""
+"""Predefined staff groups: each app declares their permissions in its own `groups.py`."""
 
 from importlib import import_module
 
@@ -35,7 +35,7 @@ def declared() -> dict[str, list[str]]:
 
 
 def make_groups() -> list[str]:
-    """Make the groups that are not there, and return their names; one that is there stays as it was edited."""
+    """Create missing groups and return their names; existing ones are left as edited."""
     made = []
     for name, permissions in declared().items():
         group, is_new = Group.objects.get_or_create(name=name)

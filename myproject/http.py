@@ -1,4 +1,4 @@
-"""How the shop asks its counterparts over HTTP."""
+"""HTTP requests to counterparts."""
 
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -9,12 +9,12 @@ from django.utils import timezone
 
 from durable.errors import PermanentError, TemporaryError
 
-# Answers of the 4xx family that speak of the moment, not of the request.
+# 4xx codes that are temporary.
 WORTH_ANOTHER_TRY = {408, 425, 429}
 
 
 class Refused(PermanentError):
-    """The counterpart will never do it; `status` is what it answered."""
+    """The counterpart rejects the request permanently; `status` is its answer."""
 
     def __init__(self, reason: str, status: int) -> None:
         super().__init__(reason)

@@ -1,4 +1,4 @@
-"""The processes of `make run`: prints what they say, starts again what dies, and leaves none behind.
+"""The processes of `make run`: prints their output, restarts those that die, and stops all of them at the end.
 
 Run as a program, this file is their guard. It reads which processes there are until the shop's own process is gone,
 even by `kill -9`, and ends those that are left. The list lies in a file as well, so that the next start ends what a
@@ -23,7 +23,7 @@ import psutil
 
 # A warm shutdown lets a worker finish the order it is at.
 STOP_SECONDS = 30
-# When nobody waits for them any more.
+# How long the guard waits for them.
 GUARD_SECONDS = 10
 COLOURS = (36, 33, 32, 35, 34)
 # Tells a guard that takes the place of another that the processes are those of a shop that runs.
@@ -33,7 +33,7 @@ Known = tuple[int, float]
 
 
 def say(name: str, text: str, colour: int = 0) -> None:
-    """Print a line to the terminal, which may go away before we do."""
+    """Print a line to the terminal, which may be closed already."""
     prefix = f"{datetime.now().astimezone():%H:%M:%S} {name.ljust(8)}| "
     with suppress(OSError):
         sys.stdout.write(f"\033[{colour}m{prefix}\033[0m{text}\n" if sys.stdout.isatty() else f"{prefix}{text}\n")
@@ -83,7 +83,7 @@ class Process:
 
 
 class Guard:
-    """Our side of the guard: a process that is told of all others, and outlives us by what it takes to end them."""
+    """The parent's side of the guard, a process that knows all others and stops them if the parent dies."""
 
     def __init__(self, notes: Path) -> None:
         self.pids: list[int] = []
@@ -91,14 +91,14 @@ class Guard:
         self.command = [sys.executable, "-P", __file__, str(notes)]
 
     def start(self, *options: str) -> None:
-        """Return when what an earlier shop has left behind is gone."""
+        """Return when processes of an earlier run are gone."""
         self.popen = subprocess.Popen(
             [*self.command, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, text=True
         )
         self.popen.stdout.readline()  # type: ignore[union-attr]
 
     def update(self, pids: list[int]) -> None:
-        """Name the processes to end when we are gone; start the guard again if it died."""
+        """Send the list of processes to stop if this process dies; restart the guard if it died."""
         if self.popen.poll() is not None:
             self.start(OURS)
         elif pids == self.pids:
@@ -177,7 +177,7 @@ def created_at(pid: int) -> float:
 
 
 def kill_group(pid: int) -> None:
-    # macOS says so of a group in which nobody is alive.
+    # macOS raises this for a group without live processes.
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
 

@@ -24,11 +24,11 @@ class Queue(NamedTuple):
 QUEUES = {
     # No order waits behind a clean-up.
     "default": Queue("What can wait.", "default", timedelta(minutes=5), ("sync", "clear")),
-    # A sweep takes milliseconds and expires soon: it must not stand behind what it rescues, such as a CRM that hangs.
+    # A sweep takes milliseconds and expires soon: it must not queue behind the work that it rescues.
     "orders": Queue("What somebody waits for, and sweeps.", "orders", timedelta(minutes=3), ("check",)),
     "mail": Queue("One mail each.", "mail", timedelta(minutes=5), ("send",)),
     "bulk": Queue("Mailings to everybody.", "mail", timedelta(minutes=20)),
-    # Ten minutes each, and nobody waits for an import at a till.
+    # Ten minutes each, and no customer waits for an import.
     "reports": Queue("What takes minutes.", "reports", timedelta(minutes=40), ("generate", "import")),
 }
 

@@ -1,4 +1,4 @@
-"""All settings, for every place: environment variables are the only difference between them.
+"""All settings, for all environments, which differ only in environment variables.
 
 On a laptop nothing needs to be set. `.env.example` lists every variable; a `.env` beside `manage.py` is read too.
 """
@@ -71,7 +71,7 @@ MESSAGE_STORAGE = "myproject.web.pages.Messages"
 # Pages carry the token in their forms; no script needs to read it.
 SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
-# Addresses of orders and reports are nobody else's business.
+# Other sites must not learn the URLs of orders and reports.
 SECURE_REFERRER_POLICY = "same-origin"
 SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
@@ -83,7 +83,7 @@ CONTENT_SECURITY_POLICY = {
         "default-src": [SELF],
         "img-src": [SELF, "data:"],
         "base-uri": [NONE],
-        # Whoever logs in on the way to Flower: browsers follow the answer to a form only to where forms may lead.
+        # For logins on the way to Flower: browsers apply form-action to the redirect after a form, too.
         "form-action": [SELF, FLOWER_URL],
         "frame-ancestors": [NONE],
         "object-src": [NONE],
@@ -205,7 +205,7 @@ if SENTRY_DSN and not re.fullmatch(r"https?://\w+(:\w+)?@[^\s/@]+/(\S+/)?\d+", S
 
 # --- Metrics -------------------------------------------------------------------------------------------------
 
-# What Prometheus shows to read `/metrics`; empty: nothing is counted, and nobody may read.
+# Bearer token for `/metrics`; if empty, metrics are off.
 METRICS_TOKEN = env.str("METRICS_TOKEN", default="")
 # Where a worker and beat serve theirs, each of them on a port of its own; 0: nowhere.
 METRICS_PORT = env.int("METRICS_PORT", default=0)
@@ -279,7 +279,7 @@ ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
 # address is told.
 ACCOUNT_CHANGE_EMAIL = True
 ACCOUNT_REAUTHENTICATION_REQUIRED = True
-# Whoever takes over an account changes its password or address first: its owner is told.
+# An attacker changes password or address first: notify the owner.
 ACCOUNT_EMAIL_NOTIFICATIONS = True
 # Whether staff needs a code of an authenticator app beside the password; anybody may have one.
 STAFF_SECOND_FACTOR = env.bool("STAFF_SECOND_FACTOR", default=False)
@@ -297,9 +297,9 @@ EMAIL_TIMEOUT = 10
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="Lantern & Loom <shop@example.com>")
 
 # Who is told when something needs a person: apprise addresses (https://appriseit.com), with spaces between them,
-# since they may hold commas. Empty: alerts are logged and listed in the admin, and nobody is told.
+# since they may hold commas. Empty: alerts are only logged and listed in the admin.
 ALERT_URLS = env.str("ALERT_URLS", default=f"json://127.0.0.1:{SANDBOX_PORT}/chat" if SANDBOX else "").split()
-# How long the same cause is only counted after somebody was told of it.
+# How long the same cause is only counted after an alert was sent.
 ALERT_COOL_DOWN = timedelta(seconds=env.int("ALERT_COOL_DOWN_SECONDS", default=900))
 
 # --- Requests ------------------------------------------------------------------------------------------------
@@ -359,7 +359,7 @@ CELERY_TASK_CREATE_MISSING_QUEUES = False
 
 # Acknowledge after the work: a worker that dies leaves the message, and every task is safe to repeat.
 CELERY_TASK_ACKS_LATE = True
-# A killed child is a retry, counted by max_retries; reject_on_worker_lost would repeat for ever.
+# A killed child is a retry, counted by max_retries; reject_on_worker_lost would repeat forever.
 CELERY_TASK_RETRY_ON_WORKER_LOST = True
 # A lost broker connection is no reason to kill a task that is nearly done.
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
@@ -384,7 +384,7 @@ CELERY_TASK_TRACK_STARTED = True
 # None in the database: Celery's own clean-up loads whole tables; `clear_task_results` deletes in chunks.
 CELERY_RESULT_EXPIRES = None if RESULTS_IN_DATABASE else timedelta(days=1)
 CELERY_CACHE_BACKEND = "results"
-# Of `redis://…`: whoever looks at a result does not wait for a Redis that is away; the default is two minutes.
+# For `redis://…`: reading a result must not wait for an unavailable Redis; the default is two minutes.
 CELERY_REDIS_SOCKET_TIMEOUT = CELERY_REDIS_SOCKET_CONNECT_TIMEOUT = 1
 CELERY_RESULT_BACKEND_TRANSPORT_OPTIONS = {"retry_policy": {"max_retries": 1, "interval_start": 0}} | options
 # Flower lives on these events.

@@ -55,7 +55,7 @@ def _is_unseen(letter: str) -> bool:
 
 
 def _visible(text: str, but: str = "") -> str:
-    """Refuse control characters, halves of letters and what Unicode keeps free for ever."""
+    """Refuse control characters, surrogates and noncharacters."""
     if text.isprintable():
         return text
     for letter in text:

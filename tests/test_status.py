@@ -1,4 +1,4 @@
-"""The page that tells staff how the shop's processes are."""
+"""The status page for staff."""
 
 import threading
 from collections.abc import Callable

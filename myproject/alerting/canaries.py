@@ -1,4 +1,4 @@
-"""Whether messages come through each queue: any queue that moves watches all the others."""
+"""Canaries: a small message through each queue every minute. Any queue that moves watches all the others."""
 
 from datetime import datetime
 
@@ -9,7 +9,7 @@ from myproject.alerting.models import Canary
 
 
 def arrive(queue: str, sent_at: datetime) -> None:
-    """Note that a canary came through the queue, and alert of those through which none does."""
+    """Record that a canary came through the queue, and alert for queues through which none does."""
     if not Canary.objects.record(queue, sent_at):
         return
     for late in Canary.objects.overdue():
@@ -19,6 +19,6 @@ def arrive(queue: str, sent_at: datetime) -> None:
                 f"Nothing that was sent in the last {timesince(late.watched_since)} has come through: does a worker "
                 "read it, and what is it busy with? The page Status shows both.",
                 cause=f"canary {late.queue}",
-                # Not the mail queue, which may be the one that stands still.
+                # Not the mail queue, which may be the one that is stuck.
                 queue=queue,
             )

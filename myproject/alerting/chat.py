@@ -1,6 +1,6 @@
-"""The chats, mailboxes and telephones of those who look after the shop, by their apprise addresses.
+"""Sends alerts to the operators' chats, mailboxes and telephones, by apprise URLs.
 
-An address holds a token or a password: it is never logged, and the row knows it by a digest.
+A URL contains a token or a password: it is never logged, and rows store a digest of it.
 """
 
 import hashlib
@@ -15,40 +15,40 @@ from myproject.alerting.models import Alert
 
 log = logging.getLogger(__name__)
 
-# Apprise sends one after the other by itself: no threads and no event loop within a task.
+# Send sequentially: no threads and no event loop within a task.
 ASSET = AppriseAsset(app_id=settings.SITE_NAME, async_mode=False)
 CONNECT_SECONDS, ANSWER_SECONDS = 3, 5
 
 
 def deliver(alert_id: int) -> bool:
-    """Tell each address of the alert once; True when this call told the last of them.
+    """Send the alert to each address once; True if this call reached the last of them.
 
-    Raises `TemporaryError` while some address does not answer; those that did are not told again.
-    Between the sending and its record a crash repeats the message.
+    Raises `TemporaryError` while some address does not answer; the others are not notified again.
+    A crash between sending and recording repeats the message.
     """
     if not settings.ALERT_URLS:
         Alert.objects.filter(pk=alert_id).leave_untold()
         return False
     claimed = Alert.objects.claim(first=Alert.objects.filter(pk=alert_id))
     if not claimed:
-        log.info("Alert %s: nothing to tell", alert_id)
+        log.info("Alert %s: nothing to send", alert_id)
         return False
     (alert,) = claimed
     try:
         services = [(number, service(number, address)) for number, address in enumerate(settings.ALERT_URLS, 1)]
     except PermanentError as error:
         alert.mark_failed(str(error))
-        log.error("Alert %s cannot be told: %s", alert.pk, error)
+        log.error("Alert %s cannot be sent: %s", alert.pk, error)
         return False
     if silent := [f"{number} ({found.service_name})" for number, found in services if not send(found, alert)]:
         alert.mark_silent(f"No answer from address {', '.join(silent)}.")
         raise TemporaryError(f"No answer from address {', '.join(silent)}")
-    log.info("Alert %s is told", alert.pk)
+    log.info("Alert %s was sent", alert.pk)
     return alert.mark_sent()
 
 
 def send(found: NotifyBase, alert: Alert) -> bool:
-    """Tell one address, unless it was told before; False when it does not take the message."""
+    """Notify one address, unless it was notified before; False if it does not accept the message."""
     digest = hashlib.sha256(found.url().encode()).hexdigest()[:16]
     if digest in alert.reached:
         return True

@@ -1,4 +1,4 @@
-"""The part of a worker that takes messages from the broker, as ours refuses them, and waits for a broker."""
+"""A worker's consumer that refuses messages that cannot be tasks, and waits for a broker that refuses writes."""
 
 import logging
 import time
@@ -21,19 +21,19 @@ from myproject.transport.envelope import Kind, check_task, raw_of, refuse
 
 log = logging.getLogger(__name__)
 
-# What the broker has to answer for, and not the message.
+# Errors of the broker, not of the message.
 OF_THE_BROKER = (OSError, RedisError, AMQPError, BrokerError)
 UNSIGNED = (SecurityError, ContentDisallowed, signing.Forged)
-# Seconds between two looks whether a broker that refuses takes messages again. A worker must end within one.
+# Maximum seconds between two checks of a broker that refuses writes. A worker must be able to stop within one.
 MAX_PAUSE = 5
-# Seconds after which a broker that refuses once more is news.
+# Seconds after which another refusal is logged again.
 CALM = 60
 
 
 class Consumer(consumer.Consumer):
     """Celery's, but a message that cannot be a task is a dead letter, and a broker that refuses is waited for."""
 
-    # By its events anybody at the broker could let a worker send a task, signed by the worker itself.
+    # Through its events, anyone with access to the broker could make a worker send a task, signed by the worker.
     gossip = None
     pause = 1.0
     refused_at = float("-inf")
@@ -59,7 +59,7 @@ class Consumer(consumer.Consumer):
         return checked
 
     def on_decode_error(self, message: Message, exc: Exception) -> None:
-        """Refuse the message, which may be anybody's: acknowledged, it is not delivered again."""
+        """Refuse the untrusted message: it is acknowledged, so it is not redelivered."""
         self.bury(message, Kind.UNSIGNED if isinstance(exc, UNSIGNED) else Kind.MALFORMED, exc)
 
     def on_invalid_task(self, body: Any, message: Message, exc: Exception) -> None:
@@ -78,7 +78,7 @@ class Consumer(consumer.Consumer):
             message.ack()
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """Wait for a broker that is there and refuses: it is full, or has become another's replica."""
+        """Wait for a broker that answers and refuses writes: it is full, or has become a replica."""
         super().on_connection_error_after_connected(exc)
         if not isinstance(exc, self.channel_errors):
             return
@@ -104,7 +104,7 @@ class Consumer(consumer.Consumer):
 
 
 def wait(seconds: float) -> None:
-    """Sleep; raises what ends a worker that is told to."""
+    """Sleep; raises the exception that stops the worker if a shutdown was requested."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         maybe_shutdown()

@@ -1,4 +1,4 @@
-"""Messages that no worker could take: kept for staff to look at, and told once for each kind."""
+"""Dead letters: messages that no worker can run, stored for staff, with one alert per kind."""
 
 import atexit
 import base64
@@ -18,15 +18,15 @@ from myproject.transport.envelope import Kind, Refusal, refused
 
 log = logging.getLogger(__name__)
 
-# So many may wait for the database, in memory, and so many are written at once.
+# How many may wait in memory for the database, and how many are written at once.
 MAX_WAITING = 1000
 AT_ONCE = 200
-# Seconds that a process which ends gives to those that still wait.
+# Seconds that a process waits at its end for unwritten letters.
 PATIENCE = 3
 
 
 class Keeper:
-    """Writes to the database in a thread of its own: no queue stands behind letters, nor behind a frozen database."""
+    """Writes to the database in its own thread, so that queues wait neither for letters nor for a frozen database."""
 
     def __init__(self) -> None:
         self.waiting: Queue[Refusal] = Queue(MAX_WAITING)
@@ -37,7 +37,7 @@ class Keeper:
             self.waiting.put_nowait(refusal._replace(raw=refusal.raw[:MAX_KEPT]))
         except Full:
             log.error("A dead letter of %s was not kept, too many wait: %s", refusal.queue, refusal.reason)
-        # Not before: the processes that a worker forks have no threads.
+        # Started on first use: a worker's forked processes have no threads.
         if not (self.thread and self.thread.is_alive()):
             self.thread = Thread(target=self.run, name="dead letters", daemon=True)
             self.thread.start()
@@ -55,7 +55,7 @@ class Keeper:
                     self.waiting.task_done()
 
     def next_ones(self) -> list[Refusal]:
-        """Wait for a letter, and return it with those that are there by then."""
+        """Wait for a letter, and return it with all that have arrived by then."""
         letters = [self.waiting.get()]
         try:
             while len(letters) < AT_ONCE:
@@ -65,7 +65,7 @@ class Keeper:
         return letters
 
     def flush(self) -> None:
-        """Wait until all are written, for a while."""
+        """Wait until all are written, up to a limit."""
         until = time.monotonic() + PATIENCE
         while self.waiting.unfinished_tasks and time.monotonic() < until:
             time.sleep(0.01)
@@ -77,7 +77,7 @@ atexit.register(keeper.flush)
 
 
 def bury(letters: list[Refusal]) -> None:
-    """Keep the messages and alert of them; a database that is away costs the rows."""
+    """Store the messages and alert; if the database is unavailable, the rows are lost."""
     try:
         DeadLetter.objects.record(letters)
     except Error as error:
@@ -88,13 +88,13 @@ def bury(letters: list[Refusal]) -> None:
 
 
 def alert_of(letter: Refusal, times: int) -> None:
-    # What it claims to be is its sender's word.
+    # Its task name is untrusted.
     message = f"It came by {letter.queue}, calls itself {letter.task or '?'}, and is a dead letter: {letter.reason}."
     alert("A message was refused", message, cause=f"dead letter, {letter.kind}", times=times)
 
 
 def send_again(letter: DeadLetter) -> None:
-    """Put the message back in its queue just as it was: whether it is signed is verified again."""
+    """Put the unchanged message back in its queue: its signature is verified again."""
     whole = json.loads(bytes(letter.raw))
     kept = {name: whole["properties"].get(name) for name in ("correlation_id", "reply_to", "delivery_mode", "priority")}
     with app.connection_for_write() as link, link.channel() as channel:

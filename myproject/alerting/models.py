@@ -1,4 +1,4 @@
-"""What belongs to no app: what the shop has to tell whoever looks after it, and how it knows that its queues move."""
+"""Alerts to the operators, canaries of the queues, and dead letters."""
 
 import hashlib
 from collections import Counter
@@ -17,10 +17,10 @@ from myproject.transport.envelope import Kind, Refusal
 
 # Canaries are sent each minute; when none was sent for this long, beat was away.
 CANARY_PAUSE = timedelta(minutes=3)
-# Bytes of a dead letter, and dead letters, that are kept: whoever writes to the broker does not fill the database.
+# Limits of a dead letter's stored bytes, and of stored letters, so that a flood at the broker cannot fill the database.
 MAX_KEPT = 64 * 1024
 MAX_LETTERS = 10_000
-# One statement, so that a hundred tasks which fail at once are one row, and none of them waits for another's answer.
+# One statement, so that a hundred tasks that fail at once make one row without waiting for each other.
 RECORD = """
 INSERT INTO myproject_alert AS known
     (cause, subject, message, count, told_count, first_at, last_at, due_at, claimed_by, reached, error)
@@ -35,7 +35,7 @@ RETURNING *
 
 class AlertQuerySet(LeasedQuerySet["Alert"]):
     def quiet_since(self, moment: datetime) -> Self:
-        """Alerts that nobody has to be told of, and whose cause has not happened since."""
+        """Alerts that need no message, and whose cause has not happened since."""
         return self.filter(due_at=None, last_at__lt=moment)
 
     def record(self, cause: str, subject: str, message: str, times: int = 1) -> "Alert":
@@ -53,17 +53,17 @@ class AlertQuerySet(LeasedQuerySet["Alert"]):
         self.update(due_at=None)
 
     def open(self) -> Self:
-        """Alerts of which somebody is still to be told, or whose cause has struck within a day."""
+        """Alerts that are still to be sent, or whose cause has happened within a day."""
         return self.filter(Q(due_at__isnull=False) | Q(last_at__gte=timezone.now() - timedelta(days=1)))
 
     def give_up_silent(self) -> None:
-        """End those that some address has heard of, so that one that is silent does not hold up the others."""
+        """End alerts that reached at least one address, so that an unreachable one does not hold up the others."""
         for alert in self.exclude(reached=[]).exclude(due_at=None):
             alert.mark_sent(error=alert.error)
 
 
 class Alert(Leased):
-    """One cause, however often it happens. `due_at` None: no one has to be told, or everyone has been."""
+    """One cause, however often it happens. `due_at` is None if nothing is to be sent."""
 
     # How long one task may try, retries included.
     lease = Lease(open=Q(due_at__isnull=False), lasts=lambda: timedelta(minutes=10), message_first=False)
@@ -82,7 +82,7 @@ class Alert(Leased):
     objects = AlertQuerySet.as_manager()
 
     class Meta:
-        # Of what has no rows of its own.
+        # Permissions for pages without a model of their own.
         permissions = [
             ("view_status", "Can see the status of queues and workers"),
             ("use_flower", "Can use Flower"),
@@ -117,7 +117,7 @@ class Alert(Leased):
         self.held().update(error=reason[:300])
 
     def mark_sent(self, error: str = "") -> bool:
-        """Record what was told; what has happened since is due after the cool-down."""
+        """Record what was sent; what has happened since is due after the cool-down."""
         now = timezone.now()
         later = Case(When(count__gt=self.count, then=Value(now + settings.ALERT_COOL_DOWN)), default=None)
         fields = {"sent_at": now, "told_count": self.count, "due_at": later, "claimed_by": "", "reached": []}
@@ -129,14 +129,14 @@ class Alert(Leased):
 
 class CanaryQuerySet(models.QuerySet["Canary"]):
     def record(self, queue: str, sent_at: datetime) -> bool:
-        """Note that a canary came through its queue; False for one that is no newer than the last."""
+        """Record that a canary came through its queue; False if it is not newer than the last one."""
         now = timezone.now()
         rows = [self.model(queue=known, watched_since=now) for known in QUEUES]
         self.bulk_create(rows, ignore_conflicts=True)
         before = self.get(queue=queue).sent_at
         ran = {"sent_at": sent_at, "ran_at": now, "watched_since": sent_at, "told_at": None}
         is_newest = self.filter(Q(sent_at=None) | Q(sent_at__lt=sent_at), queue=queue).update(**ran)
-        # Nobody sent any for a while: then none could come through the other queues either.
+        # None were sent for a while, so none could come through the other queues either.
         if before and sent_at - before > CANARY_PAUSE:
             self.update(watched_since=now)
         return bool(is_newest)
@@ -173,7 +173,7 @@ class Canary(models.Model):
         return queue is not None and timezone.now() - self.watched_since > queue.late_after
 
     def mark_told(self) -> bool:
-        """Note that somebody is to be told that it is overdue; False when that was noted lately."""
+        """Record that an alert about it is due; False if that was recorded recently."""
         now = timezone.now()
         untold = Q(told_at=None) | Q(told_at__lt=now - settings.ALERT_COOL_DOWN)
         return bool(
@@ -194,17 +194,17 @@ class DeadLetterQuerySet(models.QuerySet["DeadLetter"]):
             for each, letter in new.items()
             if each not in known
         ]
-        # Another worker may keep the same ones at this moment.
+        # Another worker may be storing the same ones.
         self.bulk_create(rows[: max(0, MAX_LETTERS - self.count())], ignore_conflicts=True)
 
 
 def digest(letter: Refusal) -> str:
-    """Return what is the same for the same message that comes again."""
+    """Return a digest that is equal for a redelivered message."""
     return hashlib.sha256(f"{letter.kind}\n{letter.queue}\n".encode() + letter.raw).hexdigest()
 
 
 class DeadLetter(models.Model):
-    """A message that no worker could take, as it was; its words are those of its sender, whoever that is."""
+    """A message that no worker can run, stored unchanged; its content is untrusted."""
 
     kind = models.CharField(max_length=20, choices=[(kind.value, kind.value) for kind in Kind])
     queue = models.CharField(max_length=80)
@@ -228,5 +228,5 @@ class DeadLetter(models.Model):
 
     @property
     def can_be_sent_again(self) -> bool:
-        """Whether it may be more than rubbish: a release that knows its task has come, and all of it is here."""
+        """Return whether sending it again makes sense: its task is known now, and it was stored completely."""
         return self.kind == Kind.UNKNOWN and self.size == len(self.raw)

@@ -1,4 +1,4 @@
-"""The tasks that tell people of alerts."""
+"""Tasks that send and clean up alerts."""
 
 from contextlib import suppress
 from datetime import timedelta
@@ -20,7 +20,7 @@ LIMITS = {"soft_time_limit": 50, "time_limit": 60}
 
 
 class AlertTask(Task):
-    """Ends an alert that some address has heard of."""
+    """Ends an alert that has reached at least one address."""
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         with suppress(Error):
@@ -29,19 +29,19 @@ class AlertTask(Task):
 
 @shared_task(name="myproject.tasks.send_alert", base=AlertTask, **LIMITS, ignore_result=True)
 def send_alert(*, alert_id: int) -> None:
-    """Send an alert to each address. Safe to repeat: the row is claimed, and remembers who was told."""
+    """Send an alert to each address. Safe to repeat: the row is claimed, and records which addresses were reached."""
     chat.deliver(alert_id)
 
 
 @sweep(SCHEDULES["Check unsent alerts"], name="myproject.tasks.check_unsent_alerts")
 def check_unsent_alerts() -> list[Sweep]:
-    """Queue again what no one was told of, and what is due after a pause. Safe to repeat: so is each alert."""
+    """Queue overdue alerts again. Safe to repeat: so is each alert."""
     return [Sweep(Alert.objects.due().order_by("due_at"), send_alert, "alert_id", limit=500)]
 
 
 @shared_task(name="myproject.tasks.clear_old_alerts", **CLEAR_LIMITS, ignore_result=True)
 def clear_old_alerts() -> None:
-    """Delete alerts and dead letters that have been quiet for half a year. Safe to repeat: what is gone is gone."""
+    """Delete alerts and dead letters of half a year ago. Safe to repeat: deletes are idempotent."""
     with going_on_next_night("alerts"):
         delete_in_chunks(Alert.objects.quiet_since(timezone.now() - ALERTS_KEPT).order_by("pk"))
         delete_in_chunks(DeadLetter.objects.filter(last_at__lt=timezone.now() - ALERTS_KEPT).order_by("pk"))

@@ -1,7 +1,7 @@
 """The ids that each line of the log carries: of the request, of the task, and of the task that queued it.
 
 They live in context variables, which structlog adds to every line of the thread, and travel in the headers of
-messages. What a header says is checked: whoever writes to the broker does not write our log.
+messages. Headers are validated: others who can write to the broker must not be able to write to our log.
 """
 
 import re
@@ -30,12 +30,12 @@ REFERENCE = re.compile(r"[0-9A-Z]{4}-[0-9A-Z]{4}")
 
 
 def path_of(request: HttpRequest) -> str:
-    """Return the pattern of the address, without the words and signatures that stand in it; its path if none fits."""
+    """Return the URL pattern, which contains no names or signatures; the path if no pattern matches."""
     return f"/{request.resolver_match.route}" if request.resolver_match else request.path
 
 
 class Requests(RequestMiddleware):
-    """Middleware: one line for each request, and its id on every other line that it leads to, and in the answer."""
+    """Middleware: logs one line per request, and adds its id to all related lines and to the response."""
 
     def prepare(self, request: HttpRequest) -> None:
         clear_contextvars()
@@ -59,14 +59,14 @@ class Requests(RequestMiddleware):
         return f"{request.method} {path_of(request)}"
 
     def _process_exception(self, request: HttpRequest, exception: Exception) -> None:
-        """Leave the traceback to Django, whose line has it already."""
+        """Log no traceback: Django's own line has it."""
 
 
 class Receiver(CeleryReceiver):
-    """What becomes of each task, in lines that carry its ids; and the ids of whoever queues one, in its message."""
+    """Logs each task's outcome with its ids, and passes the publisher's ids along in the message."""
 
     def receiver_before_task_publish(self, sender: Any = None, headers: Any = None, *args: Any, **kwargs: Any) -> None:
-        # What is tried again keeps its ids, as far as they are well-formed.
+        # A retry keeps its ids, if they are well-formed.
         is_given = HEADER in headers or headers.get("retries")
         headers[HEADER] = well_formed(headers.get(HEADER)) if is_given else to_carry()
 
@@ -76,7 +76,7 @@ class Receiver(CeleryReceiver):
             return
         task.request._django_structlog_started_at = time.monotonic_ns()
         clear_contextvars()
-        # The order on this line alone: the task may take others along.
+        # Bind the order to this line only: the task may process others as well.
         with about(task.request, task_id, task.name):
             logger.info("task_started")
         ids = {name: value for name, value in carried(task.request).items() if name != "order"}
@@ -107,14 +107,14 @@ class Receiver(CeleryReceiver):
 
 
 def to_carry() -> dict[str, str]:
-    """Return what a message that is queued now takes along."""
+    """Return the ids to put into a message."""
     ids = get_contextvars()
     ids["parent_task_id"] = ids.get("task_id")
     return {name: ids[name] for name in CARRIED if ids.get(name)}
 
 
 def carried(request: Any) -> dict[str, str]:
-    """Return what a task's message brought along, as far as it is well-formed: others write to the broker as well."""
+    """Return the well-formed ids of a task's message, which is untrusted."""
     return well_formed(getattr(request, HEADER, None))
 
 
@@ -125,7 +125,7 @@ def well_formed(told: Any) -> dict[str, str]:
 
 
 def about(request: Any, task_id: str, task: str) -> AbstractContextManager[None]:
-    """Have the lines within say which task they are about; the worker's main process works on none."""
+    """Bind a task's ids to the lines within the block; the worker's main process runs no task itself."""
     return bound_contextvars(task_id=task_id, task=task, **carried(request))
 
 

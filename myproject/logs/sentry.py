@@ -16,13 +16,13 @@ from structlog.contextvars import get_contextvars
 from myproject.logs.log_context import about
 from myproject.logs.logs import scrub
 
-# Their errors are events already, or the fault of a visitor.
+# Their errors are reported already, or are a visitor's mistake.
 IGNORED = ("django_structlog.*", "django.request", "django.security.*", "celery.*", "gunicorn.*")
 TAGS = ("request_id", "task_id", "task", "parent_task_id", "order")
 
 
 def start(dsn: str) -> None:
-    """Send what fails from here on. Release and environment are the SDK's own SENTRY_RELEASE and SENTRY_ENVIRONMENT."""
+    """Start the SDK, which reads SENTRY_RELEASE and SENTRY_ENVIRONMENT itself."""
     for name in IGNORED:
         ignore_logger(name)
     sentry_sdk.init(
@@ -32,7 +32,7 @@ def start(dsn: str) -> None:
         auto_enabling_integrations=False,
         send_default_pii=False,
         max_request_body_size="never",
-        # Variables hold addresses and names, and so may the steps that led there.
+        # Local variables and breadcrumbs may contain addresses and names.
         include_local_variables=False,
         max_breadcrumbs=0,
         before_send=prepare,
@@ -41,12 +41,12 @@ def start(dsn: str) -> None:
 
 
 def prepare(event: Any, hint: dict[str, Any]) -> Any:
-    """Return the event as it may leave the house; None for a line without an exception, which is the log's."""
+    """Return the scrubbed event; None for a line without an exception, which belongs to the log only."""
     if not hint.get("exc_info"):
         return None
     ids = get_contextvars()
     event["tags"] = {**event.get("tags", {}), **{name: ids[name] for name in TAGS if name in ids}}
-    # Its address, headers and cookies say who it was; the view is the event's transaction.
+    # URL, headers and cookies identify the visitor; the event's transaction names the view.
     event["request"] = {"method": event.get("request", {}).get("method", "")}
     for private in ("user", "breadcrumbs"):
         event.pop(private, None)
@@ -62,7 +62,7 @@ def scrubbed(value: Any) -> Any:
 
 
 def send_lost_task(sender: Any, task_id: str, exception: BaseException, **kwargs: Any) -> None:
-    """Send what only the worker's main process knows of: the process that ran the task is dead."""
+    """Report a task whose process died, which only the worker's main process knows."""
     if isinstance(exception, TimeLimitExceeded | WorkerLostError):
         with about(sender.request, task_id, sender.name):
             sentry_sdk.capture_exception(exception)

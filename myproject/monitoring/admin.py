@@ -68,7 +68,7 @@ admin.site.unregister(PeriodicTask)
 
 
 class PeriodicTaskForm(BasePeriodicTaskForm):
-    """Refuses what beat could not read, or no worker would run."""
+    """Rejects what beat could not read or no worker would run."""
 
     queue = forms.ChoiceField(required=False, choices=[("", "As its task says"), *QUEUES])
 
@@ -123,7 +123,7 @@ class PeriodicTaskForm(BasePeriodicTaskForm):
 @admin.register(PeriodicTask)
 class PeriodicTaskAdmin(ActingAdmin, BasePeriodicTaskAdmin):
     form = PeriodicTaskForm
-    # The extension's form has an inline script, which our Content-Security-Policy refuses.
+    # The package's form has an inline script, which our Content-Security-Policy blocks.
     change_form_template = "admin/change_form.html"
     list_display = ["name", "enabled", "when", "last_run", "next_run", "task"]
     list_filter = ()
@@ -131,7 +131,7 @@ class PeriodicTaskAdmin(ActingAdmin, BasePeriodicTaskAdmin):
     ordering = ["name"]
     actions = ["enable_tasks", "disable_tasks", "run_tasks"]
     readonly_fields = ["last_run_at", "crontab_translation", "preview"]
-    # The route follows from the queue; an exchange that nobody reads would swallow the messages.
+    # The queue determines the route; a wrong exchange would drop the messages.
     fieldsets = [
         (None, {"fields": ["name", "regtask", "task", "enabled", "description"]}),
         ("Schedule", {"fields": ["interval", "crontab", "crontab_translation", "solar", "clocked"]}),
@@ -177,7 +177,7 @@ class PeriodicTaskAdmin(ActingAdmin, BasePeriodicTaskAdmin):
 
     @admin.action(description="Enable selected tasks")
     def enable_tasks(self, request: HttpRequest, rows: QuerySet[PeriodicTask]) -> None:
-        # As its form does: what was due while it was disabled is not made up for.
+        # As the form does: runs that were due while it was disabled are skipped.
         rows.filter(enabled=False).update(date_changed=timezone.now())
         super().enable_tasks(request, rows)
 
@@ -196,7 +196,7 @@ class PeriodicTaskAdmin(ActingAdmin, BasePeriodicTaskAdmin):
 
 
 class TimesAdmin(BaseScheduleAdmin):
-    """Times that tasks share: to change them is a change of each of these tasks."""
+    """Times that tasks share: changing them changes each of these tasks."""
 
     def save_model(self, request: HttpRequest, times: Any, *args: Any) -> None:
         super().save_model(request, times, *args)
@@ -217,7 +217,7 @@ class IntervalScheduleAdmin(TimesAdmin, BaseIntervalScheduleAdmin):
 
 
 def queue_now(row: PeriodicTask) -> None:
-    """Queue the task as beat does; raises `LookupError` when there is no such task or queue."""
+    """Queue the task as beat does; raises `LookupError` for an unknown task or queue."""
     app.loader.import_default_modules()
     if row.task not in app.tasks:
         raise LookupError(f"no worker knows a task {row.task}")
@@ -231,7 +231,7 @@ def queue_now(row: PeriodicTask) -> None:
 
 
 def told(moment: datetime, zone: tzinfo | None = None) -> str:
-    """Say the moment in local time, with the name of that time: on one night of the year 02:30 is there twice."""
+    """Format the moment in local time with its zone: on one night of the year 02:30 occurs twice."""
     return f"{timezone.localtime(moment, zone):%a %d %b %Y, %H:%M:%S %Z}"
 
 

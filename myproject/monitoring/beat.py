@@ -14,33 +14,33 @@ from myproject.monitoring.heartbeats import Heartbeat
 
 log = logging.getLogger(__name__)
 
-# Beat looks at its schedules every few seconds; what is late by more than this has nobody who looks.
+# Beat checks its schedules every few seconds; if one is later than this, beat is down.
 OVERDUE = timedelta(minutes=2)
 
 
 class OurEntry(ModelEntry):
     def save(self) -> None:
-        """Write when it ran last, and nothing else: the whole row could undo an edit made at the same moment."""
+        """Write the last run only: saving the whole row could undo a concurrent edit."""
         ran = {"last_run_at": self.model.last_run_at, "total_run_count": self.model.total_run_count}
         PeriodicTask.objects.filter(pk=self.model.pk, enabled=True).update(**ran)
 
 
 class Scheduler(DatabaseScheduler):
-    """The extension's own, but one row that cannot be read does not keep all others from running."""
+    """django-celery-beat's scheduler, but an invalid row does not stop the others."""
 
     Entry = OurEntry
-    # Seconds until the admin knows of a run, and what a beat that is killed repeats; the default is 180.
+    # Seconds until a run is stored, which a killed beat would repeat; the default is 180.
     sync_every = 10
     is_opening = is_closing = False
 
     def __init__(self, *args: Any, lazy: bool = False, **kwargs: Any) -> None:
         # Celery's signal handler closes the scheduler, and makes another one while the first still reads, which would
-        # wait for ever for the lock of the connection: there is nothing to close yet.
+        # wait forever for the lock of the connection: there is nothing to close yet.
         if Scheduler.is_opening:
             raise SystemExit
         self.heartbeat = Heartbeat("beat")
         if not lazy:
-            # Before the schedules are read, for which it may have to wait.
+            # Before reading the schedules, which may have to wait.
             self.heartbeat.start()
         Scheduler.is_opening = True
         try:
@@ -57,14 +57,14 @@ class Scheduler(DatabaseScheduler):
         return seconds
 
     def close(self) -> None:
-        """Write down the last runs and let go of broker and database, when beat has left what it was doing.
+        """Store the last runs and close the connections to broker and database.
 
-        Celery closes twice: within its signal handler, where a query that it interrupted still holds the lock of
-        the connection, and to wait for that would be for ever; and once more on its way out.
+        Celery closes twice: in its signal handler, where an interrupted query still holds the connection's lock, so
+        that waiting for it would be a deadlock; and again at the end. Only the second call does the work.
         """
         if self.is_closing:
             connection.close()
-            # Without a goodbye: where TERM cut a message short, RabbitMQ never answers it.
+            # Without a closing handshake: RabbitMQ never answers one if TERM interrupted a message.
             if broker := self.__dict__.pop("connection", None):
                 broker.collect()
             super().close()
@@ -86,10 +86,10 @@ class Scheduler(DatabaseScheduler):
 
 
 def next_runs(row: PeriodicTask, count: int) -> list[datetime]:
-    """Return when beat will queue the task next, as long as nobody edits it; the first may be overdue.
+    """Return the next times at which beat will queue the task; the first may be overdue.
 
-    It asks Celery's own schedule, each time as if the run before had just been, and so tells what that makes of a
-    change of the clocks. Raises whatever a schedule that cannot be read raises.
+    It queries Celery's schedule as if each previous run had just happened, so changes of the clocks are included.
+    Raises what an invalid schedule raises.
     """
     if not row.enabled or (row.one_off and row.total_run_count):
         return []
@@ -112,5 +112,5 @@ def following(schedule: BaseSchedule, last: datetime) -> datetime:
     """Return the first time after `last` at which the schedule comes due."""
     schedule.nowfun = lambda: last
     wait: timedelta = schedule.remaining_estimate(last)
-    # In UTC: to add a duration to a local time would step over a change of the clocks.
+    # In UTC: adding a duration to a local time would ignore a change of the clocks.
     return last.astimezone(UTC) + wait

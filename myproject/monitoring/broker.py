@@ -1,4 +1,4 @@
-"""What waits at the broker, and who works: asked quickly, or not at all."""
+"""State of queues and workers, queried with short timeouts."""
 
 import json
 import time
@@ -17,9 +17,9 @@ from redis.exceptions import RedisError
 from myproject.celery import app
 from myproject.transport.broker_url import RABBITMQ, knock
 
-# A worker that is alive answers within milliseconds; the asking always takes this long, as nobody knows how many are.
+# A live worker answers within milliseconds; a ping always takes this long, since the number of workers is unknown.
 PING_SECONDS = 0.7
-# Of the messages that workers hold, as many are read as this: there may be very many that wait for a later attempt.
+# How many of the messages held by workers are read: very many may be waiting for a retry.
 SAMPLE = 1000
 
 
@@ -28,7 +28,7 @@ class Away(Exception):
 
 
 class Waiting(NamedTuple):
-    """What waits in a queue; `age` of its oldest message is None when there is none, or it does not say."""
+    """A queue's length and the age of its oldest message, None if empty or unknown."""
 
     queue: str
     messages: int
@@ -36,7 +36,7 @@ class Waiting(NamedTuple):
 
 
 class Worker(NamedTuple):
-    """A worker that answers; `running` names the tasks that it has at work."""
+    """A worker that answers; `running` names its active tasks."""
 
     name: str
     queues: list[str]
@@ -57,7 +57,7 @@ def connected() -> Iterator[Connection]:
 
 
 def waiting(connection: Connection) -> list[Waiting]:
-    """Return what waits in each queue: on Redis in one round trip, on RabbitMQ in one for each and without ages."""
+    """Return each queue's waiting messages: one round trip on Redis, one per queue and without ages on RabbitMQ."""
     names = [queue.name for queue in settings.CELERY_TASK_QUEUES]
     if settings.BROKER is RABBITMQ:
         return [Waiting(name, ready(connection, name), None) for name in names]
@@ -74,9 +74,9 @@ def waiting(connection: Connection) -> list[Waiting]:
 
 
 def ready(connection: Connection, name: str) -> int:
-    """Return how many messages RabbitMQ has ready; to see the oldest would be to take it out of its place."""
+    """Return the number of ready messages on RabbitMQ, where looking at the oldest would change their order."""
     try:
-        # A channel of its own: RabbitMQ closes the one on which a queue is asked for that nobody has declared yet.
+        # On a separate channel: RabbitMQ closes a channel that queries an undeclared queue.
         with connection.channel() as channel:
             return int(channel.queue_declare(name, passive=True).message_count)
     except NotFound:
@@ -84,9 +84,9 @@ def ready(connection: Connection, name: str) -> int:
 
 
 def running(connection: Connection) -> dict[str, int]:
-    """Return how many messages of each queue workers hold: those that run, and those that wait for a later attempt.
+    """Return how many messages of each queue workers hold, running or waiting for a retry.
 
-    Beyond `SAMPLE` it is an estimate. Empty on RabbitMQ, which tells that to its management plugin alone.
+    Beyond `SAMPLE` it is an estimate. Empty on RabbitMQ, which reports it to its management plugin only.
     """
     if settings.BROKER is RABBITMQ:
         return {}
@@ -110,7 +110,7 @@ def queue_of(message: bytes) -> str:
 
 
 def latency() -> float:
-    """Return how many seconds it takes until the broker has taken a message; raises `Away` when it does not."""
+    """Return the seconds that the broker takes to accept a message; raises `Away` if it does not."""
     start = time.monotonic()
     with connected() as connection:
         knock(connection.default_channel)

@@ -1,6 +1,6 @@
-"""The commands of a worker that are ours: what the page of the shop's state asks, and those that Celery has otherwise.
+"""Our remote-control commands: one for the status page, and replacements for unsafe ones of Celery.
 
-These would stop the shop, or void a promise, and are refused with a reason. docs/operations/commands.md lists all.
+Those would stop the shop or break a guarantee, and are refused with a reason (docs/operations/commands.md).
 """
 
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ SHRINK, AUTOSCALE, STATS = control.pool_shrink, control.autoscale, control.stats
 
 @inspect_command()
 def work(state: Any, **kwargs: Any) -> dict[str, Any]:
-    """Say since when this worker is here, which queues it reads and what it runs."""
+    """Return this worker's start time, its queues and its active tasks."""
     return {
         "seconds": (datetime.now(UTC) - state.consumer.controller.startup_time).total_seconds(),
         "queues": sorted(queue.name for queue in state.consumer.task_consumer.queues),
@@ -26,9 +26,9 @@ def work(state: Any, **kwargs: Any) -> dict[str, Any]:
 
 @control_command(args=[("task_name", str), ("rate_limit", str)], signature="<task_name> <rate_limit>")
 def rate_limit(state: Any, **kwargs: Any) -> dict[str, str]:
-    """Refuse to limit the rate of a task: it would stop all queues of this worker."""
+    """Refuse rate limits, which would stop all queues of this worker."""
     return nok(
-        "A worker holds what exceeds the rate, and takes nothing of any queue meanwhile. "
+        "A worker holds messages that exceed the rate limit, and receives none from any queue meanwhile. "
         "To pause a queue: cancel_consumer."
     )
 
@@ -37,9 +37,9 @@ def rate_limit(state: Any, **kwargs: Any) -> dict[str, str]:
     args=[("task_name", str), ("soft", float), ("hard", float)], signature="<task_name> <soft_secs> [hard_secs]"
 )
 def time_limit(state: Any, **kwargs: Any) -> dict[str, str]:
-    """Refuse to change the time limits of a task: its lease relies on them."""
+    """Refuse to change a task's time limits: its lease relies on them."""
     return nok(
-        "Whoever takes over from a worker relies on the hard limit of its task. "
+        "A lease is safe only while it is longer than the hard time limit of its task. "
         "Change the setting of its lease, and restart."
     )
 

@@ -32,7 +32,7 @@ FRESH = 5
 PATIENCE = 2
 # What is older says nothing of now.
 STALE = 60
-# A question that takes longer is given up: it may never be the reason why the database is slow.
+# A query that takes longer is cancelled, so that metrics never slow the database down.
 LIMIT = "SET LOCAL statement_timeout = '1500ms'"
 
 Question = Callable[[], Iterable[Metric]]
@@ -47,7 +47,7 @@ NOTHING = Answer([], is_up=False)
 
 
 class Part:
-    """A part of the shop that can be away, and what it is asked."""
+    """A part of the shop that may be unavailable, and the queries to it."""
 
     def __init__(self, name: str, ask: Callable[[Question], list[Metric]], errors: tuple[type[Exception], ...]) -> None:
         self.name = name
@@ -65,7 +65,7 @@ class Part:
         return question
 
     def latest(self) -> Future[Answer]:
-        """Return the answer, or its promise: never two questions at once, however long the part does not answer."""
+        """Return the answer or a future; a part is never queried twice at the same time."""
         with self.lock:
             if self.answer is None or (self.answer.done() and time.monotonic() - self.asked_at > FRESH):
                 self.answer = self.begin()
@@ -78,7 +78,7 @@ class Part:
         return answer
 
     def keep(self, promise: Future[Answer]) -> None:
-        """Keep the promise, in a thread that ends with it: nobody else would give its connection back."""
+        """Answer in a thread that then closes its connection."""
         self.last, self.answered_at = self.answers(), time.monotonic()
         if (seconds := self.answered_at - self.asked_at) > PATIENCE:
             log.warning("%s took %.1f s to answer", self.name, seconds)
@@ -86,7 +86,7 @@ class Part:
         connection.close()
 
     def meanwhile(self) -> Answer:
-        """Return what it said before, while it has not answered in time; nothing when that is too long ago."""
+        """Return the previous answer if the part is late; nothing if that is too old."""
         is_old = time.monotonic() - self.answered_at > STALE
         return Answer([] if is_old else self.last.metrics, is_up=False)
 

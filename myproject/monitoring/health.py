@@ -1,4 +1,4 @@
-"""What a load balancer and a health check may ask the web: whether this process lives, and whether it can work."""
+"""Health checks of the web: liveness and readiness."""
 
 import logging
 import time
@@ -17,11 +17,11 @@ from myproject.web.pages import View
 
 log = logging.getLogger(__name__)
 
-# Seconds. Whoever asks for readiness is answered within this time, whatever is frozen …
+# Seconds. The readiness probe is answered within this time, whatever is frozen …
 WITHIN = 1.0
-# … and however many ask, database and broker are asked only once in this time.
+# … and database and broker are queried only once in this time, however many probes there are.
 FRESH = 2.0
-# For a check's own connection, so that a check which nobody waits for any more ends as well: 2 is psycopg's least.
+# For a check's own connection, so that an abandoned check ends as well: 2 is psycopg's minimum.
 BOUNDS = {"connect_timeout": 2, "tcp_user_timeout": 2000}
 ASK = "BEGIN; SET LOCAL statement_timeout = 1000; SELECT 1; COMMIT"
 
@@ -31,7 +31,7 @@ class Unmigrated(Exception):
 
 
 def probes(get_response: View) -> View:
-    """Middleware: answer the probes before anything else looks at the request, and without a line in the log."""
+    """Middleware: answer the probes before all other middleware, and without a log line."""
 
     def answered(request: HttpRequest) -> HttpResponseBase:
         if request.path == "/healthz/live":
@@ -69,7 +69,7 @@ def database_latency() -> float:
 
 def check_migrations() -> None:
     with closing(own_connection()) as own:
-        # Django asks by this name which ones are applied: without it, over one more connection that nobody closes.
+        # Django reads the applied migrations through this alias; otherwise it opens a connection that is never closed.
         connections[own.alias] = own
         executor = MigrationExecutor(own)
         if executor.migration_plan(executor.loader.graph.leaf_nodes()):
@@ -77,7 +77,7 @@ def check_migrations() -> None:
 
 
 class Check(Thread):
-    """Asks one part, in a thread that may be left behind; `seconds` stays None until the part has answered."""
+    """Queries one part in a thread that may be abandoned; `seconds` stays None until the part has answered."""
 
     def __init__(self, ask: Callable[[], float]) -> None:
         super().__init__(daemon=True)
@@ -94,7 +94,7 @@ class Check(Thread):
 
 
 class Readiness:
-    """Asks database and broker side by side, within `WITHIN` seconds, and remembers the answers for `FRESH` seconds."""
+    """Queries database and broker concurrently within `WITHIN` seconds, and caches the answers for `FRESH` seconds."""
 
     def __init__(self) -> None:
         self.lock = Lock()
@@ -131,7 +131,7 @@ class Readiness:
         seconds = database_latency()
         if not self.is_migrated:
             check_migrations()
-            # What was applied once stays applied, and to look takes longer than all the rest.
+            # Checked once only: applied migrations stay applied, and the check takes longer than all the rest.
             self.is_migrated = True
         return seconds
 

@@ -1,4 +1,4 @@
-"""The files by which a worker and beat show that they live; `deploy/alive.py` reads them."""
+"""Heartbeat files of workers and beat; `deploy/alive.py` reads them."""
 
 import logging
 import os
@@ -25,7 +25,7 @@ STOP_SECONDS = 5
 
 
 class Heartbeat:
-    """Writes a file while the main loop of this process goes round, or waits for somebody who is away.
+    """Writes a file while the main loop of this process runs, or waits for a server that is down.
 
     A thread writes it, since the main loop stands still while it connects anew or waits for an answer. When the loop
     is late the thread asks broker and database itself: only if both answer there is nothing to wait for, and the
@@ -46,11 +46,11 @@ class Heartbeat:
             self.thread.start()
 
     def tick(self) -> None:
-        """Note that the main loop has come round."""
+        """Record a round of the main loop."""
         self.ticked_at = time.monotonic()
 
     def stop(self) -> None:
-        """Remove the file: this process ends as it should."""
+        """Remove the file on a regular shutdown."""
         self.over.set()
         if self.thread.is_alive():
             self.thread.join(STOP_SECONDS)
@@ -85,7 +85,7 @@ def somebody_is_away() -> bool:
 
 
 class WorkerHeartbeat(bootsteps.StartStopStep):
-    """Lets the timer of a worker's main loop tick, which runs beside the tasks, however long these take."""
+    """Ticks on the timer of a worker's main loop, which is independent of running tasks."""
 
     requires = {"celery.worker.components:Timer"}
 

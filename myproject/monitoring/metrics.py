@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 PATH = "/metrics"
 FOLDER = "shop-metrics-"
-# Seconds until a folder that no process holds is taken for left behind: a family that begins has not locked it yet.
+# Seconds until an unlocked folder counts as abandoned: a new family may not have locked it yet.
 FOLDER_IS_NEW = 60
 # Seconds that a client of a worker's or beat's own server may take.
 PATIENCE = 5
@@ -84,7 +84,7 @@ class Family:
         # Each process of the family inherits the lock: it is free when the last one is gone.
         self.lock = os.open(self.folder, os.O_RDONLY)
         fcntl.flock(self.lock, fcntl.LOCK_EX)
-        # Where the client library writes; nobody has to set it.
+        # The client library writes there.
         os.environ.update(PROMETHEUS_MULTIPROC_DIR=self.folder)
         values.ValueClass = values.MultiProcessValue(lambda: self.place)
         atexit.register(self.end, os.getpid())
@@ -123,7 +123,7 @@ def is_left_behind(folder: Path) -> bool:
 
 
 def count_tasks() -> None:
-    """Have this process count what tasks do here and what it sends."""
+    """Count this process's tasks and messages."""
     handlers: dict[Any, Callable[..., None]] = {
         signals.task_prerun: note_time_in_queue,
         signals.task_success: count_success,
@@ -154,7 +154,7 @@ def count_failure(sender: Task, exception: BaseException, **kwargs: Any) -> None
 
 
 def count_retry(sender: Task, reason: Any, **kwargs: Any) -> None:
-    """The reason is the class of the error, never its words."""
+    """The reason is the class of the error, never its message."""
     TASKS.labels(sender.name, "retried").inc()
     RETRIES.labels(sender.name, type(getattr(reason, "exc", None) or reason).__name__).inc()
 
@@ -203,7 +203,7 @@ def measure(get_response: View) -> View:
 
 
 def count_request(request: HttpRequest, response: HttpResponseBase, seconds: float) -> None:
-    """Count by names of views and known methods: paths and methods are whatever a visitor types."""
+    """Count by view name and known method: arbitrary paths and methods would make unlimited labels."""
     view = request.resolver_match.view_name if request.resolver_match else "none"
     method = request.method if request.method in METHODS else "other"
     REQUESTS.labels(view, method, f"{response.status_code // 100}xx").inc()
@@ -265,12 +265,12 @@ class Server(TCPServer):
 
 
 class OwnServer:
-    """The server of a worker or of beat, in a thread of its main process."""
+    """The metrics server of a worker or beat, in a thread of its main process."""
 
     server: Server | None = None
 
     def start(self, **kwargs: Any) -> None:
-        """Serve, if anybody may read; a port that is taken costs the metrics, not the work."""
+        """Serve, if a token is set; a port in use costs the metrics, not the work."""
         if not (settings.METRICS_PORT and settings.METRICS_TOKEN):
             return
         family.begin()

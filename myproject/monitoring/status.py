@@ -1,4 +1,4 @@
-"""The page that tells staff how the shop's processes are."""
+"""The status page for staff."""
 
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -39,7 +39,7 @@ def page(request: HttpRequest) -> HttpResponse:
 
 
 def queues() -> dict[str, Any]:
-    # Whoever found the broker away a moment ago need not wait for it again.
+    # If the broker was found to be down a moment ago, do not wait for it again.
     if health.readiness.ask()["broker"] is None:
         return {"is_away": True}
     try:

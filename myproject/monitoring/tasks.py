@@ -1,4 +1,4 @@
-"""The tasks by which the shop knows that its processes live and that its queues move."""
+"""Tasks that show that processes are alive and queues move."""
 
 import time
 from datetime import UTC, datetime
@@ -18,5 +18,5 @@ def heartbeat() -> str:
 
 @shared_task(name="myproject.tasks.canary", bind=True, soft_time_limit=20, time_limit=30, ignore_result=True)
 def canary(self: Task, *, queue: str) -> None:
-    """Come through a queue, to show how long that takes. Safe to repeat: only a newer one is noted."""
+    """Measure the latency of a queue. Safe to repeat: only a newer canary is recorded."""
     canaries.arrive(queue, datetime.fromtimestamp((self.request.headers or {}).get("sent_at", time.time()), UTC))

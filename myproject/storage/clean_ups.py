@@ -45,7 +45,7 @@ def deletion(rows: QuerySet[Model]) -> tuple[str, tuple[Any, ...]]:
 
 @contextmanager
 def going_on_next_night(what: str) -> Iterator[None]:
-    """End quietly where the soft limit strikes: a retry would only delay the other clean-ups."""
+    """End quietly at the soft time limit: a retry would only delay the other clean-ups."""
     try:
         yield
     except SoftTimeLimitExceeded:

@@ -76,7 +76,7 @@ def remove_if_old(path: str, storage: Storage) -> bool:
     try:
         is_old = timezone.now() - storage.get_modified_time(path) > ORPHANED_AFTER
     except FileNotFoundError:
-        # Another run, or whoever it belonged to, was faster.
+        # Deleted by another run, or by its owner.
         return False
     if is_old:
         storage.delete(path)

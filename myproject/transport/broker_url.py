@@ -1,4 +1,4 @@
-"""What Redis and RabbitMQ each need to be told; CELERY_BROKER_URL says which of them it is."""
+"""Broker-specific settings for Redis and RabbitMQ; CELERY_BROKER_URL decides which apply."""
 
 from typing import Any, NamedTuple
 
@@ -9,11 +9,11 @@ from kombu import Exchange
 class Broker(NamedTuple):
     """In what one broker is set otherwise than another; `worker_options` and `probe_options` go above the `options`."""
 
-    # Of whoever sends a message, such as a click.
+    # For publishers that a customer waits for.
     options: dict[str, Any]
-    # Of a worker, which can wait (`myproject/celery.py`).
+    # For workers, which can wait (`myproject/celery.py`).
     worker_options: dict[str, Any]
-    # Of whoever only looks at a page (`myproject/monitoring/broker.py`).
+    # For status pages and probes (`myproject/monitoring/broker.py`).
     probe_options: dict[str, Any]
     # Of each queue.
     queue: dict[str, Any]
@@ -21,12 +21,12 @@ class Broker(NamedTuple):
 
 REDIS = Broker(
     options={
-        # A message that nobody acknowledged comes back after this; it must exceed the longest hard time limit.
+        # An unacknowledged message is redelivered after this; it must exceed the longest hard time limit.
         "visibility_timeout": 3600,
         # Look for such messages every 2 seconds; the default is every 100.
         "unacked_restore_interval": 2,
         "unacked_restore_throttle": 1,
-        # Without these a click waits for ever on a broker that is frozen or unreachable.
+        # Without these a request hangs forever on a broker that is frozen or unreachable.
         "socket_timeout": 1,
         "socket_connect_timeout": 1,
         # Notice a half-open connection after about 10 seconds; the default is 51.
@@ -39,7 +39,7 @@ REDIS = Broker(
 )
 RABBITMQ = Broker(
     options={
-        # Wait until the message is safe on disk: without it whatever RabbitMQ refuses is lost without a word.
+        # Wait until the message is safe on disk: without it, messages that RabbitMQ refuses are lost silently.
         "confirm_publish": True,
         # As above; a click on a frozen RabbitMQ waits three times as long: for the confirmation, the end of the old
         # connection and the beginning of a new one.
@@ -52,7 +52,7 @@ RABBITMQ = Broker(
         # By a topic: only then does RabbitMQ itself keep a retry until it is due. A worker that kept it would take
         # nothing else meanwhile, since of a quorum queue it takes only so many messages.
         "exchange": Exchange("shop", type="topic"),
-        # Quorum: on disk, on several machines where there are several. The time-out, in milliseconds, exceeds the
+        # Quorum: on disk, on several machines where there are several. The timeout, in milliseconds, exceeds the
         # longest hard time limit; RabbitMQ's own is half an hour, and before 3.12 only rabbitmq.conf can change it.
         "queue_arguments": {"x-queue-type": "quorum", "x-consumer-timeout": 3_600_000},
     },
@@ -65,7 +65,7 @@ def broker(url: str) -> Broker:
 
 
 def knock(channel: Any) -> None:
-    """Write what cannot grow: a broker that is full, or another's replica, answers and takes nothing."""
+    """Write a value of constant size, since a full broker or a replica answers reads and refuses writes."""
     if settings.BROKER is RABBITMQ:
         # Confirmed and dropped: no queue has this name.
         channel.basic_publish(channel.prepare_message(b""), exchange="", routing_key="nowhere")

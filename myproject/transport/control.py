@@ -15,7 +15,7 @@ COMMAND = {
     "arguments": or_none(is_mapping),
     "destination": or_none(lambda value: isinstance(value, list)),
     "pattern": or_none(is_name),
-    # Not `pcre`: a regular expression may take for ever.
+    # Not `pcre`: a regular expression may take forever.
     "matcher": lambda value: value in (None, "glob"),
     "ticket": or_none(is_name),
     "reply_to": or_none(is_mapping),

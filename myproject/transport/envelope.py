@@ -1,6 +1,6 @@
 """What a message must look like before Celery or kombu touch it: what they do not expect kills the worker.
 
-Whoever finds a message that cannot be a task sends it to `refused`; `myproject/alerting/dead_letters.py` keeps it.
+A message that cannot be a task is sent to the signal `refused`; `myproject/alerting/dead_letters.py` stores it.
 """
 
 import base64

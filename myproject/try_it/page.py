@@ -1,7 +1,6 @@
-"""A page on which staff queues small tasks and watches what becomes of them.
+"""A page on which staff queue small tasks and watch them run.
 
-It knows which tasks are this person's by their session alone: no page takes the id of a task, so nobody can ask for
-another's.
+A person's task ids are kept in their session: no page accepts a task id, so other people's tasks cannot be read.
 """
 
 import uuid
@@ -29,7 +28,7 @@ from myproject.web.pages import staff_may
 KEY = "try_it"
 RUNS_KEPT = 10
 BURST = 200
-# A message that nobody has taken by then is lost, or its worker is away: the page stops asking by itself.
+# A message that is still waiting by then is lost, or no worker runs: the page stops polling.
 FOLLOWED_FOR = timedelta(minutes=10)
 QUEUES = [(queue.name, queue.name) for queue in settings.CELERY_TASK_QUEUES]
 PILLS = {states.STARTED: "running", states.RETRY: "pending", states.SUCCESS: "succeeded"}
@@ -110,7 +109,7 @@ SAMPLES = {
 
 @dataclass(frozen=True)
 class Run:
-    """What this person queued with one click, and the results that there are so far; `batch` begins their task ids."""
+    """The tasks that the person queued with one click, and their results so far; `batch` prefixes their ids."""
 
     sample: str
     batch: str

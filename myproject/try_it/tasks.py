@@ -26,14 +26,14 @@ def multiply(x: float, y: float) -> float:
 
 @shared_task(name="myproject.tasks.wait", **LIMITS)
 def wait(*, seconds: int) -> str:
-    """Take as long as it is told to, to show what a queue is for. Safe to repeat: it changes nothing."""
+    """Wait for some seconds, to show what a queue is for. Safe to repeat: it changes nothing."""
     time.sleep(min(seconds, MAX_WAIT))
     return f"Waited {seconds} s."
 
 
 @shared_task(name="myproject.tasks.fail", **LIMITS)
 def fail() -> None:
-    """Fail for good, to show what is kept of an error. Safe to repeat: it changes nothing."""
+    """Fail permanently, to show what is kept of an error. Safe to repeat: it changes nothing."""
     raise PermanentError("This task fails on purpose, and trying again would not help.")
 
 

@@ -14,13 +14,13 @@ MAX_CONFIRMED = 500
 
 
 class ActingAdmin(admin.ModelAdmin):
-    """Offers actions that name no permission to those who may change such rows; Django, to whoever may look at them."""
+    """Actions without explicit permissions require the change permission; in Django, view is enough."""
 
     # By which name tasks are given the id of such a row: the list of results links to its page.
     task_argument = ""
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
-        # Django's own answer: a page on which nobody may edit a row still has its actions.
+        # Django's own check: a page without editable rows still has its actions.
         may_change = admin.ModelAdmin.has_change_permission(self, request)
         actions: dict[str, Any] = super().get_actions(request)
         return {name: row for name, row in actions.items() if may_change or hasattr(row[0], "allowed_permissions")}
@@ -45,7 +45,7 @@ class ActingAdmin(admin.ModelAdmin):
         return render(request, "admin/confirm.html", self.admin_site.each_context(request) | context)
 
     def are_too_many(self, request: HttpRequest, rows: QuerySet[Any]) -> bool:
-        """Refuse what nobody reads before confirming it; a form of all of them would be refused as well."""
+        """Refuse selections that are too long to be read before confirming, or for one form."""
         if rows.count() <= MAX_CONFIRMED:
             return False
         self.message_user(request, f"Please choose at most {MAX_CONFIRMED} at a time.", messages.ERROR)
@@ -62,7 +62,7 @@ def _seen(request: HttpRequest) -> dict[str, str]:
 
 
 class ReadOnlyAdmin(ActingAdmin):
-    """Shows rows that only the shop itself may write, so that nobody puts one into a state the rules forbid."""
+    """Shows rows that only code may write, so that no edit can violate their state machine."""
 
     # There are many of them, and their number is not worth a second count.
     show_full_result_count = False

@@ -129,7 +129,7 @@ class Connection:
             return is_full
         self.let_send(head)
         if CHUNKED.search(self.inbox, 0, head):
-            # Without a length: most end so, and whoever waits longer for the end waits as an upload.
+            # Without a length: nearly all end like this; one that is not complete yet waits as an upload does.
             return is_full or self.inbox.endswith(b"0\r\n\r\n")
         length = LENGTH.search(self.inbox, 0, head)
         self.end = head + int(length[1]) if length else head
@@ -137,7 +137,7 @@ class Connection:
         return is_full or not self.is_upload
 
     def let_send(self, head: int) -> None:
-        """Answer whoever asks before it sends the body."""
+        """Answer `Expect: 100-continue`."""
         if not self.may_send and WAITS_FOR_LEAVE.search(self.inbox, 0, head):
             with suppress(OSError):
                 self.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")

@@ -1,8 +1,8 @@
 """Flower behind the Django staff login.
 
 Flower may have a host name of its own, which the shop's cookies never reach. So the shop's `/flower/` sends staff there
-with a token, for which `StaffLogin`, named in `flowerconfig.py`, gives them a cookie of Flower's own; whoever comes
-without one is sent to `/flower/`.
+with a token, for which `StaffLogin`, named in `flowerconfig.py`, gives them a cookie of Flower's own; requests without
+a token are redirected to `/flower/`.
 """
 
 from datetime import timedelta
@@ -30,7 +30,7 @@ SIGNER = TimestampSigner(salt="myproject.web.flower")
 TOKEN_LASTS = timedelta(seconds=30)
 
 
-# After the second factor as well: its middleware lets nobody come here without it.
+# The middleware has checked the second factor already.
 @staff_may(FLOWER)
 @cache_control(private=True, no_store=True)
 def enter(request: HttpRequest) -> HttpResponse:

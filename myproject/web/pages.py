@@ -105,7 +105,7 @@ def csrf_failed(request: HttpRequest, reason: str = "") -> HttpResponse:
 
 
 def too_many_requests(request: HttpRequest) -> HttpResponse:
-    """Answer 429 to whoever has tried too often."""
+    """Answer 429 after too many attempts."""
     # All limits that end here count one minute; what has a longer one says so in its form.
     return HttpResponse(render_to_string("429.html"), status=429, headers={"Retry-After": "60"})
 

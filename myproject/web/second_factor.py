@@ -22,7 +22,7 @@ from myproject.web.pages import View
 SESSION_KEY = "second_factor_of"
 # What is open before the second factor was shown. To show it:
 TO_SHOW_IT = {"account_login", "account_logout", "mfa_authenticate", "mfa_reauthenticate"}
-# To set it up. Never to whoever has one: with the password alone it could be replaced.
+# To set it up. Closed to those who have one: it could be replaced with the password alone.
 TO_SET_IT_UP = TO_SHOW_IT | {
     "account_confirm_email",
     "account_email",

@@ -118,12 +118,12 @@ class Worker(ThreadWorker):
         self.drop(conn)
 
     def murder_pending(self) -> None:
-        """Let go of whoever is too slow; gunicorn asks for it in each round."""
+        """Close connections that are too slow; gunicorn calls it in each round."""
         if time.monotonic() - self.looked_at < 1:
             return
         self.looked_at = time.monotonic()
         late = [conn for conn in self.watched if conn.sock.is_too_slow()]
-        # Whoever says nothing at all, or nothing any more, is only idle.
+        # A connection without a pending request is only idle.
         if slow := sum(1 for conn in late if conn.sock.inbox or conn.sock.unsent):
             log.info("Closed %d connections that were too slow", slow)
         for conn in late:

@@ -9,7 +9,7 @@ from django.db import OperationalError, connections
 from django.db.migrations import Migration
 from psycopg.errors import LockNotAvailable
 
-# Whoever comes after a migration that waits for a lock waits as well: for less than the patience of a page.
+# Queries queue behind a migration that waits for a lock: it must give up before a page times out.
 LOCK_SECONDS = 3
 TRIES = 20
 PAUSE_SECONDS = 3
@@ -24,7 +24,7 @@ class Command(migrate.Command):
             super().handle(*args, **options)
             return
         if connections[self.database].settings_dict.get("DISABLE_SERVER_SIDE_CURSORS"):
-            # What is set here would stay set for whoever is given that server next.
+            # A session setting would leak to the next client of that server connection.
             raise CommandError("Migrate past PgBouncer: DATABASE_URL of PostgreSQL itself, DATABASE_PGBOUNCER=false.")
         self.limit(LOCK_SECONDS)
         for tries_left in reversed(range(TRIES)):
@@ -39,7 +39,7 @@ class Command(migrate.Command):
         self.execute_sql("RESET lock_timeout; RESET statement_timeout")
 
     def limit(self, lock_seconds: int) -> None:
-        """A lock is waited for so long, 0 is for ever; a statement may take as long as it takes."""
+        """Set the lock timeout, 0 for none; statements have no time limit."""
         self.execute_sql(f"SET statement_timeout = 0; SET lock_timeout = '{lock_seconds}s'")
 
     def execute_sql(self, sql: str) -> None:

@@ -36,7 +36,7 @@ class Command(BaseCommand):
     requires_system_checks = []
 
     def handle(self, *args: Any, **options: Any) -> None:
-        # Whatever ends this command, it leaves nothing behind; a window that is closed is a Ctrl-C.
+        # However this command ends, it stops its processes; a closed terminal window counts as Ctrl-C.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.default_int_handler)
         with suppress(KeyboardInterrupt), ExitStack() as stack:
@@ -76,7 +76,7 @@ def check_ports() -> None:
 
 
 def needed_servers() -> list[embedded.Server]:
-    """Return the servers to start here: those whose address nobody has set."""
+    """Return the servers to start here: those whose address is not set."""
     kinds = {"DATABASE_URL": embedded.Postgres, "CELERY_BROKER_URL": embedded.Redis}
     return [kind(settings.VAR_DIR) for variable, kind in kinds.items() if not os.environ.get(variable)]
 

@@ -6,7 +6,7 @@ from whitenoise.runserver_nostatic.management.commands import runserver
 
 class Command(runserver.Command):
     def check_migrations(self) -> None:
-        """Say in one line that the database is away: this runs in a thread, whose traceback would be a page."""
+        """Report an unavailable database in one line instead of a thread's long traceback."""
         try:
             super().check_migrations()
         except OperationalError as error:
