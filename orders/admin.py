@@ -13,10 +13,11 @@ from django.utils.html import format_html
 from structlog.contextvars import bound_contextvars
 
 from durable.errors import TemporaryError
-from myproject.web.admin import ActingAdmin, OwesMailAdmin, ReadOnlyAdmin
+from myproject.web.admin import ActingAdmin, EditedForm, OwesMailAdmin, ReadOnlyAdmin
 
 from . import pictures, services, tasks, thumbnails
 from .models import (
+    HIGHEST_STOCK,
     Digest,
     InventoryDifference,
     InventorySync,
@@ -29,11 +30,8 @@ from .models import (
     actor,
 )
 
-# Fields of the product's form that are no columns.
-OF_THE_FORM = {"adjust_stock", "upload_picture", "remove_picture"}
 
-
-class ProductForm(forms.ModelForm):
+class ProductForm(EditedForm):
     upload_picture = forms.FileField(
         required=False,
         help_text=f"{pictures.READABLE}, up to 10 MB and 52 million pixels (WebP: 26); it is cut to four by three.",
@@ -53,6 +51,8 @@ class ProductForm(forms.ModelForm):
         by: int = self.cleaned_data["adjust_stock"] or 0
         if self.instance.stock + by < 0:
             raise forms.ValidationError(f"There are only {self.instance.stock} to take away.")
+        if self.instance.stock + by > HIGHEST_STOCK:
+            raise forms.ValidationError(f"The stock can be {HIGHEST_STOCK:,} at most.")
         return by
 
     def clean_upload_picture(self) -> UploadedFile | None:
@@ -77,13 +77,9 @@ class ProductAdmin(ActingAdmin):
     actions = ["withdraw"]
 
     def save_model(self, request: HttpRequest, obj: Product, form: Any, change: bool) -> None:
-        # Only what was edited: the stock that this form was opened with may be sold by now.
-        if change:
-            obj.save(update_fields=[name for name in form.changed_data if name not in OF_THE_FORM])
-        else:
-            obj.save()
+        super().save_model(request, obj, form, change)
         if not Product.objects.filter(pk=obj.pk).adjust_stock(form.cleaned_data["adjust_stock"]):
-            self.message_user(request, "The stock stays: what you took away was sold meanwhile.", messages.ERROR)
+            self.message_user(request, "The stock stays: it has changed too much meanwhile.", messages.ERROR)
         self.save_picture(request, obj, form.cleaned_data)
 
     def save_picture(self, request: HttpRequest, product: Product, cleaned: dict[str, Any]) -> None:

@@ -71,10 +71,12 @@ class Contents:
     @property
     def limit_problem(self) -> str:
         """Why all of it cannot be one order; empty if it can."""
-        most = money.largest(self.currency)
-        if self.total <= most:
-            return ""
-        return f"One order comes to {money.text(most, self.currency)} at most. Please take fewer."
+        least, most = money.smallest(self.currency), money.largest(self.currency)
+        if self.total > most:
+            return f"One order comes to {money.text(most, self.currency)} at most. Please take fewer."
+        if self.lines and self.total < least:
+            return f"One order comes to {money.text(least, self.currency)} at least. Please take more."
+        return ""
 
     @property
     def problems(self) -> list[str]:

@@ -19,6 +19,7 @@ from myproject.storage.files import BY_UUID, delete_files, remove_orphans
 
 from . import imports
 from .models import (
+    HIGHEST_STOCK,
     ImportStatus,
     Product,
     ProductImport,
@@ -167,6 +168,8 @@ def wish(row: imports.Row, product: Product | None, seen: int | None) -> int | i
     wanted = product.stock + row.stock - seen
     if wanted < 0:
         return refuse(row, f"the upload found {seen}, and of those only {product.stock} are left")
+    if wanted > HIGHEST_STOCK:
+        return refuse(row, f"with {product.stock - seen} units more since the upload it would be too many")
     return wanted
 
 

@@ -22,6 +22,7 @@ from myproject.alerting.alerts import alert
 
 from . import services, warehouse
 from .models import (
+    HIGHEST_STOCK,
     HOLDS_STOCK,
     TO_BE_SEEN_AGAIN,
     Difference,
@@ -36,11 +37,15 @@ log = logging.getLogger(__name__)
 
 
 class Change(NamedTuple):
-    """What a level means for a product; `short` are units that were lost but are not there to be taken away."""
+    """What a level means for a product.
+
+    `short` are units that were lost but are not there to be taken away; `over` those that the stock has no room for.
+    """
 
     added: int
     level: int
     short: int
+    over: int
 
 
 def synchronise(run: InventorySync) -> None:
@@ -90,6 +95,7 @@ def take_over(run: InventorySync, page: warehouse.Page, seen: int) -> None:
     InventorySync.objects.filter(pk=run.pk).update(changed=F("changed") + count)
     record(run, Difference.UNKNOWN_HERE, dict.fromkeys(page.levels.keys() - known.keys(), ""))
     record(run, Difference.UNUSABLE, page.unusable)
+    record(run, Difference.UNUSABLE, unusable_among(products, changes))
     record(run, Difference.OVERSOLD, oversold_among(products, changes))
     record(run, Difference.CORRECTED, corrected_among(products, changes))
 
@@ -106,8 +112,9 @@ def change_of(product: Product, level: int, held: int) -> Change:
     wanted = level - held if followed is None else product.stock + level - followed
     # The stock does not go below zero. What is short stays in the level that counts as followed, so that the next run
     # takes it away as soon as something came back.
-    short = max(0, -wanted)
-    return Change(max(0, wanted) - product.stock, level + short, short)
+    # What is over is added likewise, as soon as there is room.
+    short, over = max(0, -wanted), max(0, wanted - HIGHEST_STOCK)
+    return Change(wanted + short - over - product.stock, level + short - over, short, over)
 
 
 def units_held(product_ids: Collection[int]) -> dict[int, int]:
@@ -124,6 +131,11 @@ def oversold_among(products: Mapping[int, Product], changes: Mapping[int, Change
         for pk, change in changes.items()
         if change.short
     }
+
+
+def unusable_among(products: Mapping[int, Product], changes: Mapping[int, Change]) -> dict[str, str]:
+    over = {products[pk].sku: change.over for pk, change in changes.items() if change.over}
+    return {sku: f"The stock has no room for {units} of these units." for sku, units in over.items()}
 
 
 def corrected_among(products: Mapping[int, Product], changes: Mapping[int, Change]) -> dict[str, str]:

@@ -30,6 +30,26 @@ WITHOUT_FRACTION = (
 )
 # The provider takes eight digits of the smallest unit, in each currency.
 LARGEST_UNITS = 99_999_999
+# The least that it charges, where the shop's account is in the same currency (docs.stripe.com/currencies#minimum-and-
+# maximum-charge-amounts); for others it converts, and one unit is all that can be said.
+SMALLEST = {
+    **dict.fromkeys(("AUD", "BRL", "CAD", "CHF", "EUR", "INR", "NZD", "SGD", "USD"), Decimal("0.50")),
+    "AED": Decimal(2),
+    "BGN": Decimal(1),
+    "CZK": Decimal(15),
+    "DKK": Decimal("2.50"),
+    "GBP": Decimal("0.30"),
+    "HKD": Decimal(4),
+    "HUF": Decimal(175),
+    "JPY": Decimal(50),
+    "MXN": Decimal(10),
+    "MYR": Decimal(2),
+    "NOK": Decimal(3),
+    "PLN": Decimal(2),
+    "RON": Decimal(2),
+    "SEK": Decimal(3),
+    "THB": Decimal(10),
+}
 
 
 class Inexpressible(PermanentError):
@@ -77,6 +97,11 @@ def largest(currency: str) -> Decimal:
     """Return the most that the provider charges at once."""
     most = from_units(LARGEST_UNITS, currency)
     return most.quantize(Decimal(1).scaleb(-places(currency)), ROUND_DOWN)
+
+
+def smallest(currency: str) -> Decimal:
+    """Return the least that the provider charges at once."""
+    return SMALLEST.get(currency, Decimal(1).scaleb(-places(currency)))
 
 
 def _unit(currency: str) -> int:

@@ -9,11 +9,11 @@ from django.conf import settings
 from durable.errors import PermanentError, TemporaryError
 from myproject import http
 
+from .models import HIGHEST_STOCK
+
 # As many as the shop takes over in one transaction.
 PAGE_SIZE = 1_000
 TIMEOUT_SECONDS = 10
-# More than any shelf holds, and no more than the database's numbers.
-MAX_UNITS = 1_000_000_000
 MAX_SKU = 40
 
 
@@ -81,7 +81,7 @@ def _page(told: Any, etag: str) -> Page:
         sku, units = level["sku"], level["units"]
         if not isinstance(sku, str) or not 0 < len(sku) <= MAX_SKU or "\0" in sku or sku in levels or sku in unusable:
             raise ValueError(f"SKU {sku!r}")
-        if type(units) is int and 0 <= units <= MAX_UNITS:
+        if type(units) is int and 0 <= units <= HIGHEST_STOCK:
             levels[sku] = units
         else:
             unusable[sku] = f"It told {units!r} units."[:200]

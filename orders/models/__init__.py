@@ -16,10 +16,11 @@ from .orders import (
     total_of,
 )
 from .payments import ALIVE, Card, Payment, PaymentStatus
-from .products import PICTURE_LEASE, PictureStatus, Product, slug_of
+from .products import HIGHEST_STOCK, PICTURE_LEASE, PictureStatus, Product, slug_of
 
 __all__ = [
     "ALIVE",
+    "HIGHEST_STOCK",
     "HOLDS_STOCK",
     "MAY_BECOME",
     "OPEN",

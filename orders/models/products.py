@@ -18,6 +18,8 @@ from myproject.texts import LinesField, WordsField
 
 from ..money import check_price
 
+# What can be counted: the most that a warehouse may tell, half of what the column could hold. People at work mean less.
+HIGHEST_STOCK = 1_000_000_000
 # How long thumbnails may take before the sweep believes their worker dead; also the task's hard limit.
 PICTURE_LEASE = timedelta(seconds=60)
 
@@ -63,15 +65,18 @@ class ProductQuerySet(LeasedQuerySet["Product"]):
         return slugs
 
     def adjust_stock(self, by: int) -> int:
-        """Add units (or take away) where the stock suffices; return how many products had enough."""
-        return self.filter(stock__gte=-by).update(stock=F("stock") + by)
+        """Add units (or take away) where there is the room (or the stock); return to how many products."""
+        return self.filter(stock__range=(-by, HIGHEST_STOCK - by)).update(stock=F("stock") + by)
 
     def add_stock(self, units: Mapping[int, int]) -> None:
-        """Add to each product (by its key) these units, or take them away, in one statement."""
+        """Add to each product (by its key) these units, or take them away, in one statement.
+
+        What would pass the highest stock is left out: a refund must not fail for it.
+        """
         # `bulk_update` spends more time on its CASE WHEN than all the rest of an order takes.
-        sql = "UPDATE orders_product SET stock = stock + added FROM unnest(%s::bigint[], %s::int[]) AS a (pk, added)"
+        sql = "UPDATE orders_product SET stock = LEAST(stock + added, %s) FROM unnest(%s::bigint[], %s::bigint[])"
         with connection.cursor() as cursor:
-            cursor.execute(f"{sql} WHERE id = pk", [list(units), list(units.values())])
+            cursor.execute(f"{sql} AS a (pk, added) WHERE id = pk", [HIGHEST_STOCK, list(units), list(units.values())])
 
     def levels_of(self, skus: Collection[str]) -> Any:
         """Return SKU, key and the warehouse's level that was followed so far, of these SKUs."""
@@ -148,6 +153,7 @@ class Product(HasLease):
                 name="picture_due_while_pending",
             ),
             models.CheckConstraint(condition=Q(stock__gte=0), name="product_stock_not_negative"),
+            models.CheckConstraint(condition=Q(stock__lte=HIGHEST_STOCK), name="product_stock_countable"),
             models.CheckConstraint(condition=Q(price__gt=0), name="product_price_positive"),
             # Every page that lists a product links to it.
             models.CheckConstraint(condition=~Q(slug=""), name="product_has_slug"),

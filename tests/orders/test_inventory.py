@@ -18,7 +18,7 @@ from pytest_django.fixtures import Settings
 from accounts.models import User
 from durable.errors import TemporaryError
 from orders import inventory, services, tasks, warehouse
-from orders.models import Card, Difference, InventorySync, Order, Product, Status, SyncStatus
+from orders.models import HIGHEST_STOCK, Card, Difference, InventorySync, Order, Product, Status, SyncStatus
 from orders.schedules import SCHEDULES
 from tests.broker import Broker
 from tests.factories import claim, make_product, place_order
@@ -142,6 +142,20 @@ def test_sync_takes_no_more_than_there_is_and_the_rest_when_something_comes_back
 
     assert differences(first, product) == [(Difference.OVERSOLD, "2 units too many are sold or reserved.")]
     assert (short, stock_of(product), product.warehouse_units) == (0, 2, 2)
+
+
+def test_sync_adds_no_more_than_can_be_counted_and_the_rest_when_there_is_room(sandbox: Sandbox) -> None:
+    product = stocked(sandbox)
+    Product.objects.filter(pk=product.pk).update(stock=HIGHEST_STOCK - 1)
+    move(sandbox, product, 20)
+
+    found = differences(sync(), product)
+    full = stock_of(product)
+    Product.objects.filter(pk=product.pk).adjust_stock(-100)
+    run = sync()
+
+    assert (full, found) == (HIGHEST_STOCK, [("unusable", "The stock has no room for 19 of these units.")])
+    assert (stock_of(product), differences(run, product)) == (HIGHEST_STOCK - 81, [])
 
 
 def test_sync_makes_up_for_a_shortage_first_when_goods_arrive(sandbox: Sandbox) -> None:

@@ -10,6 +10,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from orders.models import (
+    HIGHEST_STOCK,
     MAY_BECOME,
     OPEN,
     Basket,
@@ -211,6 +212,19 @@ def test_on_sale_leaves_out_what_is_withdrawn() -> None:
     found = list(Product.objects.on_sale())
 
     assert found == [sold]
+
+
+def test_stock_passes_the_highest_at_no_door() -> None:
+    product = make_product(stock=HIGHEST_STOCK)
+    row = Product.objects.filter(pk=product.pk)
+
+    adjusted = row.adjust_stock(1)
+    # As a refund does, which must not fail for it.
+    Product.objects.add_stock({product.pk: 3_000_000_000})
+
+    assert (adjusted, row.get().stock) == (0, HIGHEST_STOCK)
+    with pytest.raises(IntegrityError, match="product_stock_countable"), transaction.atomic():
+        row.update(stock=HIGHEST_STOCK + 1)
 
 
 @pytest.mark.parametrize(("by", "count", "stock"), [(5, 1, 8), (-3, 1, 0), (-4, 0, 3), (0, 1, 3)])

@@ -353,6 +353,24 @@ def test_basket_names_the_limit_that_no_order_may_pass(
 
 
 @pytest.mark.parametrize(
+    ("currency", "price", "limit"), [("EUR", "0.49", "€0.50"), ("JPY", "49", "JP¥50"), ("GBP", "0.29", "£0.30")]
+)
+def test_basket_names_the_least_that_an_order_comes_to(
+    currency: str, price: str, limit: str, shopper: Client, settings: Settings
+) -> None:
+    settings.CURRENCY = currency
+    product = make_product(price=Decimal(price))
+    add(shopper, product)
+
+    refused = shopper.get("/checkout/")
+    told = shopper.get("/basket/").content.decode()
+    add(shopper, product)
+
+    assert (refused["Location"], f"One order comes to {limit} at least." in told) == ("/basket/", True)
+    assert shopper.get("/checkout/").status_code == 200
+
+
+@pytest.mark.parametrize(
     ("meanwhile", "message"),
     [
         ({"is_active": False}, "Lamp is no longer sold. Please remove it."),
