@@ -16,7 +16,7 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 
-from myproject.web.admin import ActingAdmin, OwesMailAdmin, ReadOnlyAdmin
+from myproject.web.admin import ActingAdmin, EditedForm, OwesMailAdmin, ReadOnlyAdmin
 
 from . import services, tasks
 from .models import AccountMail, CrmContact, CrmContactQuerySet, CrmStatus, Erasure, Notification, User
@@ -25,7 +25,7 @@ from .models import AccountMail, CrmContact, CrmContactQuerySet, CrmStatus, Eras
 POWERS = ["is_staff", "is_superuser", "groups", "user_permissions"]
 
 
-class PersonForm(forms.ModelForm):
+class PersonForm(EditedForm):
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or {}
         stays = cleaned.get("is_active", True) and cleaned.get("is_superuser", True)

@@ -455,3 +455,52 @@ def test_periodic_task_is_edited(office: Client) -> None:
 
     task.refresh_from_db()
     assert (answer.status_code, task.priority, task.enabled) == (302, 3, False)
+
+
+# --- Two people at one row ---
+
+
+def opened(client: Client, row: Product | User) -> dict[str, Any]:
+    """Return what a browser sends back of the form as it was opened, with what it was opened with."""
+    form = client.get(url(type(row), "change", row.pk)).context["adminform"].form
+    bound = [field for field in form if field.value() not in (None, False, [])]
+    values = {field.html_name: field.value() for field in bound}
+    return values | {field.html_initial_name: field.value() for field in form if field.field.show_hidden_initial}
+
+
+def test_admin_writes_only_what_this_person_has_edited(office: Client) -> None:
+    product = make_product(name="Lamp", price=1)
+    mine, theirs = opened(office, product), opened(office, product)
+
+    answers = [
+        office.post(url(Product, "change", product.pk), form)
+        for form in (theirs | {"name": "Rug"}, mine | {"price": "2.00"})
+    ]
+
+    product.refresh_from_db()
+    assert [answer.status_code for answer in answers] == [302, 302]
+    assert (product.name, product.price) == ("Rug", Decimal(2))
+
+
+def test_admin_refuses_to_change_what_somebody_else_has_changed_meanwhile(office: Client) -> None:
+    product = make_product(name="Lamp", price=1)
+    mine = opened(office, product)
+    Product.objects.update(price=3)
+
+    answer = office.post(url(Product, "change", product.pk), mine | {"price": "2.00"})
+
+    product.refresh_from_db()
+    assert (answer.status_code, product.price) == (200, Decimal(3))
+    assert "Somebody else has changed this meanwhile" in answer.content.decode()
+
+
+def test_admin_leaves_alone_what_tasks_and_the_person_write(office: Client) -> None:
+    person = make_user(name="Ann", wants_digest=True)
+    mine = opened(office, person)
+    User.objects.filter(pk=person.pk).update(wants_digest=False, mail_error="550 unknown")
+
+    answer = office.post(url(User, "change", person.pk), mine | {"name": "Anna"})
+
+    person.refresh_from_db()
+    assert answer.status_code == 302
+    assert (person.name, person.wants_digest, person.mail_error) == ("Anna", False, "550 unknown")

@@ -4,13 +4,29 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from django import forms
 from django.contrib import admin, messages
-from django.db.models import Model, QuerySet
+from django.db.models import Field, Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
 # Below DATA_UPLOAD_MAX_NUMBER_FIELDS, since the page that asks for confirmation sends all of them back.
 MAX_CONFIRMED = 500
+
+
+class EditedForm(forms.ModelForm):
+    """Refuses to change what somebody else has changed since the form was opened."""
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        for name in self.changed_data:
+            if self.fields[name].show_hidden_initial and self._is_stale(name, self.fields[name]):
+                self.add_error(name, "Somebody else has changed this meanwhile. Load the page again.")
+        return cleaned
+
+    def _is_stale(self, name: str, field: forms.Field) -> bool:
+        opened = field.hidden_widget().value_from_datadict(self.data, self.files, self.add_initial_prefix(name))
+        return field.has_changed(self.get_initial_for_field(field, name), opened)
 
 
 class ActingAdmin(admin.ModelAdmin):
@@ -24,6 +40,24 @@ class ActingAdmin(admin.ModelAdmin):
         may_change = admin.ModelAdmin.has_change_permission(self, request)
         actions: dict[str, Any] = super().get_actions(request)
         return {name: row for name, row in actions.items() if may_change or hasattr(row[0], "allowed_permissions")}
+
+    def formfield_for_dbfield(self, db_field: Field, request: HttpRequest, **kwargs: Any) -> Any:
+        """Have the form send back what it was opened with, by which Django tells what was edited."""
+        field = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if field:
+            # A program that sends a form without having opened it means the row as it is.
+            field.show_hidden_initial = request.method == "GET" or f"initial-{db_field.name}" in request.POST
+        return field
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """Write only what was edited: tasks and other people write other columns of the row meanwhile."""
+        columns = {field.name for field in obj._meta.concrete_fields}
+        obj.save(update_fields=columns & set(form.changed_data) if change else None)
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        if change:
+            form.cleaned_data = {name: form.cleaned_data[name] for name in form.changed_data}
+        super().save_related(request, form, formsets, change)
 
     def ask(
         self, request: HttpRequest, rows: QuerySet[Any], shown: Callable[[Any], str], **words: str
