@@ -48,7 +48,7 @@ NOT_EXPORTED = {
         accounts.User.mail_error accounts.AccountMail.mail_error accounts.Notification.mail_error
         orders.Digest.mail_error orders.Order.mail_error""",
     "the state of the CRM's copy of the account": "accounts.CrmContact",
-    "what staff did, with products": "admin.LogEntry orders.ProductImport orders.RejectedRow",
+    "what staff did, with products": "admin.LogEntry orders.ProductImport orders.RejectedRow orders.StockSeen",
     "notes of our staff and of the machine": """
         orders.Order.opened_at orders.Order.flagged_at orders.Order.flag_reason orders.Digest.skip_reason
         orders.OrderEvent.detail orders.OrderEvent.task_id orders.OrderEvent.worker""",
@@ -72,7 +72,7 @@ NOT_ERASED = {
         orders.Order.opened_at orders.Order.flagged_at orders.Order.flag_reason orders.OrderItem orders.Payment""",
     "the books, too; names in a detail are replaced, see test_erasure": "orders.OrderEvent",
     "what staff did, with products; names are replaced, see test_erasure": """
-        admin.LogEntry orders.ProductImport orders.RejectedRow""",
+        admin.LogEntry orders.ProductImport orders.RejectedRow orders.StockSeen""",
     "the proof that the CRM was told to forget": "accounts.CrmContact",
     "it goes when the last mail is sent": "accounts.Erasure",
     "a report that several people read": "reports.ReportSchedule",
