@@ -154,36 +154,36 @@ class OrderAdmin(OwesMailAdmin, ReadOnlyAdmin):
     list_filter = [NeedsPerson, "status", "created_at"]
     list_select_related = ["customer"]
     search_fields = ["reference", "customer__email"]
-    # By the key, which has an index: the order in which they were placed.
+    # By primary key, which is the order in which they were placed.
     ordering = ["-pk"]
     inlines = [ItemLines, PaymentLines, EventLines]
-    actions = ["nudge", "replay", "replay_payment", "refund", "unflag", *OwesMailAdmin.actions]
+    actions = ["requeue", "restart", "retry_payment", "refund", "unflag", *OwesMailAdmin.actions]
 
     def queue_mail(self, row: Order) -> None:
         with bound_contextvars(**row.log_keys):
             tasks.send_order_confirmation.delay_on_commit(order_id=row.pk)
 
     @admin.action(description="Queue again")
-    def nudge(self, request: HttpRequest, orders: QuerySet[Order]) -> None:
-        nudged = Order.objects.filter(pk__in=orders).mark_requeued(f"by {actor(request.user)}")
-        for pk, reference in nudged.items():
+    def requeue(self, request: HttpRequest, orders: QuerySet[Order]) -> None:
+        requeued = Order.objects.filter(pk__in=orders).mark_requeued(f"by {actor(request.user)}")
+        for pk, reference in requeued.items():
             with bound_contextvars(order=reference):
                 tasks.process_order.delay_on_commit(order_id=pk)
-        self.message_user(request, f"{len(nudged)} queued again.")
+        self.message_user(request, f"{len(requeued)} queued again.")
 
-    @admin.action(description="Start rejected orders again")
-    def replay(self, request: HttpRequest, orders: QuerySet[Order]) -> None:
-        count = self._each(request, orders, services.replay, tasks.process_order)
-        self.message_user(request, f"{count} started again; others were not rejected.")
+    @admin.action(description="Restart rejected orders")
+    def restart(self, request: HttpRequest, orders: QuerySet[Order]) -> None:
+        count = self._each(request, orders, services.restart, tasks.process_order)
+        self.message_user(request, f"{count} restarted; others were not rejected.")
 
-    @admin.action(description="Charge the same card again, where the payment failed")
+    @admin.action(description="Retry failed payments with the same card")
     @transaction.atomic
-    def replay_payment(self, request: HttpRequest, orders: QuerySet[Order]) -> HttpResponse | None:
+    def retry_payment(self, request: HttpRequest, orders: QuerySet[Order]) -> HttpResponse | None:
         if self.are_too_many(request, orders):
             return None
         if page := self._ask(request, orders, "Charge the same card again"):
             return page
-        count = self._each(request, orders, services.replay_payment, tasks.process_order)
+        count = self._each(request, orders, services.retry_payment, tasks.process_order)
         self.message_user(request, f"{count} will be charged again; for others no payment has failed.")
         return None
 
@@ -209,7 +209,7 @@ class OrderAdmin(OwesMailAdmin, ReadOnlyAdmin):
     def _each(
         self, request: HttpRequest, orders: QuerySet[Order], change: Callable[[Order, str], bool], task: Any
     ) -> int:
-        """Change each order for itself, and queue the task of those that changed; return how many did."""
+        """Change each order in turn, and queue the task for each changed one; return how many changed."""
         changed = [order for order in orders.order_by("pk") if change(order, actor(request.user))]
         for order in changed:
             with bound_contextvars(order=order.reference):
@@ -276,7 +276,7 @@ class ProductImportAdmin(ReadOnlyAdmin):
     list_select_related = ["requested_by"]
     search_fields = ["id", "original_name", "requested_by__email"]
     ordering = ["-created_at"]
-    # The file is not served; the rejected rows stand on the import's own page.
+    # The file is not served; the rejected rows are on the import's page.
     exclude = ["file", "token"]
 
 

@@ -5,5 +5,5 @@ class OrdersConfig(AppConfig):
     name = "orders"
 
     def ready(self) -> None:
-        # Importing the module registers its questions.
+        # Importing the module registers its metrics.
         from . import metrics  # noqa: F401

@@ -1,4 +1,4 @@
-"""The basket that a request is about: the person's own or, before they sign in, that of the browser's cookie."""
+"""The basket of a request: the person's own or, before they sign in, that of the browser's cookie."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -47,7 +47,7 @@ class Line(NamedTuple):
 
 
 class Contents:
-    """What is in a basket, at one moment; None where nothing ever was."""
+    """A snapshot of a basket; None for a visitor who has never had one."""
 
     def __init__(self, row: Basket | None) -> None:
         self.row = row
@@ -84,7 +84,7 @@ class Contents:
 
     @property
     def fingerprint(self) -> str:
-        """Stands for all that a person agrees to: what, how many, at which price."""
+        """Return a digest of what the customer agrees to: products, quantities and prices."""
         said = [(line.product.sku, line.product.name, str(line.product.price), line.quantity) for line in self]
         return sha256(json.dumps([self.currency, sorted(said)]).encode()).hexdigest()
 
@@ -92,7 +92,7 @@ class Contents:
         return {line.product: line.quantity for line in self}
 
     def put(self, product: Product, quantity: int) -> None:
-        """Set the quantity in the basket that is held; zero removes the product."""
+        """Set the quantity in the locked basket; zero removes the product."""
         if self.row:
             self.row.put(product, quantity)
 
@@ -105,7 +105,7 @@ class Contents:
 
 
 def read(request: HttpRequest) -> Contents:
-    """Return what is in the basket, to be shown; makes two queries."""
+    """Return the basket's contents for display; makes two queries."""
     if "basket" in request.session:
         with transaction.atomic():
             return hold(request)
@@ -114,14 +114,14 @@ def read(request: HttpRequest) -> Contents:
 
 
 def hold(request: HttpRequest) -> Contents:
-    """Return what is in the basket, which nobody else can change until the transaction ends."""
+    """Return the basket's contents, locked until the transaction ends."""
     row = Basket.objects.hold(**_owner(request) or {"visitor": name_visitor(request)})
     _take_over_session(request, row)
     return Contents(row)
 
 
 def _take_over_session(request: HttpRequest, row: Basket) -> None:
-    """Take what the release before kept in the session."""
+    """Move a basket of the previous release from the session."""
     for pk, quantity in request.session.pop("basket", {}).items():
         for product in Product.objects.filter(pk=pk).exclude(pk__in=row.lines.values("product")):
             row.put(product, quantity)
@@ -129,7 +129,7 @@ def _take_over_session(request: HttpRequest, row: Basket) -> None:
 
 @receiver(user_logged_in)
 def take_along(request: HttpRequest, user: User, **kwargs: Any) -> None:
-    """Add what the visitor has gathered to the basket that the person has left here, or elsewhere, before."""
+    """Merge the visitor's basket into the person's own."""
     with transaction.atomic():
         visitors = Basket.objects.select_for_update().filter(visitor__isnull=False, visitor=_visitor(request))
         for row in visitors:
@@ -140,7 +140,7 @@ def take_along(request: HttpRequest, user: User, **kwargs: Any) -> None:
 
 
 def count(request: HttpRequest) -> dict[str, Any]:
-    """Template context of every page: how many things are in the basket, asked for where it is shown."""
+    """Template context of every page: the number of items in the basket, queried when it is shown."""
     return {"basket_count": cache(partial(_count, request))}
 
 
@@ -155,7 +155,7 @@ def _count(request: HttpRequest) -> int:
 
 def _owner(request: HttpRequest) -> dict[str, Any]:
     """Return the column that names the owner; empty for who has come without a cookie."""
-    # An error page may be made before anybody looked who it is.
+    # An error page may be rendered before the user is known.
     user = getattr(request, "user", None)
     if user and user.is_authenticated:
         return {"person": user}
@@ -173,7 +173,7 @@ def _visitor(request: HttpRequest) -> UUID | None:
 def name_visitor(request: HttpRequest) -> UUID | None:
     """Name the browser for its basket.
 
-    Call it where things can be added, so that clicks side by side share one name.
+    Call it where products can be added, so that concurrent requests share one name.
     """
     if not request.user.is_authenticated and not _visitor(request):
         request.COOKIES[COOKIE] = str(uuid4())

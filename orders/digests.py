@@ -27,9 +27,9 @@ PRODUCTS_SHOWN = 12
 
 
 def plan(week: date) -> int:
-    """Write down who is owed this week's digest; return for how many people that is new.
+    """Create this week's digests; return how many are new.
 
-    What was not sent until now is not sent any more: nobody wants two digests at once.
+    Older unsent digests are dropped: a person should not get two at once.
     """
     late = Digest.objects.filter(week__lt=week).mail_due().skip(Skip.LATE)
     planned = Digest.objects.plan(week)
@@ -54,7 +54,7 @@ def send_chunk(week: date) -> int:
 
 
 def those(rows: Iterable[Digest], condition: Callable[[Digest], bool], otherwise: Skip) -> list[Digest]:
-    """Return the rows of which the condition is true; the others end, in one statement, as skipped."""
+    """Return the rows for which the condition is true; skip the others in one statement."""
     good = {row.pk: row for row in rows if condition(row)}
     Digest.objects.all().held([row for row in rows if row.pk not in good], MAIL).skip(otherwise)
     return list(good.values())

@@ -24,7 +24,7 @@ class ProductFilter(django_filters.FilterSet):
         fields = ["q", "category"]
 
     def search(self, products: QuerySet[Product], name: str, text: str) -> QuerySet[Product]:
-        # More than anybody types: each word costs more than the one before it.
+        # A generous limit: each further word makes the query slower.
         for word in text.split()[:10]:
             products = products.filter(Q(name__icontains=word) | Q(description__icontains=word) | Q(sku__iexact=word))
         return products
@@ -64,15 +64,15 @@ class CardForm(forms.Form):
 
 
 class CheckoutForm(CardForm):
-    # One page of the form is one order, however often it is sent.
+    # A rendered form makes one order, however often it is submitted.
     token = forms.UUIDField(widget=forms.HiddenInput, initial=uuid.uuid4)
-    # What the page shows: basket and prices may change meanwhile, also to the same total, and nobody pays for what they
-    # have not seen. Missing on a page of the release before.
+    # What the page shows: basket and prices may change meanwhile, even to the same total, and no customer may pay for
+    # what they have not seen. Forms of the previous release do not have it.
     contents = forms.CharField(required=False, widget=forms.HiddenInput)
 
 
 class ImportForm(forms.Form):
-    """A CSV file of products; one page of the form is one import, however often it is sent."""
+    """A CSV file of products; a rendered form makes one import, however often it is submitted."""
 
     file = forms.FileField(
         label="CSV file", widget=forms.ClearableFileInput(attrs={"accept": ".csv,text/csv,text/plain"})

@@ -1,4 +1,4 @@
-"""What the ready-made groups of staff may do in the shop; `sync_groups` makes them."""
+"""Permissions for the shop of the predefined staff groups, which `sync_groups` creates."""
 
 LOOK_AT_ORDERS = [f"orders.view_{row}" for row in ("order", "orderitem", "payment", "orderevent")]
 GROUPS = {

@@ -1,4 +1,4 @@
-"""Taking products in from an uploaded file. None of this knows Celery; all of it may be repeated."""
+"""Importing products from an uploaded file. Nothing here knows Celery; everything may be repeated."""
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
@@ -30,15 +30,15 @@ from .models import (
 
 log = logging.getLogger(__name__)
 
-# Rows in one transaction: short enough that an order which waits for its products does not notice.
+# Rows in one transaction: short enough not to delay orders that wait for its locks.
 CHUNK = 1_000
-# Rejected lines that are kept of one import; the others are only counted.
+# Rejected lines stored per import; further ones are only counted.
 KEPT = 1_000
 # Imports removed in one statement, each with up to so many rejected lines.
 REMOVED_AT_ONCE = 5
 BROKEN = (
-    "The import broke off through a fault of ours, not of your file. What it had taken in stays; "
-    "upload the file again for the rest, nothing is doubled by that."
+    "The import stopped because of an error of ours, not of your file. Rows that were imported stay; "
+    "upload the file again for the rest, nothing is imported twice."
 )
 
 
@@ -78,37 +78,37 @@ def _note_import(person: User, file: UploadedFile, token: UUID, pk: UUID, name: 
 
 
 def run_import(import_id: UUID | str) -> ProductImport | None:
-    """Claim the import and take its file in from where it stands; return it when this call ended it, well or not."""
+    """Claim the import and continue it where it stopped; return it if this call ended it, in success or failure."""
     named = ProductImport.objects.filter(pk=import_id)
     for product_import in ProductImport.objects.claim(first=named, status=ImportStatus.RUNNING):
         log.info("Import %s is running", import_id)
-        if take_in(product_import):
+        if import_file(product_import):
             return product_import
     return None
 
 
-def take_in(product_import: ProductImport) -> bool:
-    """Take the claimed import's file in; True when this call ended it. Raises `TemporaryError`."""
+def import_file(product_import: ProductImport) -> bool:
+    """Import the claimed file; True if this call ended the import. Raises `TemporaryError`."""
     try:
         with product_import.file.open() as file:
             if product_import.rows_total is None:
                 product_import.mark_checked(imports.check(file))
             rows = islice(imports.read(file), product_import.rows_done, None)
             while chunk := list(islice(rows, CHUNK)):
-                take_in_chunk(product_import, chunk)
+                import_chunk(product_import, chunk)
     except imports.Refused as error:
         return bool(fail_imports(product_import.held(), str(error)))
     except LeaseLost as error:
         log.info("%s", error)
         return False
     except IntegrityError as error:
-        raise TemporaryError("Somebody else wrote one of these products at the same moment.") from error
+        raise TemporaryError("One of these products was changed at the same moment.") from error
     return finish_import(product_import)
 
 
 @transaction.atomic
-def take_in_chunk(product_import: ProductImport, chunk: Sequence[imports.Row | imports.Fault]) -> None:
-    """Write a chunk and move the import's row on, both or neither.
+def import_chunk(product_import: ProductImport, chunk: Sequence[imports.Row | imports.Fault]) -> None:
+    """Write a chunk and advance the import's row, atomically.
 
     The row is locked first, so a second worker on the same chunk waits, and then finds it done.
     """
@@ -216,7 +216,7 @@ def product_of(row: imports.Row, old: Product, stock: int) -> Product:
 
 @transaction.atomic
 def finish_import(product_import: ProductImport) -> bool:
-    """End the import as done and notify who asked for it; False when another worker has."""
+    """End the import as done and notify its owner; False if another worker has."""
     if not product_import.mark_done():
         return False
     StockSeen.objects.filter(product_import=product_import).delete()
@@ -228,7 +228,7 @@ def finish_import(product_import: ProductImport) -> bool:
 
 @transaction.atomic
 def fail_imports(rows: ProductImportQuerySet, reason: str = BROKEN) -> list[ProductImport]:
-    """End those of these imports that are open as failed, and notify who asked for them; return them."""
+    """Fail those of these imports that are open, and notify their owners; return them."""
     failed = rows.mark_failed(reason)
     StockSeen.objects.filter(product_import__in=failed).delete()
     for product_import in failed:

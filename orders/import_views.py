@@ -46,7 +46,7 @@ def import_list(request: HttpRequest) -> HttpResponse:
 
 
 def _start(request: HttpRequest, form: ImportForm) -> ProductImport | None:
-    """Store the file; None, with the reason in the form, when the storage does not take it."""
+    """Store the file; None, with the reason in the form, if the storage fails."""
     try:
         return import_services.start_import(cast(User, request.user), **form.cleaned_data)
     except (OSError, TemporaryError) as error:
@@ -64,7 +64,7 @@ def import_detail(request: HttpRequest, pk: UUID) -> HttpResponse:
 @require_safe
 @staff_may("orders.view_productimport")
 def import_status(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """The part of the import's page that updates itself."""
+    """Render the live part of the import's page."""
     return render(request, "orders/_import.html", _context(pk))
 
 

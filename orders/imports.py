@@ -1,4 +1,4 @@
-"""Reading a CSV file of products: in a stream, with the line that each fault stands in. Knows no database."""
+"""Reading a CSV file of products as a stream, with the line number of each fault, and without the database."""
 
 import codecs
 import csv
@@ -24,7 +24,7 @@ IGNORED = ["value"]
 DELIMITERS = ",;\t"
 # The first line of files from German Excel; Excel itself reads it so.
 SEPARATOR_LINE = re.compile('"?sep=([,;\t])"?\\s*')
-# What Excel makes of a SKU that looks like a number or a date, or has an error for; the SKU itself is lost.
+# What Excel makes of a SKU that looks like a number, a date or a formula; the SKU itself is lost.
 SPOILT = re.compile(
     r"\d(?:[.,]\d+)?E[+-]\d+|#(?:N/A|REF!|VALUE!|NAME\?|DIV/0!|NULL!|NUM!)"
     r"|\d{1,2}-(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
@@ -49,7 +49,7 @@ SAVE_AS_CSV = "Save the table as “CSV UTF-8” and upload that."
 
 
 class Refused(Exception):
-    """The whole file cannot be imported, for a reason that a person can read."""
+    """The whole file cannot be imported; the message says why."""
 
 
 class Row(NamedTuple):
@@ -69,7 +69,7 @@ class Row(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """A line that cannot be imported; the others can."""
+    """A line that cannot be imported."""
 
     line: int
     reason: str
@@ -77,7 +77,7 @@ class Fault(NamedTuple):
 
 
 class Invalid(ValueError):
-    """One cell is not what its column needs."""
+    """A cell is invalid for its column."""
 
 
 def check(file: Binary) -> int:
@@ -95,7 +95,7 @@ def check(file: Binary) -> int:
 
 
 def read(file: Binary) -> Iterator[Row | Fault]:
-    """Yield what each row of the file says, or what is wrong with it, in the same order each time."""
+    """Yield each row of the file or its fault, in the same order each time."""
     first_seen: dict[str, int] = {}
     for line, names, cells in records(file):
         try:
@@ -106,7 +106,7 @@ def read(file: Binary) -> Iterator[Row | Fault]:
         if (first := first_seen.setdefault(row.sku.upper(), line)) == line:
             yield row
         else:
-            yield fault(line, f"SKU {row.sku} stands in line {first} already", cells)
+            yield fault(line, f"SKU {row.sku} is already in line {first}", cells)
 
 
 def fault(line: int, reason: str, cells: list[str]) -> Fault:
@@ -169,7 +169,7 @@ def encoding_of(file: Binary) -> str:
 
 
 def where_undecodable(file: Binary) -> str:
-    """Say where the first byte stands that is not in the file's encoding."""
+    """Return where the first byte is that the file's encoding does not allow."""
     if encoding_of(file) == "utf-16":
         return f"The file begins as UTF-16, but is damaged. {SAVE_AS_CSV}"
     decoder, line = codecs.getincrementaldecoder("utf-8")(), 1

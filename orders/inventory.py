@@ -1,4 +1,4 @@
-"""Takes over from the warehouse what has changed there, and loses no reservation by it.
+"""Applies the warehouse's changes to the shop's stock without losing reservations.
 
 The warehouse counts units that came in, less those that were lost; it does not count what is sold. The shop's stock is
 what may still be ordered. So not the warehouse's level is the stock, but each *change* of the level changes the stock:
@@ -49,12 +49,12 @@ class Change(NamedTuple):
 
 
 def synchronise(run: InventorySync) -> None:
-    """Take over all levels and finish the run.
+    """Apply all levels and finish the run.
 
-    Raises `TemporaryError`, when the task should try again, and `PermanentError`.
+    Raises `TemporaryError`, when the task should retry, and `PermanentError`.
     """
     try:
-        follow(run)
+        apply_levels(run)
     except TemporaryError as error:
         run.mark_waiting(str(error), error.retry_after or 0)
         raise
@@ -62,12 +62,12 @@ def synchronise(run: InventorySync) -> None:
         log.info("%s", error)
 
 
-def follow(run: InventorySync) -> None:
+def apply_levels(run: InventorySync) -> None:
     etag, seen = InventorySync.objects.etag_to_send(), set[str]()
     page: warehouse.Page | None = None
     for page in warehouse.pages(etag):
         seen.update(page.skus)
-        take_over(run, page, len(seen))
+        apply_page(run, page, len(seen))
     if page is None:
         run.mark_finished(SyncStatus.UNCHANGED, etag=etag)
     else:
@@ -84,14 +84,14 @@ def finish(run: InventorySync, last: warehouse.Page) -> None:
 
 
 @transaction.atomic
-def take_over(run: InventorySync, page: warehouse.Page, seen: int) -> None:
-    """Follow the levels of one page, in one short transaction. Raises `LeaseLost`."""
+def apply_page(run: InventorySync, page: warehouse.Page, seen: int) -> None:
+    """Apply one page of levels in one short transaction. Raises `LeaseLost`."""
     run.hold(seen=seen)
     known = {sku: (pk, units) for sku, pk, units in Product.objects.levels_of(page.skus)}
     moved = [known[sku][0] for sku, level in page.levels.items() if sku in known and known[sku][1] != level]
     products = services.lock_products(moved)
     changes = changes_of(products.values(), page.levels)
-    count = Product.objects.follow({pk: (change.added, change.level) for pk, change in changes.items()})
+    count = Product.objects.apply_levels({pk: (change.added, change.level) for pk, change in changes.items()})
     InventorySync.objects.filter(pk=run.pk).update(changed=F("changed") + count)
     record(run, Difference.UNKNOWN_HERE, dict.fromkeys(page.levels.keys() - known.keys(), ""))
     record(run, Difference.UNUSABLE, page.unusable)
@@ -101,17 +101,17 @@ def take_over(run: InventorySync, page: warehouse.Page, seen: int) -> None:
 
 
 def changes_of(products: Collection[Product], levels: Mapping[str, int]) -> dict[int, Change]:
-    """Return for each of these locked products, by its key, what its level means."""
+    """Return the change of each of these locked products, by primary key."""
     held = units_held([product.pk for product in products if product.warehouse_units is None])
     return {product.pk: change_of(product, levels[product.sku], held.get(product.pk, 0)) for product in products}
 
 
 def change_of(product: Product, level: int, held: int) -> Change:
-    """Return what the level means; `held` are units that orders hold of a product that is seen for the first time."""
+    """Return the change; `held` are units that orders hold of a product that is seen for the first time."""
     followed = product.warehouse_units
     wanted = level - held if followed is None else product.stock + level - followed
-    # The stock does not go below zero. What is short stays in the level that counts as followed, so that the next run
-    # takes it away as soon as something came back.
+    # The stock does not go below zero. The stored level keeps the shortage, so the next run subtracts it when units
+    # have come back.
     # What is over is added likewise, as soon as there is room.
     short, over = max(0, -wanted), max(0, wanted - HIGHEST_STOCK)
     return Change(wanted + short - over - product.stock, level + short - over, short, over)

@@ -1,4 +1,4 @@
-"""Orders as Prometheus sees them: asked of the rows, by indexes of few rows or for the last minutes only."""
+"""Metrics of orders, read from small indexes or for the last minutes only."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -36,7 +36,7 @@ def open_orders() -> Iterator[Metric]:
 
 @database.question
 def ended_orders() -> Iterator[Metric]:
-    """Asked of the rows: a process that is killed after the commit would not have counted its completion."""
+    """Read from rows: a process that is killed after the commit would not have counted the order."""
     since = timezone.now() - RECENT
     unsold = Order.objects.unsold_since(since).by_status()
     ended = {status.value: unsold.get(status, 0) for status in UNSOLD}
@@ -53,7 +53,7 @@ def ended_orders() -> Iterator[Metric]:
 def troubles() -> Iterator[Metric]:
     recent = OrderEvent.objects.filter(kind__in=NOISE, created_at__gte=timezone.now() - RECENT)
     found = dict(recent.order_by("kind").values_list("kind").annotate(Count("pk")))
-    words = "Orders that had to be retried, nudged by the sweep or taken up again, in the last 15 minutes."
+    words = "Orders that were retried, queued again or taken over from a dead worker, in the last 15 minutes."
     yield gauges("shop_order_troubles", words, "kind", {kind.value: found.get(kind, 0) for kind in NOISE})
 
 

@@ -1,4 +1,4 @@
-"""The payment provider: one function for each of its verbs."""
+"""The payment provider's API: one function per call."""
 
 import logging
 import re
@@ -23,8 +23,8 @@ from .models import Payment
 
 log = logging.getLogger(__name__)
 
-# Charges of one set that wait for the provider side by side: a set of fifty waits for it twice at most, and twice
-# its time-out is less than the soft time limit.
+# Concurrent charges of one batch: a batch of fifty waits for the provider twice at most, and twice its timeout is less
+# than the soft time limit.
 CONCURRENT_CHARGES = 25
 
 
@@ -35,7 +35,7 @@ class Charged(NamedTuple):
 
 
 class Declined(PermanentError):
-    """The bank said no; the customer may try another card."""
+    """The bank declined the card; the customer may try another one."""
 
 
 class Mismatch(PermanentError):
@@ -50,7 +50,7 @@ Outcome = Charged | PermanentError | TemporaryError
 
 
 class NotGenuine(Exception):
-    """A webhook that the provider has not sent, or not lately, or that nobody can read; the message says which."""
+    """A webhook that is forged, too old or unreadable; the message says which."""
 
 
 class News(models.TextChoices):
@@ -61,7 +61,7 @@ class News(models.TextChoices):
 
 
 class Notice(NamedTuple):
-    """What the provider says of one payment by itself; `order` and `attempt` are "" and 0 where we told it none."""
+    """A webhook's news of one payment; `order` and `attempt` are "" and 0 if its metadata has none."""
 
     news: News
     event_id: str
@@ -78,7 +78,7 @@ class Notice(NamedTuple):
 
 
 def charge_all(payments: Sequence[Payment]) -> list[Outcome]:
-    """Charge the payments side by side; return for each how it ended."""
+    """Charge the payments concurrently; return each outcome."""
     if len(payments) == 1:
         return [_outcome(payments[0])]
     # Each thread logs as this one does: a context of its own for each, since one is entered once at a time.
@@ -113,13 +113,13 @@ def charge(payment: Payment) -> Charged:
     except stripe.StripeError as error:
         raise TemporaryError(f"The payment provider did not answer ({type(error).__name__}).") from error
     if intent.status != "succeeded":
-        # No money has moved: the bank wants to see the customer, and this shop sends nobody to a bank.
+        # No money has moved: the bank requires authentication by the customer, which this shop does not support.
         raise Declined("Your bank wants to confirm this payment itself. Please use another card.")
     return accept(payment, intent.id, intent.amount_received, intent.currency)
 
 
 def accept(payment: Payment, provider_id: str, units: int, currency: str) -> Charged:
-    """Accept a charge that is what the payment asked for. Raises `Mismatch`."""
+    """Accept a charge of the right amount. Raises `Mismatch`."""
     # The number that was sent, not an amount made of the answer: that would undo a wrong unit by the same mistake.
     if (units, currency.upper()) != (money.to_units(payment.amount, payment.currency), payment.currency):
         told, asked = _words(units, currency.upper()), money.text(payment.amount, payment.currency)
@@ -236,7 +236,7 @@ def _notice(event: Mapping[str, Any], news: News, provider_id: str, units: int, 
 
 
 def outcome_of(notice: Notice, payment: Payment) -> Outcome:
-    """Return what the provider's notice of a charge means for the payment, as `charge` would have ended."""
+    """Return the outcome of the payment that the provider's notice reports, as `charge` would."""
     try:
         return accept(payment, notice.provider_id, notice.units, notice.currency)
     except Mismatch as error:

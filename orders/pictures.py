@@ -27,7 +27,7 @@ register_heif_opener(thumbnails=False)
 
 
 class Unusable(Exception):
-    """The picture cannot be shown; the message says why, for a person."""
+    """The picture cannot be used; the message says why."""
 
 
 def check(file: IO[bytes], size: int) -> str:

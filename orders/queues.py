@@ -1,4 +1,4 @@
-"""Queues of tasks whose first word does not say it; the others follow from `myproject/queues.py`."""
+"""Routes of tasks whose name does not determine the queue; see `myproject/queues.py`."""
 
 ROUTES = {
     "orders.tasks.*digest*": "bulk",

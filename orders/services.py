@@ -1,4 +1,4 @@
-"""The use cases of the shop. None of them knows Celery; all of them may be repeated."""
+"""The use cases of the shop. Nothing here knows Celery; everything may be repeated."""
 
 import logging
 import uuid
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 def place_order(customer: User, quantities: Mapping[Product, int], card: str, token: uuid.UUID) -> Order:
-    """Write down the order, its items and its first payment; the same token gives the same order."""
+    """Create the order, its items and its first payment; the same token returns the same order."""
     items = [
         OrderItem(product=product, name=product.name, price=product.price, quantity=quantity)
         for product, quantity in quantities.items()
@@ -54,7 +54,7 @@ def place_order(customer: User, quantities: Mapping[Product, int], card: str, to
             start_payment(order, card)
             OrderEvent.objects.record([order.pk], Kind.PLACED)
     except IntegrityError:
-        # The form was sent twice, or it is no fault of the form's, and there is no such order.
+        # Either the form was submitted twice, or the error has another reason and there is no such order.
         if placed := Order.objects.filter(customer=customer, token=token).first():
             return placed
         raise
@@ -63,12 +63,12 @@ def place_order(customer: User, quantities: Mapping[Product, int], card: str, to
 
 
 def start_payment(order: Order, card: str, attempt: int = 1) -> None:
-    # The forms offer these cards only; nothing else that names one, such as somebody else's, is ever charged.
+    # Only the cards that the forms offer: any other id, such as someone else's card, must never be charged.
     Payment.objects.create(order=order, card=Card(card), attempt=attempt, amount=order.total, currency=order.currency)
 
 
 def pay_again(order: Order, card: str) -> bool:
-    """Start a new attempt, with a new key, after a failed payment; False when there is nothing to pay."""
+    """Start a new attempt, with a new key, after a failed payment; False if there is nothing to pay."""
     with transaction.atomic():
         if not order.mark_pending():
             return False
@@ -76,8 +76,8 @@ def pay_again(order: Order, card: str) -> bool:
     return True
 
 
-def replay(order: Order, by: str) -> bool:
-    """Start a rejected order over, since stock may have come back; False when it is not rejected.
+def restart(order: Order, by: str) -> bool:
+    """Restart a rejected order, since stock may have come back; False if it is not rejected.
 
     The attempt and its key stay: a rejected order was never charged, so its key was never sent.
     """
@@ -88,8 +88,8 @@ def replay(order: Order, by: str) -> bool:
     return True
 
 
-def replay_payment(order: Order, by: str) -> bool:
-    """Try the card of a failed payment once more, as a new attempt with a new key; False when nothing has failed."""
+def retry_payment(order: Order, by: str) -> bool:
+    """Retry a failed payment with the same card, as a new attempt with a new key; False if nothing has failed."""
     last = order.payments.order_by("-attempt")[:1].get()
     with transaction.atomic():
         if not pay_again(order, last.card):
@@ -102,15 +102,15 @@ def replay_payment(order: Order, by: str) -> bool:
 
 
 class Processed(NamedTuple):
-    """What became of a set: the orders that are completed now, and the errors of those to be asked again."""
+    """The result of a batch: completed orders, and the errors of those to retry."""
 
     completed: list[int]
     unanswered: list[TemporaryError]
 
 
 def claim_orders(first: int, limit: int) -> list[Order]:
-    """Claim order `first` and others that wait, and reserve their stock; return those that were won."""
-    # Most messages of a backlog come too late: others took their orders along.
+    """Claim order `first` and other waiting ones, and reserve their stock; return the claimed orders."""
+    # In a backlog most messages come too late: their orders were processed in other batches.
     if not Order.objects.free().exists():
         return []
     with transaction.atomic():
@@ -120,9 +120,9 @@ def claim_orders(first: int, limit: int) -> list[Order]:
 
 
 def process_orders(claimed: Sequence[Order]) -> Processed:
-    """Charge those of the claimed orders that hold their stock and bring them to their end.
+    """Charge the claimed orders whose stock is reserved, and settle them.
 
-    Where the outcome of a charge is unknown, the order stays *processing*: the same key is asked again.
+    If the outcome of a charge is unknown, the order stays *processing* and is retried with the same key.
     """
     charging = Payment.objects.started().filter(order__in=claimed, order__status=Status.PROCESSING)
     attempts = list(charging.select_related("order").order_by("order"))
@@ -133,10 +133,10 @@ def process_orders(claimed: Sequence[Order]) -> Processed:
 
 @transaction.atomic(savepoint=False)
 def reserve(order_ids: Iterable[int]) -> None:
-    """Take the stock for those of the orders that are pending, or reject them where it does not suffice."""
+    """Reserve stock for the pending ones of these orders, or reject them if it does not suffice."""
     wanted: dict[int, list[OrderItem]] = defaultdict(list)
     pending = OrderItem.objects.filter(order__in=order_ids, order__status=Status.PENDING).order_by("order", "pk")
-    # Locks the orders; of them no more is read than that.
+    # Only locks the orders.
     locked = pending.select_related("order").select_for_update(of=["order"])
     for item in locked.only("product", "name", "quantity", "order__status"):
         wanted[item.order_id].append(item)
@@ -162,10 +162,10 @@ def reject(order_id: int, short: Iterable[OrderItem], products: Mapping[int, Pro
 
 @transaction.atomic
 def settle(outcomes: Mapping[Payment, payments.Outcome], orders: OrderQuerySet) -> list[int]:
-    """Write down what the provider answered for these orders; return those that are completed by it.
+    """Record the outcomes of these orders' charges; return the completed orders.
 
-    A worker passes the orders that it still holds: what it learned too late ends no order, since the next holder asks
-    with the same key. Money that no order's row knows of is flagged in any case.
+    A worker passes the orders that it still holds: a late outcome ends no order, since the next holder retries with the
+    same key. Money that is not on record is flagged in any case.
     """
     lock(payment.order_id for payment in outcomes)
     charged: dict[Payment, str] = {}
@@ -190,14 +190,14 @@ def settle(outcomes: Mapping[Payment, payments.Outcome], orders: OrderQuerySet) 
 def still_started(
     outcomes: Mapping[Payment, payments.Outcome], orders: OrderQuerySet
 ) -> dict[Payment, payments.Outcome]:
-    """Leave out what another worker has settled: an answer that comes late must not end the next attempt."""
+    """Leave out payments that another worker has settled: a late answer must not end the next attempt."""
     started = Payment.objects.started().filter(pk__in=[payment.pk for payment in outcomes], order__in=orders)
     keys = set(started.values_list("pk", flat=True))
     return {payment: outcome for payment, outcome in outcomes.items() if payment.pk in keys}
 
 
 def lock(order_ids: Iterable[int]) -> None:
-    """Lock the orders, always in the order of their keys, so that two workers cannot wait for each other."""
+    """Lock the orders in key order, which prevents deadlocks."""
     list(Order.objects.filter(pk__in=order_ids).select_for_update().order_by("pk").values_list("pk"))
 
 
@@ -210,7 +210,7 @@ def complete(charged: Mapping[Payment, str]) -> list[int]:
 
 
 def flag_strays(outcomes: Mapping[Payment, payments.Outcome]) -> None:
-    """Flag orders that money was taken for without their row knowing; the same charge told twice is none of them."""
+    """Flag orders with a charge that is not on record; a charge that is reported twice is none."""
     charged: dict[int, str] = {
         payment.pk: outcome.provider_id
         for payment, outcome in outcomes.items()
@@ -227,18 +227,18 @@ def flag_strays(outcomes: Mapping[Payment, payments.Outcome]) -> None:
 
 
 def is_asked_again(payment: Payment) -> bool:
-    """True where another worker holds the order by now, which learns of the charge by the same key."""
+    """Return whether another worker holds the order now, and will learn of the charge by the same key."""
     return payment.status == PaymentStatus.STARTED and payment.order.status == Status.PROCESSING
 
 
 def hold(payment: Payment, mismatch: payments.Mismatch) -> None:
-    """Stop at a charge of a wrong amount: the order is never completed by it, and a person decides."""
+    """Hold an order with a charge of a wrong amount: it is not completed, and a person decides."""
     payment.mark_mismatched(mismatch.provider_id, str(mismatch))
     Order.objects.filter(pk=payment.order_id).flag(str(mismatch))
 
 
 def fail(payment: Payment, reason: str) -> list[int]:
-    """End the attempt; return the order as a set of one, empty when somebody else ended it first."""
+    """End the attempt; return a queryset of the order, empty if it was ended before."""
     failed = Order.objects.filter(pk=payment.order_id).move(Status.PAYMENT_FAILED, reason)
     if failed:
         payment.mark_declined(reason)
@@ -246,7 +246,7 @@ def fail(payment: Payment, reason: str) -> list[int]:
 
 
 def release(order_ids: Iterable[int]) -> None:
-    """Give the stock of these orders back."""
+    """Return the stock of these orders."""
     quantities: Counter[int] = Counter()
     for product_id, quantity in OrderItem.objects.filter(order__in=order_ids).values_list("product", "quantity"):
         quantities[product_id] += quantity
@@ -255,7 +255,7 @@ def release(order_ids: Iterable[int]) -> None:
 
 
 def lock_products(ids: Iterable[int]) -> dict[int, Product]:
-    """Lock the products, always in the order of their keys, so that two workers cannot wait for each other."""
+    """Lock the products in key order, which prevents deadlocks."""
     return {p.pk: p for p in Product.objects.filter(pk__in=ids).select_for_update().order_by("pk")}
 
 
@@ -263,7 +263,7 @@ def lock_products(ids: Iterable[int]) -> dict[int, Product]:
 
 
 def want_refund(order: Order, by: str) -> bool:
-    """Write down that the order is to be refunded, with the key of the refund; False when there is nothing to do."""
+    """Request a refund of the order, with its idempotency key; False if there is nothing to refund."""
     with transaction.atomic():
         lock([order.pk])
         payment = order.payments.refundable().filter(refund_due_at=None).first()
@@ -275,17 +275,17 @@ def want_refund(order: Order, by: str) -> bool:
 
 
 def refund(order_id: int) -> bool:
-    """Refund the order, if that is wanted; True when this call ended it.
+    """Refund the order, if requested; True if this call ended it.
 
-    Raises `TemporaryError` where the outcome is unknown: the same key is asked again.
+    Raises `TemporaryError` if the outcome is unknown: the retry uses the same key.
     """
     wanted = Payment.objects.refund_wanted().filter(order=order_id).select_related("order")
     claimed = Payment.objects.claim(first=wanted)
     if not claimed:
-        log.info("Order %s: no refund is wanted", Order.objects.filter(pk=order_id).first() or order_id)
+        log.info("Order %s: no refund is requested", Order.objects.filter(pk=order_id).first() or order_id)
         return False
     (payment,) = claimed
-    # Until its task ends, which may be by another try.
+    # Until its task ends, perhaps in another attempt.
     bind_contextvars(order=payment.order.reference)
     try:
         refund_id = payments.refund(payment)
@@ -301,7 +301,7 @@ def refund(order_id: int) -> bool:
 
 @transaction.atomic
 def settle_refund(payment: Payment, refund_id: str) -> bool:
-    """End the refund that this worker holds; False when that was done before, or another worker is at it."""
+    """End the refund that this worker holds; False if it has ended, or another worker holds it."""
     lock([payment.order_id])
     return payment.held().exists() and end_refund(payment, payment.provider_id, refund_id)
 
@@ -323,20 +323,20 @@ def end_refund(payment: Payment, provider_id: str, refund_id: str) -> bool:
 
 @transaction.atomic
 def fail_refund(payment: Payment, reason: str) -> None:
-    """End a refund that the provider refuses; staff may ask for another, with a new key."""
+    """End a refund that the provider refuses; staff can request another one, with a new key."""
     lock([payment.order_id])
     if payment.mark_refund_refused(reason):
         Order.objects.filter(pk=payment.order_id).flag(reason)
 
 
-# --- What the provider says by itself ---
+# --- Webhooks of the provider ---
 
 
 @transaction.atomic
 def record(notice: payments.Notice) -> list[int]:
-    """Write down a webhook, as the task would have; return the orders that are completed by it.
+    """Record a webhook as the task would record an answer; return the completed orders.
 
-    Task and webhook meet at the same row by the same conditional updates: whoever comes second changes nothing.
+    Task and webhook use the same compare-and-set updates of the same row: the second one changes nothing.
     """
     payment = find_payment(notice)
     if payment is None:
@@ -353,14 +353,14 @@ def record(notice: payments.Notice) -> list[int]:
 
 
 def find_payment(notice: payments.Notice) -> Payment | None:
-    """Find the payment by the provider's id, or by what we told of it, where its id is not on record yet."""
+    """Find the payment by the provider's id, or by its metadata if the id is not on record yet."""
     known = Payment.objects.select_related("order")
     told = known.filter(order__reference=notice.order, attempt=notice.attempt)
     return known.filter(provider_id=notice.provider_id).first() or told.first()
 
 
 def record_refund(payment: Payment, notice: payments.Notice) -> None:
-    """Write down a refund; one of a charge that the order does not live by leaves the order alone."""
+    """Record a refund; a refund of a stray charge does not change the order."""
     order = Order.objects.filter(pk=payment.order_id)
     if notice.news == payments.News.REFUND_FAILED:
         order.flag(f"The refund {notice.refund_id} has failed at the bank.")
@@ -377,7 +377,7 @@ def record_refund(payment: Payment, notice: payments.Notice) -> None:
 
 
 def give_up_old_orders() -> list[str]:
-    """Flag what workers should no longer try by themselves; return the references of what is new."""
+    """Flag orders that workers must no longer retry; return the references of newly flagged ones."""
     reason = "Open for more than a day. Look for its charge at the provider before you queue it again."
     return Order.objects.due().for_person().flag(reason) + give_up_old_refunds()
 

@@ -41,7 +41,7 @@ from .schedules import SCHEDULES
 
 log = logging.getLogger(__name__)
 
-# Orders that one message takes along: fifty at a time drain a backlog far faster than one by one.
+# Orders per message: batches of fifty drain a backlog far faster than single orders.
 ORDERS_AT_ONCE = 50
 NOISE_KEPT = timedelta(days=365)
 DIGESTS_KEPT = timedelta(weeks=10)
@@ -50,18 +50,18 @@ INVENTORY_LEASE_SECONDS = settings.INVENTORY_LEASE.total_seconds()
 
 
 class OrderTask(Task):
-    """Shows on the order's time line why its task is tried again."""
+    """Shows on the order's timeline why its task is retried."""
 
     def on_retry(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
-        # What the provider failed in is on the time line already; the database may be what has failed.
+        # Errors of the provider are on the timeline already; the database may have failed.
         if not isinstance(exc, TemporaryError):
             with suppress(DatabaseError):
-                # Only of orders that this task still holds: another one may have ended them.
+                # Only for orders that this task still holds: another task may have ended them.
                 held = Order.objects.claimed_in(task_id).values_list("pk", flat=True)
                 OrderEvent.objects.record(held, Kind.INTERRUPTED, detail=repr(exc))
 
 
-# Its result says that it has ended; that it has started stands on the order's row.
+# The order's row shows that it has started; the result is needed only at the end.
 @shared_task(
     base=OrderTask,
     bind=True,
@@ -70,10 +70,10 @@ class OrderTask(Task):
     track_started=False,
 )
 def process_order(self: Task, *, order_id: int) -> dict[str, Any]:
-    """Process an order, and others that wait. Safe to repeat: each step resumes from its row, a charge has its key."""
+    """Process an order and other waiting ones. Safe to repeat: each step resumes from its row, a charge has its key."""
     claimed = services.claim_orders(order_id, limit=ORDERS_AT_ONCE)
     if not claimed:
-        # Another task took the order along; a result that says so has no reader and costs a commit.
+        # Processed in another batch: a result would have no reader and cost a commit.
         self.request.ignore_result = True
         return {"claimed": 0, "completed": 0}
     processed = services.process_orders(claimed)
@@ -90,7 +90,7 @@ def queue_confirmations(order_ids: Iterable[int]) -> None:
 
 @shared_task(base=OrderTask, soft_time_limit=LEASE_SECONDS * 0.8, time_limit=LEASE_SECONDS)
 def refund_order(*, order_id: int) -> dict[str, Any]:
-    """Refund an order that staff wants refunded. Safe to repeat: the refund has its key, the row ends once."""
+    """Send a requested refund. Safe to repeat: the refund has its key, the row ends once."""
     return {"refunded": services.refund(order_id)}
 
 
@@ -108,14 +108,14 @@ def make_thumbnails(*, product_id: int) -> None:
 
 @sweep(SCHEDULES["Check pending pictures"])
 def check_pending_pictures() -> list[Sweep]:
-    """Queue again pictures that were left behind, and give up those that died too often. Safe to repeat: so is each."""
+    """Queue overdue pictures again; fail those whose attempts are used up. Safe to repeat: so is each picture."""
     give_up = Product.objects.give_up_pictures
     return [Sweep(Product.objects.due().order_by("picture_due_at"), make_thumbnails, "product_id", give_up=give_up)]
 
 
 @sweep(SCHEDULES["Check pending orders"])
 def check_pending_orders() -> list[Sweep]:
-    """Queue again what was left behind, and hand to a person what is too old. Safe to repeat: so is each of them."""
+    """Queue overdue orders, refunds and mails again; flag old ones for a person. Safe to repeat: so is each of them."""
     orders = Order.objects.due().for_machine().order_by("due_at")
     refunds = Payment.objects.due().select_related("order").order_by("refund_due_at")
     confirmations = Order.objects.mail_due().order_by("mail_due_at")
@@ -129,7 +129,7 @@ def check_pending_orders() -> list[Sweep]:
 
 
 def about_order(order: Order) -> AbstractContextManager[Any]:
-    """Have the log, and the message's headers, say which order a swept message is about."""
+    """Bind the order's reference to the log and the headers of a swept message."""
     return bound_contextvars(order=order.reference)
 
 
@@ -138,7 +138,7 @@ def about_refund(payment: Payment) -> AbstractContextManager[Any]:
 
 
 class SyncTask(Task):
-    """Ends the run when its task has failed for good."""
+    """Ends the run when its task has failed permanently."""
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         super().on_failure(exc, task_id, args, kwargs, einfo)
@@ -154,7 +154,7 @@ class SyncTask(Task):
     time_limit=INVENTORY_LEASE_SECONDS,
 )
 def sync_inventory(*, sync_id: int | None = None) -> None:
-    """Take over what has changed at the warehouse. Safe to repeat: a run is claimed, a level is followed once."""
+    """Apply the warehouse's changes. Safe to repeat: a run is claimed, a level is applied once."""
     if not settings.WAREHOUSE_URL:
         log.info("There is no warehouse: WAREHOUSE_URL is empty")
         return
@@ -184,22 +184,22 @@ def send_digest_emails(*, week: str) -> None:
 
 @sweep(SCHEDULES["Check unsent digests"])
 def check_unsent_digests() -> list[Sweep]:
-    """Queue again digests that were left behind. Safe to repeat: so is each of them."""
+    """Queue overdue digests again. Safe to repeat: so is each digest."""
     due = Digest.objects.mail_due().order_by("week", "pk")
     return [Sweep(due, send_digest_emails, "week", "week", limit=50, at_once=digests.CHUNK)]
 
 
 @shared_task(soft_time_limit=480, time_limit=600)
 def import_products(*, import_id: str) -> None:
-    """Take in a file of products. Safe to repeat: it goes on after the last chunk that was committed."""
+    """Import a file of products. Safe to repeat: it continues after the last committed chunk."""
     if ended := import_services.run_import(import_id):
         send_notification_email.delay(user_id=ended.requested_by_id)
 
 
 @shared_task(bind=True, soft_time_limit=50, time_limit=60, ignore_result=True)
 def handle_import_failure(self: Task, *, import_id: str) -> None:
-    """Notify who asked for an import that it has failed. Safe to repeat: only who ends the row notifies."""
-    # The parent is the task that has failed; another one may go on with the import by now.
+    """Notify the owner of a failed import. Safe to repeat: only the call that ends the row notifies."""
+    # The parent is the failed task; another one may have taken the import over by now.
     fail_imports(ProductImport.objects.filter(pk=import_id).claimed_in(self.request.parent_id))
 
 
@@ -209,14 +209,14 @@ def fail_imports(rows: ProductImportQuerySet) -> None:
 
 
 def import_options(import_id: object) -> dict[str, Any]:
-    """Return what `apply_async` of `import_products` needs beside the id: the callback for its failure."""
+    """Return the options for `apply_async` of `import_products`: the callback for its failure."""
     # Immutable: Celery would otherwise put the failed task's id in front of the arguments.
     return {"link_error": handle_import_failure.si(import_id=str(import_id))}
 
 
 @sweep(SCHEDULES["Check unfinished imports"])
 def check_unfinished_imports() -> list[Sweep]:
-    """Queue again what was left behind, and do what a lost callback did not. Safe to repeat: so is each import."""
+    """Queue overdue imports again; fail those whose callback was lost. Safe to repeat: so is each import."""
     due = ProductImport.objects.due().order_by("due_at")
     give_up = partial(fail_imports, ProductImport.objects.exhausted())
     return [Sweep(due, import_products, "import_id", options=import_options, give_up=give_up)]
@@ -224,7 +224,7 @@ def check_unfinished_imports() -> list[Sweep]:
 
 @shared_task(**CLEAR_LIMITS, ignore_result=True)
 def clear_old_events() -> None:
-    """Delete old noise of time lines, digests, runs of the sync and baskets. Safe to repeat: what is gone is gone."""
+    """Delete old timeline noise, digests, sync runs and baskets. Safe to repeat: deletes are idempotent."""
     digests_before = week_of(timezone.now() - DIGESTS_KEPT)
     with going_on_next_night("events"):
         delete_in_chunks(OrderEvent.objects.noise_before(timezone.now() - NOISE_KEPT).order_by("created_at"))
@@ -239,7 +239,7 @@ def clear_old_events() -> None:
 
 @shared_task(**CLEAR_LIMITS, ignore_result=True)
 def clear_old_files() -> None:
-    """Remove old imports, and files of imports and pictures that no row names. Safe to repeat: what is gone is gone."""
+    """Remove old imports and files that no row names. Safe to repeat: deletes are idempotent."""
     with going_on_next_night("files"):
         import_services.remove_old_imports()
         import_services.remove_orphaned_files()

@@ -1,4 +1,4 @@
-"""Pictures in the storage: an upload is kept for a worker, which makes and publishes thumbnails of it."""
+"""Pictures in the storage: an upload is stored, and a worker makes and publishes its thumbnails."""
 
 import hashlib
 import logging
@@ -64,11 +64,11 @@ def attempt(product: Product) -> bool:
 
 
 def publish_thumbnails(product: Product, made: Mapping[int, bytes]) -> bool:
-    """Write the files under a name that is theirs for ever, then let the row name them, then drop the old ones."""
+    """Write the files under a permanent name, then point the row to them, then delete the old ones."""
     # With the token, so that no name ever comes back: a worker that deletes too late deletes nothing that is shown.
     digest = hashlib.sha256(b"".join([product.picture_claimed_by.encode(), *made.values()])).hexdigest()[:32]
     for width, name in zip(made, thumbnail_files(digest), strict=True):
-        # Also where it is there: one that was left without a row might be removed at this moment, unless it is new.
+        # Also if it exists: an orphan could be removed at this moment, unless it is new.
         publish(name, made[width])
     if not product.mark_picture_ready(digest):
         log.info("Picture of product %s: a newer one was uploaded meanwhile", product.pk)
@@ -81,7 +81,7 @@ def publish_thumbnails(product: Product, made: Mapping[int, bytes]) -> bool:
 
 
 def publish(name: str, content: bytes) -> None:
-    # A name that others may read is only ever given to a whole file; on a disk that means aside first.
+    # A public name is given to a complete file only; on a disk, that takes a temporary file first.
     if not isinstance(default_storage, FileSystemStorage):
         default_storage.save(name, ContentFile(content))
         return

@@ -26,7 +26,7 @@ PER_PAGE = 12
 DIFFERENCES_PER_PAGE = 50
 
 
-# --- Catalogue and basket: open to everybody ---
+# --- Catalogue and basket: public ---
 
 
 @login_not_required
@@ -63,7 +63,7 @@ def picture(request: HttpRequest, slug: str) -> HttpResponse:
 @require_safe
 @cache_control(max_age=365 * 86400, public=True, immutable=True)
 def thumbnail(request: HttpRequest, digest: str, width: int) -> FileResponse:
-    """A public picture; nothing else in the storage, such as a report, has a name like these."""
+    """A public picture; no other file in the storage, such as a report, has a name like this."""
     name = f"thumbnails/{digest}-{width}.webp"
     try:
         return FileResponse(default_storage.open(name), content_type="image/webp")
@@ -104,12 +104,12 @@ def basket_change(request: HttpRequest, slug: str) -> HttpResponse:
     return redirect("orders:basket")
 
 
-# --- Checkout and orders: one's own ---
+# --- Checkout and own orders ---
 
 
 @transaction.atomic
 def checkout(request: HttpRequest) -> HttpResponse:
-    # What is added meanwhile waits, and is in the basket afterwards.
+    # Products that are added concurrently wait for the lock, and stay in the basket.
     contents = baskets.hold(request) if request.method == "POST" else baskets.read(request)
     form = CheckoutForm(request.POST or None)
     if form.is_valid() and (placed := Order.objects.of(request.user).filter(token=form.cleaned_data["token"]).first()):
@@ -145,7 +145,7 @@ def order_detail(request: HttpRequest, reference: str) -> HttpResponse:
 
 @require_safe
 def order_status(request: HttpRequest, reference: str) -> HttpResponse:
-    """The part of the order page that updates itself."""
+    """Render the live part of the order page."""
     return render(request, "orders/_order.html", _context(request, _visible_order(request, reference)))
 
 
@@ -171,7 +171,7 @@ def cancel(request: HttpRequest, reference: str) -> HttpResponse:
 
 @require_POST
 @staff_may("orders.change_order")
-def nudge(request: HttpRequest, reference: str) -> HttpResponse:
+def requeue(request: HttpRequest, reference: str) -> HttpResponse:
     order = get_object_or_404(Order, reference=reference)
     Order.objects.filter(pk=order.pk).mark_requeued(f"by {actor(request.user)}")
     tasks.process_order.delay_on_commit(order_id=order.pk)
@@ -198,12 +198,12 @@ def refund(request: HttpRequest, reference: str) -> HttpResponse:
 
 @require_POST
 @staff_may("orders.change_order")
-def replay(request: HttpRequest, reference: str) -> HttpResponse:
+def restart(request: HttpRequest, reference: str) -> HttpResponse:
     order = get_object_or_404(Order, reference=reference)
-    if services.replay(order, by=actor(request.user)):
+    if services.restart(order, by=actor(request.user)):
         tasks.process_order.delay_on_commit(order_id=order.pk)
     else:
-        messages.info(request, "Only a rejected order can be started again.")
+        messages.info(request, "Only a rejected order can be restarted.")
     return redirect(order)
 
 
@@ -223,7 +223,7 @@ def unflag(request: HttpRequest, reference: str) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 @staff_may("orders.view_inventorysync", post="orders.add_inventorysync")
 def sync_list(request: HttpRequest) -> HttpResponse:
-    """Show what was taken over from the warehouse; by POST, ask it now."""
+    """Show the runs of the synchronisation; by POST, start one."""
     if request.method == "POST" and settings.WAREHOUSE_URL:
         run = InventorySync.objects.open_one()
         tasks.sync_inventory.delay_on_commit(sync_id=run.pk)
@@ -245,7 +245,7 @@ def sync_detail(request: HttpRequest, pk: int) -> HttpResponse:
 @require_safe
 @staff_may("orders.view_inventorysync")
 def sync_status(request: HttpRequest, pk: int) -> HttpResponse:
-    """The part of the run's page that updates itself; when the run has ended, the whole page once more."""
+    """Render the live part of the run's page; when the run has ended, reload the page."""
     run = get_object_or_404(InventorySync.objects.with_differences(), pk=pk)
     answer = render(request, "orders/_sync.html", {"run": run})
     if not run.is_unfinished:
@@ -260,7 +260,7 @@ def sync_status(request: HttpRequest, pk: int) -> HttpResponse:
 @login_not_required
 @require_POST
 def payment_webhook(request: HttpRequest) -> HttpResponse:
-    """Take what the provider says. Whatever is not from it is answered 400, which Django logs with the reason."""
+    """Receive a webhook. A forged one is answered with 400, which Django logs with the reason."""
     try:
         notice = payments.read_notice(request.body, request.headers.get("Stripe-Signature", ""))
     except payments.NotGenuine as error:

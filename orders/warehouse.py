@@ -1,4 +1,4 @@
-"""The warehouse: its levels, page by page. It counts what came in less what was lost; the shop counts what it sells."""
+"""The warehouse's API: levels, page by page. They count goods received less goods lost; the shop counts its sales."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -11,14 +11,14 @@ from myproject import http
 
 from .models import HIGHEST_STOCK
 
-# As many as the shop takes over in one transaction.
+# Applied in one transaction.
 PAGE_SIZE = 1_000
 TIMEOUT_SECONDS = 10
 MAX_SKU = 40
 
 
 class Page(NamedTuple):
-    """Some levels, in the order of their SKUs; `unusable` are those that cannot be, with what was told of them."""
+    """A page of levels in SKU order; `unusable` are invalid ones, each with the value received."""
 
     etag: str
     version: int
@@ -56,7 +56,7 @@ def pages(etag: str = "") -> Iterator[Page]:
         following = get_levels(page.cursor) if page.cursor else None
         if following and following.version != first.version:
             raise TemporaryError(f"The warehouse went from version {first.version} to {following.version} in between.")
-        # Without this a cursor that leads back would be followed for ever.
+        # Otherwise a cursor that leads back would make an endless loop.
         if following and not (page.skus and following.skus and page.skus[-1] < following.skus[0]):
             raise PermanentError("The warehouse's pages are not in the order of their SKUs.")
         page = following

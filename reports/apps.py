@@ -5,5 +5,5 @@ class ReportsConfig(AppConfig):
     name = "reports"
 
     def ready(self) -> None:
-        # Importing the module registers its questions.
+        # Importing the module registers its metrics.
         from . import metrics  # noqa: F401

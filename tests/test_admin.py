@@ -385,7 +385,7 @@ def test_orders_are_queued_again(office: Client, staff: User, broker: Broker) ->
     orders = [place_order() for _ in range(2)]
 
     answer = office.post(
-        url(Order, "changelist"), {"action": "nudge", "_selected_action": [order.pk for order in orders]}
+        url(Order, "changelist"), {"action": "requeue", "_selected_action": [order.pk for order in orders]}
     )
 
     queued = sorted(kwargs["order_id"] for _, _, kwargs in broker.messages())

@@ -150,7 +150,7 @@ CASES: dict[type[HasLease], Cases] = {
     InventorySync: Cases(
         sync,
         {
-            "page": lambda row: inventory.take_over(row, PAGE, 1),
+            "page": lambda row: inventory.apply_page(row, PAGE, 1),
             "missing": lambda row: inventory.report_missing(row, {"X"}),
             "finished": lambda row: inventory.finish(row, PAGE),
             "unchanged": lambda row: row.mark_finished(SyncStatus.UNCHANGED, etag="x"),
@@ -161,8 +161,8 @@ CASES: dict[type[HasLease], Cases] = {
         lambda: factories.make_import(CSV),
         {
             "checked": lambda row: row.mark_checked(9),
-            "chunk": lambda row: import_services.take_in_chunk(row, list(imports.read(row.file))),
-            "whole": import_services.take_in,
+            "chunk": lambda row: import_services.import_chunk(row, list(imports.read(row.file))),
+            "whole": import_services.import_file,
             "failed": lambda row: import_services.fail_imports(row.held(), "broken"),
             "done": import_services.finish_import,
         },

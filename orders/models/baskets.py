@@ -1,4 +1,4 @@
-"""What somebody wants to order: rows, which two tabs and a checkout can change at once."""
+"""Baskets, stored as rows that two tabs and a checkout can change concurrently."""
 
 from datetime import datetime
 from typing import Any, Self
@@ -17,10 +17,10 @@ class BasketQuerySet(models.QuerySet["Basket"]):
         return self.filter(person=None, used_at__lt=moment)
 
     def hold(self, **owner: Any) -> "Basket":
-        """Return the owner's basket, locked until the transaction ends: who changes it waits for who does so now."""
+        """Return the owner's basket, locked until the transaction ends."""
         while True:
             basket, _ = self.get_or_create(**owner)
-            # None where it was taken along by a sign-in, or cleared away, in between.
+            # None if it was merged at a sign-in, or deleted, meanwhile.
             if self.filter(pk=basket.pk).update(used_at=timezone.now()):
                 return basket
 

@@ -1,4 +1,4 @@
-"""The weekly digest that a person is owed."""
+"""The weekly digest."""
 
 from collections.abc import Iterable
 from datetime import date, datetime, time, timedelta
@@ -28,24 +28,24 @@ class Skip(models.TextChoices):
 
 class DigestQuerySet(MailQuerySet):
     def plan(self, week: date) -> int:
-        """Write the week's row of each person who wants a digest, in one statement; return how many are new."""
+        """Create the week's row for each subscriber in one statement; return how many are new."""
         with connection.cursor() as cursor:
             cursor.execute(PLAN, [week, timezone.now()])
             return cursor.rowcount
 
     def due_by_week(self) -> Iterable[tuple[date, int]]:
-        """Return each week that owes mails which nobody is sending now, and how many."""
+        """Return each week with due digests, and how many."""
         return self.mail_due().order_by("week").values_list("week").annotate(Count("pk"))
 
     def skip(self, why: Skip) -> int:
-        """End those of these that are not sent; return how many there were."""
+        """Skip the unsent ones; return how many there were."""
         return self.unsent().update(mail_due_at=None, skip_reason=why)
 
 
 class Digest(OwesMail):
-    """What one person is told in one week; `week` is the Monday on which it is sent.
+    """One person's digest of one week; `week` is the Monday on which it is sent.
 
-    It is about the seven days before: so each order and each new product is in one digest, however late that is sent.
+    It covers the seven days before, so each order and each new product is in one digest, however late that is sent.
     """
 
     owed_since = "mail_due_at"
@@ -74,7 +74,7 @@ class Digest(OwesMail):
 
     @property
     def outcome(self) -> str:
-        """What became of it, in the words that staff reads."""
+        """Its outcome, for staff."""
         return self.get_skip_reason_display() or self.mail_error or ("Sent" if self.mail_sent_at else "Waiting")
 
 

@@ -18,7 +18,7 @@ from myproject.celery import worker_name
 
 
 class Kind(models.TextChoices):
-    """What can happen to an order, in the words that its customer reads."""
+    """What can happen to an order, as the customer reads it."""
 
     PLACED = "placed", "Order placed"
     PENDING = "pending", "Waiting to be processed again"
@@ -38,22 +38,22 @@ class Kind(models.TextChoices):
     SETTLED = "settled", "Our staff has looked into it"
 
 
-# What helps while an order is on its way; the rest of its time line is kept as long as the order.
+# Events that are useful only while an order is open; the others are kept as long as the order.
 NOISE = [Kind.RETRY, Kind.REQUEUED, Kind.INTERRUPTED]
 
 
 def actor(person: User | AnonymousUser) -> str:
-    """Name who does something, with the key by which `OrderEventQuerySet.rename` finds it under whatever name."""
+    """Name the person with their key, by which `OrderEventQuerySet.rename` finds the event after a change of name."""
     return f"{person} (#{person.pk})"
 
 
-# What records events now where that is no task.
+# The current recorder of events outside of tasks.
 _WEBHOOK = ContextVar("webhook", default="")
 
 
 @contextmanager
 def recorded_by(webhook: str) -> Iterator[None]:
-    """Have the events of the block name this webhook of the provider."""
+    """Record this webhook of the provider as the origin of events in the block."""
     token = _WEBHOOK.set(webhook)
     try:
         yield
@@ -73,7 +73,7 @@ class OrderEventQuerySet(models.QuerySet[Any]):
         return self.filter(kind=Kind.REFUNDED, created_at__gte=moment)
 
     def record(self, order_ids: Iterable[int], kind: Kind, *, detail: str = "") -> None:
-        """Write one event for each order; call it in the transaction of the change."""
+        """Record one event for each order; call it in the transaction of the change."""
         events = [OrderEvent(order_id=pk, kind=kind, detail=detail[:300]) for pk in order_ids]
         OrderEvent.objects.bulk_create(events)
 
@@ -89,12 +89,12 @@ class OrderEventQuerySet(models.QuerySet[Any]):
 
 
 class OrderEvent(models.Model):
-    """One line of an order's time line."""
+    """One line of an order's timeline."""
 
     order = models.ForeignKey("orders.Order", on_delete=models.CASCADE, related_name="events")
     kind = models.CharField(max_length=14, choices=Kind.choices)
     detail = models.CharField(max_length=300, blank=True, help_text="For staff; the customer reads the kind's label.")
-    # Both by themselves, since whoever records an event need not know where it runs.
+    # Filled in automatically, so that callers need not know where they run.
     task_id = models.CharField(
         max_length=40, blank=True, default=origin, help_text="Or the id of the provider's webhook."
     )
@@ -119,7 +119,7 @@ class OrderEvent(models.Model):
 
     @property
     def origin(self) -> str:
-        """Who wrote this line: a task, or a webhook of the payment provider."""
+        """The origin of this line: a task, or a webhook of the payment provider."""
         if not self.task_id:
             return ""
         return f"{'webhook' if self.task_id.startswith('evt_') else 'task'} {self.task_id}"

@@ -1,4 +1,4 @@
-"""Files of products that staff uploads, and the lines of them that could not be taken in."""
+"""Uploaded files of products, and their rejected lines."""
 
 import logging
 import uuid
@@ -15,7 +15,7 @@ from durable.leases import Lease, Leased, LeasedQuerySet
 
 log = logging.getLogger(__name__)
 
-# As the file of a report: what an import has taken in stays, and nobody asks for its file after a month.
+# As long as files of reports: imported products stay, and the file is not needed after a month.
 IMPORT_KEPT = timedelta(days=30)
 
 
@@ -40,9 +40,9 @@ class ProductImportQuerySet(LeasedQuerySet["ProductImport"]):
 
 
 class ProductImport(Leased):
-    """One uploaded CSV file of products, taken in by a worker in chunks, each of which moves `rows_done` on."""
+    """One uploaded CSV file of products, imported in chunks, each of which advances `rows_done`."""
 
-    # Deaths of workers count as well; after these an import ends *failed*, never "running" forever.
+    # Killed workers count as attempts; afterwards an import is *failed*, not "running" forever.
     lease = Lease(open=Q(status__in=OPEN_IMPORTS), lasts=lambda: settings.IMPORT_LEASE, max_attempts=6)
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -99,11 +99,11 @@ class ProductImport(Leased):
         return self.status in OPEN_IMPORTS
 
     def mark_checked(self, rows_total: int) -> None:
-        """Note how many rows the file has. Raises `LeaseLost`."""
+        """Record how many rows the file has. Raises `LeaseLost`."""
         self._move_on(rows_total=rows_total)
 
     def mark_chunk_done(self, *, created: int, updated: int, rejected: int) -> None:
-        """Move on by one chunk, in its transaction. Raises `LeaseLost`."""
+        """Advance by one chunk, in its transaction. Raises `LeaseLost`."""
         self._move_on(
             rows_done=F("rows_done") + created + updated + rejected,
             created_count=F("created_count") + created,
@@ -146,7 +146,7 @@ class StockSeen(models.Model):
 
 
 class RejectedRow(models.Model):
-    """A line of a file that could not be taken in, and why."""
+    """A rejected line of a file, and the reason."""
 
     product_import = models.ForeignKey(ProductImport, on_delete=models.CASCADE, related_name="rejected_rows")
     line = models.PositiveIntegerField()

@@ -1,4 +1,4 @@
-"""What the shop took over from the warehouse, run by run."""
+"""Runs of the synchronisation with the warehouse."""
 
 import logging
 from datetime import timedelta
@@ -36,22 +36,22 @@ class InventorySyncQuerySet(LeasedQuerySet["InventorySync"]):
         return self.filter(finished_at__lt=timezone.now() - KEPT)
 
     def with_differences(self) -> Self:
-        """Count for each run what a person should know of."""
+        """Annotate each run with the number of its differences."""
         return self.annotate(found=models.Count("differences"))
 
     def open_one(self) -> "InventorySync":
         """Return the run that is not finished yet, or a new one."""
-        # The sweep comes soon where the message was lost, although the lease is long.
+        # Due soon, in case its message is lost, although the lease is long.
         fresh = InventorySync.lease.fresh() | InventorySync.lease.until(settings.ORDER_LEASE)
         return self.unfinished().get_or_create(defaults=fresh)[0]
 
     def etag_to_send(self) -> str:
-        """Return what lets the warehouse answer "nothing new"; empty when the next run must look at everything."""
+        """Return the ETag of the last run; empty if the next run must read everything."""
         last = self.filter(status__in=[SyncStatus.SUCCEEDED, SyncStatus.UNCHANGED]).order_by("-pk").first()
         return last.etag if last else ""
 
     def give_up(self) -> None:
-        """End those that died too often."""
+        """Fail runs whose attempts are used up."""
         error = f"It could not be finished in {InventorySync.lease.max_attempts} attempts."
         self.exhausted().close(SyncStatus.FAILED, error=error)
 
@@ -64,9 +64,9 @@ class InventorySyncQuerySet(LeasedQuerySet["InventorySync"]):
 
 
 class InventorySync(Leased):
-    """One time that the shop asked the warehouse for its levels. At most one is not finished."""
+    """One synchronisation with the warehouse. At most one is unfinished."""
 
-    # Deaths of workers and retries together; after these a run ends *failed*, never "running" forever.
+    # Killed workers and retries together; afterwards a run is *failed*, not "running" forever.
     lease = Lease(open=Q(status__in=UNFINISHED), lasts=lambda: settings.INVENTORY_LEASE, max_attempts=10)
 
     status = models.CharField(max_length=9, choices=SyncStatus.choices, default=SyncStatus.QUEUED)
@@ -106,7 +106,7 @@ class InventorySync(Leased):
         return self.status in UNFINISHED
 
     def mark_waiting(self, reason: str, seconds: float) -> None:
-        """Say why it is tried again; the sweep leaves it alone for as long as the warehouse asked to."""
+        """Record the reason for the retry; the sweep respects the warehouse's Retry-After."""
         self.put_off(settings.INVENTORY_LEASE + timedelta(seconds=seconds), error=reason[:300])
 
     def mark_finished(self, status: SyncStatus, **fields: object) -> bool:
@@ -114,7 +114,7 @@ class InventorySync(Leased):
 
 
 class Difference(models.TextChoices):
-    """What a person should know of, in the words that staff reads."""
+    """A difference, as staff read it."""
 
     UNKNOWN_HERE = "unknown_here", "The shop does not know this SKU"
     UNKNOWN_THERE = "unknown_there", "The warehouse does not know this SKU"
@@ -123,7 +123,7 @@ class Difference(models.TextChoices):
     CORRECTED = "corrected", "Seen for the first time: the stock was set by the warehouse"
 
 
-# While one of these is open, "nothing new" from the warehouse does not mean that there is nothing to do.
+# While one of these is open, the next run must read everything even if the warehouse has nothing new.
 TO_BE_SEEN_AGAIN = [Difference.UNKNOWN_HERE, Difference.OVERSOLD, Difference.UNUSABLE]
 
 

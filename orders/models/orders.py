@@ -1,4 +1,4 @@
-"""What was ordered, and the one table of what an order may become."""
+"""Orders, and the transition table of their state machine."""
 
 import logging
 import secrets
@@ -26,7 +26,7 @@ from .products import Product
 
 log = logging.getLogger(__name__)
 
-# Without I, L, O, U: a reference is read aloud on the telephone (Crockford's base 32).
+# Without I, L, O, U, since references are read aloud on the telephone (Crockford's base 32).
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
@@ -49,8 +49,8 @@ class Status(models.TextChoices):
     REFUNDED = "refunded", "Refunded"
 
 
-# From where an order may come to each status. Every change of status goes through `OrderQuerySet.move`, which
-# obeys this table.
+# For each status the statuses that may precede it. Every change of status goes through `OrderQuerySet.move`, which
+# enforces this table.
 MAY_BECOME = {
     Status.PENDING: [Status.PAYMENT_FAILED, Status.REJECTED],
     Status.PROCESSING: [Status.PENDING],
@@ -58,7 +58,7 @@ MAY_BECOME = {
     Status.REJECTED: [Status.PENDING],
     Status.PAYMENT_FAILED: [Status.PROCESSING],
     Status.CANCELLED: [Status.PENDING, Status.PAYMENT_FAILED],
-    # Also from *processing*: the provider may have charged a wrong amount, or be faster with its refund than we.
+    # Also from *processing*: the provider may charge a wrong amount, or its refund may arrive before our own update.
     Status.REFUNDED: [Status.COMPLETED, Status.PROCESSING],
 }
 OPEN = [Status.PENDING, Status.PROCESSING]
@@ -83,27 +83,27 @@ class OrderQuerySet(MailQuerySet):
         return self.filter(status__in=UNSOLD, created_at__gte=moment)
 
     def completed_since(self, moment: datetime) -> Self:
-        """Orders that were completed since then, whatever has become of them."""
+        """Orders that were completed since then, whatever their status now."""
         return self.filter(completed_at__gte=moment)
 
     def by_status(self) -> dict[str, int]:
-        """Return how many there are of each status. Makes a query."""
+        """Count the orders of each status. Makes a query."""
         return dict(self.order_by("status").values_list("status").annotate(Count("pk")))
 
     def remembered(self) -> Self:
-        """Orders whose idempotency key the provider still knows: to ask once more cannot charge twice."""
+        """Orders whose idempotency key the provider still knows, so that a retry cannot charge twice."""
         return self.filter(opened_at__gt=remembered_since())
 
     def for_machine(self) -> Self:
-        """What workers may still end by themselves: not flagged, and remembered by the provider."""
+        """Orders that workers may process: not flagged, and their key still known to the provider."""
         return self.remembered().filter(flagged_at=None)
 
     def for_person(self) -> Self:
-        """What a person is to be told of: not flagged yet, and forgotten by the provider."""
+        """Orders to hand to a person: not flagged yet, and their key forgotten by the provider."""
         return self.filter(flagged_at=None, opened_at__lte=remembered_since())
 
     def unsettled(self) -> Self:
-        """Orders that are not over for their customer: open, in a person's hands, or with a refund under way."""
+        """Orders that are not finished for their customer: open, flagged, or with a refund pending."""
         refunding = Q(payments__refund_due_at__isnull=False)
         return self.filter(Order.lease.open | Q(flagged_at__isnull=False) | refunding).distinct()
 
@@ -111,7 +111,7 @@ class OrderQuerySet(MailQuerySet):
         return self.filter(flagged_at__isnull=False)
 
     def flag(self, reason: str) -> list[str]:
-        """Hand these orders to a person, each once for the same reason, and alert once for all; return who is new."""
+        """Flag these orders for a person, once per reason, with one alert for all; return the newly flagged ones."""
         reason = reason[:200]
         with transaction.atomic():
             fresh = self.exclude(flagged_at__isnull=False, flag_reason=reason).select_for_update().order_by("pk")
@@ -128,7 +128,7 @@ class OrderQuerySet(MailQuerySet):
         return list(flagged.values())
 
     def mail_failed(self) -> Self:
-        """Only where the customer still waits for it: who got the money back needs no confirmation."""
+        """Only for completed orders: a refunded order needs no confirmation."""
         return super().mail_failed().filter(status=Status.COMPLETED)
 
     def mark_mails_sent(self, rows: Iterable[models.Model]) -> int:
@@ -148,29 +148,29 @@ class OrderQuerySet(MailQuerySet):
         return len(ids)
 
     def mark_requeued(self, detail: str) -> dict[int, str]:
-        """Note that staff has these orders queued again; return their references by their keys.
+        """Record that staff requeue these orders; return their references by primary key.
 
-        One that the provider has forgotten may be charged for another day: a person has looked for its charge there.
+        An order whose key the provider has forgotten may be charged for another day: a person has checked for a charge.
         """
         with transaction.atomic():
             requeued = dict(self.select_for_update().order_by("pk").values_list("pk", "reference"))
             OrderEvent.objects.record(requeued, Kind.REQUEUED, detail=detail)
-            # One that is remembered stays as old as its key is.
+            # If the key is still known, the order stays as old as its key.
             forgotten = Order.objects.open().filter(pk__in=requeued, opened_at__lte=remembered_since())
             forgotten.update(opened_at=timezone.now())
         return requeued
 
     def claim_with_others(self, pk: int, limit: int) -> list["Order"]:
-        """Claim one order, and others that wait, `limit` in all; in a transaction, which holds their locks."""
-        # Its message may be from before a long pause. The key of a pending order was never sent.
+        """Claim one order and other waiting ones, `limit` in all; call it in a transaction, which keeps them locked."""
+        # Its message may be very old. The key of a pending order was never sent.
         safe = Q(status=Status.PENDING) | Q(opened_at__gt=remembered_since())
         return self.for_machine().claim(first=self.filter(safe, pk=pk), limit=limit)
 
     def move(self, to: Status, reason: str = "", **fields: object) -> list[int]:
-        """Move each of these orders that may become `to`, with its event, in one transaction; return their ids.
+        """Move each of these orders that may become `to`, with an event, in one transaction; return their ids.
 
-        An order that somebody else moved first is left out: whoever finds it in the answer has won it. More than
-        one must have been locked before, in the order of their keys.
+        This is a compare-and-set: an order that was moved by someone else first is not in the result. Several orders
+        must have been locked before, in key order.
         """
         if to not in OPEN:
             fields |= Order.lease.ended()
@@ -200,7 +200,7 @@ class Order(Leased, OwesMail):
     currency = models.CharField(max_length=3, default=own_currency)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     completed_at = models.DateTimeField(null=True, blank=True)
-    # Or when staff wanted it processed although it was old.
+    # Or when staff requeued it although it was old.
     opened_at = models.DateTimeField(default=timezone.now, help_text="When it last became pending.")
     flagged_at = models.DateTimeField("needs a person since", null=True, blank=True)
     flag_reason = models.CharField(max_length=200, blank=True)
@@ -224,7 +224,7 @@ class Order(Leased, OwesMail):
         ]
         indexes = [
             *OwesMail.Meta.indexes,
-            # The sweep and the claims read only what is open, however many orders are finished.
+            # Sweeps and claims read only open orders, however many are finished.
             models.Index(fields=["due_at"], name="order_open", condition=Q(status__in=OPEN)),
             models.Index(fields=["customer", "-created_at", "-id"], name="order_of_customer"),
             models.Index(fields=["completed_at"], name="order_completed_at"),
@@ -252,7 +252,7 @@ class Order(Leased, OwesMail):
         return any(payment.can_refund for payment in self.payments.all())
 
     @property
-    def can_replay(self) -> bool:
+    def can_restart(self) -> bool:
         return self.status == Status.REJECTED
 
     @property
@@ -260,11 +260,11 @@ class Order(Leased, OwesMail):
         return self.status == Status.PAYMENT_FAILED
 
     def mark_cancelled(self) -> bool:
-        """Cancel the order; False when it is too late. What is pending or unpaid holds no stock."""
+        """Cancel the order; False if it is too late. Pending and unpaid orders hold no stock."""
         return bool(self._self().move(Status.CANCELLED, "You cancelled this order."))
 
     def mark_pending(self, after: Status = Status.PAYMENT_FAILED) -> bool:
-        """Start over after a failed payment, or a rejection; False when the order is no longer there."""
+        """Restart after a failed payment or a rejection; False if the order is in another status."""
         return bool(
             self._self().filter(status=after).move(Status.PENDING, opened_at=timezone.now(), **self.lease.fresh())
         )
@@ -285,12 +285,12 @@ class Order(Leased, OwesMail):
 
 
 def remembered_since() -> datetime:
-    """Since when the provider remembers keys: what it was asked before could be charged twice."""
+    """Return since when the provider remembers keys: an older request could be charged twice."""
     return timezone.now() - settings.ORDER_GIVEN_UP_AFTER
 
 
 class OrderItem(models.Model):
-    """Name and price as they were when the order was placed."""
+    """Name and price at the time of the order."""
 
     order = models.ForeignKey(Order, on_delete=models.CASCADE, related_name="items")
     product = models.ForeignKey(Product, on_delete=models.PROTECT, related_name="+")

@@ -1,4 +1,4 @@
-"""How an order is paid, and paid back."""
+"""Payments and refunds of orders."""
 
 import uuid
 from collections.abc import Mapping
@@ -43,7 +43,7 @@ ALIVE = [PaymentStatus.STARTED, *CHARGED]
 
 class PaymentQuerySet(LeasedQuerySet["Payment"]):
     def mark_succeeded(self, provider_ids: Mapping[int, str]) -> None:
-        """End each payment (by its key) well, with the provider's id, in one statement."""
+        """Mark each payment (by primary key) as succeeded, with the provider's id, in one statement."""
         sql = "UPDATE orders_payment SET status = %s, provider_id = given FROM unnest(%s::bigint[], %s::text[])"
         values: list[Any] = [PaymentStatus.SUCCEEDED, list(provider_ids), list(provider_ids.values())]
         with connection.cursor() as cursor:
@@ -57,7 +57,7 @@ class PaymentQuerySet(LeasedQuerySet["Payment"]):
         self.started().update(status=PaymentStatus.CANCELLED)
 
     def refundable(self) -> Self:
-        """Payments that the provider holds money of."""
+        """Payments whose money the provider holds."""
         return self.filter(REFUNDABLE)
 
     def refund_wanted(self) -> Self:
@@ -65,7 +65,7 @@ class PaymentQuerySet(LeasedQuerySet["Payment"]):
 
 
 class Payment(HasLease):
-    """One attempt of a customer to pay. Its key is committed before the provider is asked.
+    """One attempt of a customer to pay. Its idempotency key is committed before the provider is called.
 
     However often the machine asks again, the key stays, so that the provider charges once; a customer who tries
     another card starts a new attempt with a new key. A refund has a key of its own, written down when it is asked
@@ -126,16 +126,16 @@ class Payment(HasLease):
         return self._end(status=PaymentStatus.DECLINED, reason=reason[:200])
 
     def mark_mismatched(self, provider_id: str, reason: str) -> bool:
-        """Stop at a charge of a wrong amount; False when the attempt had ended before."""
+        """Record a charge of a wrong amount; False if the attempt had ended before."""
         return self._end(status=PaymentStatus.MISMATCHED, provider_id=provider_id, reason=reason[:200])
 
     def mark_refund_wanted(self) -> None:
-        """Owe the refund; its key is new only where the provider has refused the one before."""
+        """Request the refund; it gets a new key only if the provider has refused the previous one."""
         wanted = {"refund_key": self.refund_key or uuid.uuid4(), "refund_wanted_at": timezone.now(), "reason": ""}
         Payment.objects.filter(pk=self.pk).update(**wanted, **self.lease.fresh())
 
     def mark_refund_refused(self, reason: str) -> bool:
-        """End a refund that the provider refuses; False when another worker is at it, or it has ended."""
+        """End a refund that the provider refuses; False if another worker holds it, or it has ended."""
         return self.finish(refund_key=None, reason=reason[:200])
 
     def mark_refunded(self, provider_id: str, refund_id: str) -> None:

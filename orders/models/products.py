@@ -20,7 +20,7 @@ from ..money import check_price
 
 # What can be counted: the most that a warehouse may tell, half of what the column could hold. People at work mean less.
 HIGHEST_STOCK = 1_000_000_000
-# How long thumbnails may take before the sweep believes their worker dead; also the task's hard limit.
+# How long thumbnails may take before the sweep considers their worker dead; also the task's hard limit.
 PICTURE_LEASE = timedelta(seconds=60)
 
 
@@ -45,7 +45,7 @@ class ProductQuerySet(LeasedQuerySet["Product"]):
         return self.filter(created_at__gte=start, created_at__lt=end)
 
     def give_up_pictures(self) -> int:
-        """End pictures that died too often; return how many."""
+        """Fail pictures whose attempts are used up; return how many."""
         error = f"No thumbnails could be made in {Product.lease.max_attempts} attempts."
         ended = {**Product.lease.ended(), "picture_attempts": 0, "picture_error": error}
         return self.exhausted().update(picture_status=PictureStatus.FAILED, **ended)
@@ -79,10 +79,10 @@ class ProductQuerySet(LeasedQuerySet["Product"]):
             cursor.execute(f"{sql} AS a (pk, added) WHERE id = pk", [HIGHEST_STOCK, list(units), list(units.values())])
 
     def levels_of(self, skus: Collection[str]) -> Any:
-        """Return SKU, key and the warehouse's level that was followed so far, of these SKUs."""
+        """Return SKU, primary key and the last applied warehouse level of these SKUs."""
         return self.filter(sku__in=skus).values_list("sku", "pk", "warehouse_units")
 
-    def follow(self, levels: Mapping[int, tuple[int, int]]) -> int:
+    def apply_levels(self, levels: Mapping[int, tuple[int, int]]) -> int:
         """Add to each product's stock (by its key) the first number, note the second as the warehouse's level.
 
         In one statement; returns how many products were changed by it.
@@ -122,11 +122,11 @@ class Product(HasLease):
         default=0, db_default=0, editable=False, help_text="Units that imports have added to the stock in all."
     )
     is_active = models.BooleanField("on sale", default=True)
-    # The database fills it in, too, for whoever inserts rows without us.
+    # Also a database default, for inserts that bypass this code.
     created_at = models.DateTimeField(default=timezone.now, db_default=Now(), editable=False)
 
-    # Each with a default of the database: what inserts products without us knows of no pictures.
-    # The original, which nobody but the worker reads; a new name for each upload.
+    # With database defaults, for inserts that bypass this code.
+    # The original, read by the worker only; each upload gets a new name.
     picture = models.FileField(max_length=80, blank=True, default="", db_default="", editable=False)
     picture_status = models.CharField(
         max_length=7, choices=PictureStatus.choices, blank=True, default="", db_default="", editable=False
@@ -180,11 +180,11 @@ class Product(HasLease):
         return settings.CURRENCY
 
     def mark_picture_pending(self, name: str) -> None:
-        """Name a new original, whoever works on the one before; its thumbnails stay until the new ones are ready."""
+        """Set a new original, even while a worker processes the old one; thumbnails stay until new ones are ready."""
         self._set_picture(self._row(), PictureStatus.PENDING, picture=name, **self.lease.fresh())
 
     def release_picture(self) -> None:
-        """Give the picture back at once after an attempt that failed by no fault of its own."""
+        """Release the picture at once after an attempt that failed for an external reason."""
         self.put_off(timedelta(0), picture_attempts=F("picture_attempts") - 1)
 
     def mark_picture_ready(self, thumbnails: str) -> bool:

@@ -57,7 +57,7 @@ class World:
     def sync(self, level: int) -> None:
         run = InventorySync.objects.open_one()
         held = claim(run, "sync", status=SyncStatus.RUNNING)
-        inventory.take_over(held, warehouse.Page("", 1, {"A-1": level}, {}, ""), 1)
+        inventory.apply_page(held, warehouse.Page("", 1, {"A-1": level}, {}, ""), 1)
         held.mark_finished(SyncStatus.SUCCEEDED)
         short = max(0, -(self.expected + level - self.level))
         self.move(level + short - self.level)

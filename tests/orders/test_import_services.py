@@ -153,7 +153,7 @@ def test_import_keeps_what_the_warehouse_lost_since_the_upload() -> None:
     product = make_product(sku="A-1", stock=10, warehouse_units=10)
     row = make_import(HEADER + "Lamp,A-1,1,10,X\n")
 
-    Product.objects.follow({product.pk: (-7, 3)})
+    Product.objects.apply_levels({product.pk: (-7, 3)})
     run(row)
 
     product.refresh_from_db()
@@ -277,7 +277,7 @@ def test_order_is_placed_while_an_import_holds_the_product() -> None:
     with transaction.atomic():
         held = claim(row, "task-1", status="running")
         held.mark_checked(1)
-        import_services.take_in_chunk(held, list(imports.read(row.file)))
+        import_services.import_chunk(held, list(imports.read(row.file)))
         placing = in_thread(lambda: place_order(product=product))
         placing.join(20)
 
@@ -374,7 +374,7 @@ def test_worker_that_was_overtaken_writes_nothing_more(broker: Broker) -> None:
     run(ProductImport.objects.get(), "fast")
     Product.objects.update(stock=99)
 
-    ended = import_services.take_in(slow)
+    ended = import_services.import_file(slow)
 
     assert (ended, Notification.objects.count()) == (False, 1)
     assert set(Product.objects.values_list("stock", flat=True)) == {99}
@@ -383,9 +383,9 @@ def test_worker_that_was_overtaken_writes_nothing_more(broker: Broker) -> None:
 def test_copy_of_the_message_does_no_chunk_twice(broker: Broker) -> None:
     row = make_import(rows(2) + "Bad,,1,1,X\n")
     first, copy = (claim(row, "same", status="running") for _ in range(2))
-    import_services.take_in(copy)
+    import_services.import_file(copy)
 
-    ended = import_services.take_in(first)
+    ended = import_services.import_file(first)
 
     row.refresh_from_db()
     assert (ended, counts(row), Notification.objects.count()) == (False, (2, 0, 1), 1)
@@ -397,10 +397,10 @@ def test_copy_of_the_message_in_the_middle_of_the_work_writes_no_chunk_again() -
     first = claim(row, "same", status="running")
     first.mark_checked(4)
     copy = claim(row, "same", status="running")
-    import_services.take_in_chunk(copy, chunk)
+    import_services.import_chunk(copy, chunk)
 
     with pytest.raises(LeaseLost):
-        import_services.take_in_chunk(first, chunk)
+        import_services.import_chunk(first, chunk)
 
     assert counts(ProductImport.objects.get()) == (2, 0, 0)
 

@@ -235,7 +235,7 @@ def test_sample_is_a_file_that_the_import_takes(office: Client) -> None:
 # --- The real processes ---
 
 
-def nudge(row: ProductImport) -> None:
+def requeue(row: ProductImport) -> None:
     tasks.import_products.apply_async(kwargs={"import_id": str(row.pk)}, **tasks.import_options(row.pk))
 
 
@@ -249,7 +249,7 @@ def ended(row: ProductImport) -> bool:
 def test_import_that_was_killed_in_the_middle_goes_on_and_ends_right(shop: Shop) -> None:
     total = 40_000
     row = make_import(HEADER + "".join(f"Lamp {n},N-{n},{n}.50,{n % 9},Lighting\n" for n in range(total)))
-    nudge(row)
+    requeue(row)
 
     wait_for(lambda: ProductImport.objects.filter(pk=row.pk, rows_done__gte=2000).exists(), "the first chunks")
     strike(ProductImport.objects.get(pk=row.pk).claimed_by, signal.SIGKILL)
@@ -271,7 +271,7 @@ def test_person_is_told_by_the_callback_when_the_task_has_failed(shop: Shop) -> 
     row = make_import(HEADER, requested_by=make_user(email="sam@example.com", is_staff=True))
     default_storage.delete(str(row.file.name))
 
-    nudge(row)
+    requeue(row)
 
     wait_for(lambda: ended(row), "the end of the import")
     wait_for(lambda: shop.sandbox("/mail.json?to=sam@example.com"), "the mail")

@@ -107,7 +107,7 @@ def test_right_names_of_all_scripts_are_taken_in(cell: str, name: str) -> None:
 def test_skus_differ_neither_by_case_nor_by_the_way_letters_are_put_together() -> None:
     found = faults("Lamp,KÜ-1,1,1,X", "Lamp,KU\u0308-1,1,1,X", "Lamp,kü-1,1,1,X", "Lamp,00123,1,1,X", "Lamp,123,1,1,X")
 
-    assert found == [(3, "SKU KÜ-1 stands in line 2 already"), (4, "SKU kü-1 stands in line 2 already")]
+    assert found == [(3, "SKU KÜ-1 is already in line 2"), (4, "SKU kü-1 is already in line 2")]
 
 
 def test_line_numbers_count_line_breaks_within_quotes() -> None:
@@ -170,7 +170,7 @@ def test_description_is_rejected_when_it_is_too_long() -> None:
 def test_sku_that_stands_there_twice_is_rejected_where_it_stands_again() -> None:
     found = faults("Lamp,A-1,bad,1,X", "Lamp,A-1,1,1,X", "Lamp,B-1,1,1,X", "Lamp,A-1,2,1,X")
 
-    assert found[1:] == [(5, "SKU A-1 stands in line 3 already")]
+    assert found[1:] == [(5, "SKU A-1 is already in line 3")]
 
 
 def test_fault_shows_the_beginning_of_its_line() -> None:

@@ -212,10 +212,10 @@ def known(tmp_path: Path, settings: Settings) -> Iterator[Sandbox]:
 def test_sync_reads_nothing_when_nothing_has_changed(known: Sandbox) -> None:
     sync()
 
-    with patch.object(inventory, "take_over") as take_over:
+    with patch.object(inventory, "apply_page") as apply_page:
         runs = [sync() for _ in range(2)]
 
-    assert ([run.status for run in runs], take_over.call_count) == ([SyncStatus.UNCHANGED] * 2, 0)
+    assert ([run.status for run in runs], apply_page.call_count) == ([SyncStatus.UNCHANGED] * 2, 0)
 
 
 def test_sync_reads_again_when_something_has_changed(known: Sandbox) -> None:
@@ -292,13 +292,13 @@ def test_run_that_breaks_off_goes_on_without_doubling(sandbox: Sandbox, monkeypa
     monkeypatch.setattr(warehouse, "PAGE_SIZE", 1)
     calls: list[str] = []
 
-    def break_off(run: InventorySync, page: warehouse.Page, seen: int, real: Any = inventory.take_over) -> None:
+    def break_off(run: InventorySync, page: warehouse.Page, seen: int, real: Any = inventory.apply_page) -> None:
         calls.append(page.skus[0])
         if page.skus[0] == products[2].sku and calls.count(products[2].sku) == 1:
             raise TemporaryError("cut")
         real(run, page, seen)
 
-    with patch.object(inventory, "take_over", break_off):
+    with patch.object(inventory, "apply_page", break_off):
         run = sync()
 
     assert calls.count(products[0].sku) == 2
@@ -350,7 +350,7 @@ def test_page_of_levels_costs_few_statements(sandbox: Sandbox, django_assert_max
     [page] = warehouse.pages()
 
     with django_assert_max_num_queries(9):
-        inventory.take_over(run, page, 1)
+        inventory.apply_page(run, page, 1)
 
 
 # --- Beside orders, with real threads ---

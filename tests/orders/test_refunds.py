@@ -377,9 +377,9 @@ def test_queueing_again_does_not_make_a_key_younger_than_it_is(status: Status) -
     Order.objects.update(opened_at=timezone.now() - age)
     before = Order.objects.get().opened_at
 
-    nudged = Order.objects.filter(pk=order.pk).mark_requeued("by Sam")
+    requeued = Order.objects.filter(pk=order.pk).mark_requeued("by Sam")
 
-    assert (nudged, Order.objects.get().opened_at) == ({order.pk: order.reference}, before)
+    assert (requeued, Order.objects.get().opened_at) == ({order.pk: order.reference}, before)
 
 
 def test_order_that_is_paid_again_later_is_young(broker: Broker) -> None:
@@ -425,35 +425,35 @@ def test_sweep_reads_only_what_is_open_however_many_are_finished() -> None:
 # --- Starting again ---
 
 
-def test_replay_starts_a_rejected_order_over(broker: Broker) -> None:
+def test_restart_starts_a_rejected_order_over(broker: Broker) -> None:
     product = make_product(stock=0)
     order = place_order(product=product)
     process(order)
     product.stock = 5
     product.save(update_fields=["stock"])
 
-    replayed = [services.replay(order, by="Sam") for _ in range(2)]
+    restarted = [services.restart(order, by="Sam") for _ in range(2)]
     process(order)
 
-    assert (replayed, status_of(order), stock_of(product)) == ([True, False], Status.COMPLETED, 4)
+    assert (restarted, status_of(order), stock_of(product)) == ([True, False], Status.COMPLETED, 4)
     assert kinds(order)[2:] == ["pending", "replayed", "processing", "completed"]
 
 
-def test_replay_payment_is_a_new_attempt_with_a_new_key(broker: Broker) -> None:
+def test_retry_payment_is_a_new_attempt_with_a_new_key(broker: Broker) -> None:
     order = place_order()
     process(order, outcome=DECLINE)
 
-    replayed = [services.replay_payment(order, by="Sam") for _ in range(2)]
+    restarted = [services.retry_payment(order, by="Sam") for _ in range(2)]
 
     first, second = order.payments.order_by("attempt")
-    assert (replayed, first.card, first.key == second.key) == ([True, False], second.card, False)
+    assert (restarted, first.card, first.key == second.key) == ([True, False], second.card, False)
 
 
 @pytest.mark.parametrize("status", [status for status in Status if status != Status.REJECTED])
-def test_replay_does_nothing_when_the_order_is_not_rejected(status: Status) -> None:
+def test_restart_does_nothing_when_the_order_is_not_rejected(status: Status) -> None:
     order = put(place_order(), status)
 
-    assert services.replay(order, by="Sam") is False
+    assert services.restart(order, by="Sam") is False
     assert kinds(order) == ["placed"]
 
 
@@ -555,14 +555,14 @@ def test_staff_pages_are_forbidden_to_customers(action: str, login: Callable[[Us
 
 
 @pytest.mark.django_db(transaction=True)
-def test_replay_page_queues_the_order(office: Client, broker: Broker) -> None:
+def test_restart_page_queues_the_order(office: Client, broker: Broker) -> None:
     order = put(place_order(), Status.REJECTED)
 
     office.post(f"{order.get_absolute_url()}replay/")
     again = office.post(f"{order.get_absolute_url()}replay/")
 
     assert broker.messages() == [("orders", "orders.tasks.process_order", {"order_id": order.pk})]
-    assert messages_of(again) == ["Only a rejected order can be started again."]
+    assert messages_of(again) == ["Only a rejected order can be restarted."]
 
 
 def test_order_page_shows_the_flag_to_staff_only(office: Client, login: Callable[[User], Client], paid: Order) -> None:
@@ -586,8 +586,8 @@ def act(office: Client, action: str, *rows: Model, **more: str) -> Any:
     ("action", "status", "confirm", "task"),
     [
         ("refund", Status.COMPLETED, True, "refund_order"),
-        ("replay", Status.REJECTED, False, "process_order"),
-        ("replay_payment", Status.PAYMENT_FAILED, True, "process_order"),
+        ("restart", Status.REJECTED, False, "process_order"),
+        ("retry_payment", Status.PAYMENT_FAILED, True, "process_order"),
     ],
 )
 def test_admin_changes_many_at_once(

@@ -513,7 +513,7 @@ def test_pay_explains_when_it_cannot_be(
     assert (order.status, order.payments.count()) == (status, 1)
 
 
-def test_nudge_is_for_staff(login: Login, staff: User, shopper: Client, customer: User) -> None:
+def test_requeue_is_for_staff(login: Login, staff: User, shopper: Client, customer: User) -> None:
     order = place_order(customer)
 
     answers = [who.post(f"{order.get_absolute_url()}nudge/").status_code for who in (shopper, login(staff))]

@@ -183,7 +183,7 @@ def test_claims_at_the_same_moment_keep_the_limit_and_the_order() -> None:
     assert len({report.pk for report in taken if report}) == len(people)
 
 
-def test_end_of_a_report_nudges_for_whoever_waits(media: Path, broker: Broker) -> None:
+def test_end_of_a_report_queues_notices(media: Path, broker: Broker) -> None:
     first, second = make_reports(make_user(is_staff=True), 2)
 
     run(second)
@@ -192,7 +192,7 @@ def test_end_of_a_report_nudges_for_whoever_waits(media: Path, broker: Broker) -
     assert broker.messages() == [("reports", "reports.tasks.generate_report", {"report_id": str(second.pk)})]
 
 
-def test_end_of_a_report_that_went_wrong_nudges_for_whoever_waits(
+def test_end_of_a_report_that_went_wrong_queues_notices(
     media: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = make_reports(make_user(is_staff=True), 2)

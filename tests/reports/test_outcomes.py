@@ -56,8 +56,8 @@ def test_person_is_told_once_when_the_report_is_ready(wants: bool, staff: User, 
 
     notice = ("Sam", "Order lines 2026-01-01 to 2026-01-31 is ready")
     assert told() == ([notice] if wants else [])
-    nudge = ("mail", "accounts.tasks.send_notification_email", {"user_id": staff.pk})
-    assert broker.messages() == ([nudge] if wants else [])
+    message = ("mail", "accounts.tasks.send_notification_email", {"user_id": staff.pk})
+    assert broker.messages() == ([message] if wants else [])
 
 
 def test_person_is_told_with_the_reason_and_the_address_when_the_report_has_failed(

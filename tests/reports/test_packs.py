@@ -262,7 +262,7 @@ def test_second_writer_of_a_pack_removes_its_own_file(media: None) -> None:
     assert (written, stored(pack)) == ([True, False], [Path(pack.file.path).name])
 
 
-def test_last_report_s_end_nudges_the_pack_and_so_does_a_failure(media: None, broker: Broker) -> None:
+def test_last_report_s_end_queues_the_pack_and_so_does_a_failure(media: None, broker: Broker) -> None:
     pack = make_pack()
     first, second = pack.members.order_by("created_at", "pk")[:2]
 
@@ -271,8 +271,8 @@ def test_last_report_s_end_nudges_the_pack_and_so_does_a_failure(media: None, br
     Report.objects.filter(pk=second.pk).update(start=date.max, end=date.max)
     tasks.generate_report.apply(kwargs={"report_id": str(second.pk)})
 
-    nudges = [message for message in broker.messages() if message[1] == "reports.tasks.generate_pack"]
-    assert nudges == [("reports", "reports.tasks.generate_pack", {"pack_id": str(pack.pk)})] * 2
+    queued = [message for message in broker.messages() if message[1] == "reports.tasks.generate_pack"]
+    assert queued == [("reports", "reports.tasks.generate_pack", {"pack_id": str(pack.pk)})] * 2
 
 
 def test_check_unfinished_packs_queues_what_was_left_behind(media: None, broker: Broker) -> None:
@@ -529,7 +529,7 @@ def test_pack_is_made_by_the_sweep_when_each_callback_was_lost(shop: Shop) -> No
     PeriodicTask.objects.filter(task="reports.tasks.check_unfinished_reports").update(enabled=False)
     pack = make_pack()
 
-    # Written here, so that nobody nudges the pack.
+    # Written here, so that no message queues the pack.
     write_members(pack)
     wait_for(lambda: ready(pack), "the pack")
     shop.settle()

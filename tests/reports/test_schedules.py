@@ -432,8 +432,8 @@ def test_check_due_schedules_queues_what_was_missed(broker: Broker) -> None:
             tasks.check_due_schedules()
 
     assert later.pk
-    nudge = ("default", "reports.tasks.plan_scheduled_report", {"schedule_id": str(due.pk)})
-    assert broker.messages() == [nudge] * 2
+    message = ("default", "reports.tasks.plan_scheduled_report", {"schedule_id": str(due.pk)})
+    assert broker.messages() == [message] * 2
 
 
 def test_database_refuses_a_slot_twice_and_two_open_runs_by_hand() -> None:

@@ -9,7 +9,7 @@ from orders import payments, services, tasks
 
 
 class Command(BaseCommand):
-    help = "After a restore: ask the provider what money has moved since the backup, and write down what rows lack."
+    help = "After a restore: ask the provider for all charges and refunds since the backup, and record missing ones."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("since", type=datetime.fromisoformat, help="when the backup was made, as 2026-11-28T03:00")
