@@ -36,6 +36,11 @@ class AccountAdapter(DefaultAccountAdapter):
                 queue_crm_sync(user)
         return user
 
+    def set_password(self, user: User, password: str) -> None:
+        """Write the password only: hashing takes its time, and allauth would write back the whole row of before."""
+        user.set_password(password)
+        User.objects.filter(pk=user.pk, deleted_at=None).update(password=user.password)
+
     def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
         site = {"site_name": settings.SITE_NAME, "site_url": settings.SITE_URL}
         context = {"request": allauth.request, "email": email, **site, **context}

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from django.core.cache import cache
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from accounts.models import AccountMail, CrmContact, CrmStatus, User
 from accounts.services import anonymise
@@ -254,6 +256,33 @@ def test_address_that_staff_changed_is_the_one_allauth_knows(alice: User, staff:
 
 
 # --- Notices ---
+
+
+@pytest.mark.django_db(transaction=True)
+def test_new_password_undoes_nothing_that_happens_while_it_is_hashed(
+    login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person, hash_password = make_user(wants_digest=True), User.set_password
+
+    def slowly(user: User, password: str | None) -> None:
+        def leave() -> None:
+            User.objects.filter(pk=person.pk).update(wants_digest=False, mail_sent_at=timezone.now())
+            connection.close()
+
+        hash_password(user, password)
+        other = Thread(target=leave)
+        other.start()
+        other.join()
+
+    monkeypatch.setattr(User, "set_password", slowly)
+    login(person).post(
+        "/accounts/password/change/",
+        {"oldpassword": PASSWORD, "password1": "quite-new-words-7", "password2": "quite-new-words-7"},
+    )
+
+    person.refresh_from_db()
+    assert person.check_password("quite-new-words-7")
+    assert (person.wants_digest, person.mail_sent_at is not None) == (False, True)
 
 
 def test_new_password_is_told(client: Client, alice: User) -> None:
