@@ -1,10 +1,14 @@
 """PDF, set by typst with its own fonts; `document.typ` is the layout."""
 
 import json
+import re
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import manimgx_fonts
+import manimgx_fonts_cjk
 import typst
 from django.conf import settings
 from django.utils import timezone
@@ -15,6 +19,14 @@ from reports.kinds import NUMBERS, Table
 from reports.models import Report
 
 DOCUMENT = Path(__file__).with_name("document.typ")
+FONTS = [Path(str(package.__file__)).parent for package in (manimgx_fonts, manimgx_fonts_cjk)]
+# The first that has a letter shows it; without a list, Arabic is set in a font for programs.
+FAMILIES = ["Libertinus Serif", "Noto Sans", *(f"Noto Sans {script}" for script in ("Arabic", "CJK SC")), "Noto Emoji"]
+# Beyond these, of Latin, Greek and Cyrillic, it is asked whether there is a letter.
+SURE = re.compile("[\u0000-\u017f\u0391-\u03c9\u0410-\u044f\u2010-\u2026€]*")
+# What typst says where a document must be readable for ever, in PDF/A.
+MISSING = re.compile(r'the text `"(.+?)"` could not be displayed')
+EACH_LETTER = b'#set text(font: json("fonts.json"))\n#for letter in json("letters.json") [#letter #parbreak()]'
 # About fifty pages, which take a few seconds and are built in memory.
 ROWS = 2_000
 
@@ -29,11 +41,37 @@ def write(report: Report, table: Table, target: BinaryIO, progress: Callable[[in
     rows = table.texts(ROWS + 1)
     if len(rows) > ROWS:
         raise TooLong
-    data = json.dumps(content(report, table, rows)).encode()
-    files: Any = {"main": DOCUMENT.read_bytes(), "report.json": data, "chart.svg": str(table.drawn).encode()}
-    target.write(typst.compile(files, ignore_system_fonts=True))
+    said = content(report, table, rows)
+    said["unshown"] = ", ".join(f"U+{ord(letter):04X}" for letter in unshown(json.dumps(said, ensure_ascii=False)))
+    drawn = str(table.drawn).encode()
+    target.write(compiled({"main": DOCUMENT.read_bytes(), "report.json": encoded(said), "chart.svg": drawn}))
     progress(len(rows))
     return len(rows)
+
+
+def compiled(files: dict[str, Any], **options: Any) -> bytes:
+    files["fonts.json"] = encoded(FAMILIES)
+    made: bytes = typst.compile(files, font_paths=FONTS, ignore_system_fonts=True, **options)
+    return made
+
+
+def encoded(data: object) -> bytes:
+    return json.dumps(data).encode()
+
+
+def unshown(text: str) -> list[str]:
+    """Return the letters of the text that none of the fonts has."""
+    letters = sorted(
+        {letter for letter in text if not SURE.fullmatch(letter) and unicodedata.category(letter)[0] in "LNPS"}
+    )
+    if not letters:
+        return []
+    try:
+        compiled({"main": EACH_LETTER, "letters.json": encoded(letters)}, pdf_standards="a-2b")
+    except typst.TypstError as error:
+        missing = set("".join(MISSING.findall(str(error.diagnostic))))
+        return [letter for letter in letters if letter in missing]
+    return []
 
 
 def content(report: Report, table: Table, rows: list[list[str]]) -> dict[str, Any]:

@@ -82,6 +82,11 @@ def text_of(file: io.BytesIO) -> str:
     return "\n".join(page.extract_text() for page in PdfReader(file).pages)
 
 
+def fonts_of(file: io.BytesIO) -> list[str]:
+    fonts: Any = [page["/Resources"]["/Font"] for page in PdfReader(file).pages]  # type: ignore[index]
+    return [str(font.get_object()["/BaseFont"]) for of_page in fonts for font in of_page.get_object().values()]
+
+
 # --- CSV ---
 
 
@@ -315,6 +320,33 @@ def test_pdf_says_names_as_they_are(text: str) -> None:
     alice = make_user(name=text)
 
     assert text in " ".join(text_of(written(Kind.STATEMENT, Format.PDF, customer=alice)).split())
+
+
+@pytest.mark.parametrize("text", ["提灯 山田太郎", "ちょうちん 한국어", "مرحبا", "नमस्ते", "สวัสดี", "🏮 Lamp"])
+def test_pdf_has_letters_for_the_scripts_of_names(text: str) -> None:
+    sell(customer=make_user(name=text))
+
+    file = written(Kind.SALES_BY_CUSTOMER, Format.PDF)
+
+    assert "No font has" not in text_of(file)
+    assert any("Noto" in font for font in fonts_of(file))
+
+
+def test_pdf_says_which_letters_it_cannot_show() -> None:
+    sell(customer=make_user(name="𓀀 and 𐎠"))
+
+    assert "No font has these letters, and each is a box here: U+103A0, U+13000." in text_of(
+        written(Kind.SALES_BY_CUSTOMER, Format.PDF)
+    )
+
+
+def test_pdf_breaks_a_word_that_is_wider_than_its_column() -> None:
+    sell(customer=make_user(name="W" * 80))
+
+    file = written(Kind.SALES_BY_CUSTOMER, Format.PDF)
+
+    assert any("W" * 10 in line for line in text_of(file).splitlines())
+    assert not any("W" * 40 in line for line in text_of(file).splitlines())
 
 
 def test_pdf_says_when_there_is_nothing() -> None:
