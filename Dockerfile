@@ -13,7 +13,7 @@ FROM ${PYTHON_IMAGE}
 RUN useradd --uid 10001 --no-create-home shop \
     && install --directory --owner=shop --group=shop /data /data/media /data/sandbox
 COPY --from=packages /venv /venv
-# In a container the loopback address reaches nobody, hence WEB_BIND.
+# In a container the loopback address cannot be reached from outside, hence WEB_BIND.
 ENV PATH=/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     DEBUG=false \
@@ -22,7 +22,7 @@ ENV PATH=/venv/bin:$PATH \
     WEB_BIND=0.0.0.0:8000
 WORKDIR /app
 COPY . .
-# The settings want a key; this one ends with this line and signs nothing. Compiled now, since nobody may write here later.
+# The settings want a key; this one ends with this line and signs nothing. Compiled now, since the file system is read-only later.
 RUN SECRET_KEY=only-while-the-image-is-built python manage.py collectstatic --noinput \
     && python -m compileall -q .
 # By number, so that Kubernetes can tell that it is not root.

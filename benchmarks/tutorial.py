@@ -1,7 +1,7 @@
 """The opponent: an order as the tutorials process it, and Celery as they set it up.
 
 Get, change, save; per item get, change, save; charge; save. Results in the Django database, their start tracked; a
-database connection for each task, as Celery has it unless told otherwise. It writes no time line, queues no
+database connection for each task, as Celery has it unless told otherwise. It writes no timeline, queues no
 confirmation, sends no events, and loses stock and charges when anything dies, which is not counted against it here.
 """
 

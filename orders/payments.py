@@ -266,7 +266,7 @@ def _client() -> stripe.StripeClient:
         settings.STRIPE_API_KEY,
         base_addresses={"api": base} if base else {},
         http_client=stripe.RequestsClient(timeout=settings.STRIPE_TIMEOUT_SECONDS),
-        # The task repeats, with backoff, and shows each repetition on the order's time line.
+        # The task repeats, with backoff, and shows each retry on the order's timeline.
         max_network_retries=0,
     )
 

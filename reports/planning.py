@@ -75,7 +75,7 @@ def shown(schedule: ReportSchedule) -> str:
     """Say all that somebody agrees to who saves, runs or deletes it as the page shows it; makes a query."""
     people = ", ".join(map(str, schedule.recipients.order_by("pk")))
     paused = ", paused" if schedule.is_paused else ""
-    return f"{schedule.name}: {schedule.what}; {schedule.periodic_task.scheduler}{paused}; for {people or 'nobody'}"
+    return f"{schedule.name}: {schedule.what}; {schedule.periodic_task.scheduler}{paused}; for {people or 'no one'}"
 
 
 def next_run(schedule: ReportSchedule) -> datetime:

@@ -1,7 +1,7 @@
 """moto, an S3-compatible server that checks no signature, behind a door that does.
 
 `python -m tests.bucket_server PORT` serves it. The door computes signatures by itself, from Amazon's description of
-version 4, and asks nobody's library.
+version 4, without a client library.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ Application = Callable[[Environ, Any], Iterable[bytes]]
 
 
 class Door:
-    """Lets in whoever knows the secret, by header or by an address that has not expired."""
+    """Accepts requests that are signed with the secret, by header or by an address that has not expired."""
 
     def __init__(self, application: Application) -> None:
         self.application = application

@@ -77,7 +77,7 @@ def claim(row: Any, task_id: str = "task", **fields: Any) -> Any:
 
 
 def end(report: Report, reason: str) -> None:
-    """End the report as failed, whoever holds it."""
+    """End the report as failed, even if a worker holds it."""
     Report.objects.filter(pk=report.pk).close(ReportStatus.FAILED, error=reason)
 
 

@@ -31,7 +31,7 @@ def claim(*ports: int) -> bool:
     with ExitStack() as stack:
         try:
             for port in ports:
-                # By UDP, which nobody speaks here: for the server itself the port stays free.
+                # By UDP, which is not used here: for the server itself the port stays free.
                 stack.enter_context(socket.socket(type=socket.SOCK_DGRAM)).bind((HOST, port))
         except OSError:
             return False

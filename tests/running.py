@@ -87,7 +87,7 @@ def last_words() -> str:
 
 @pytest.fixture
 def queue(broker: Broker) -> Iterator[Broker]:
-    """The real queues, and a database that nobody uses but the test's own processes."""
+    """The real queues, and a database used by the test's own processes only."""
     # Started again by the next test that wants the shop.
     if Shop.current:
         Shop.current.stop(*OURS)

@@ -199,7 +199,7 @@ def test_rows_are_not_deleted_by_the_action(model: type[Model], office: Client) 
 
 
 @pytest.mark.parametrize("model", ROWS, ids=lambda model: model.__name__)
-def test_whoever_may_only_look_has_no_action(model: type[Model], login: Callable[[User], Client]) -> None:
+def test_view_permission_alone_gives_no_action(model: type[Model], login: Callable[[User], Client]) -> None:
     ROWS[model]()
     clerk = make_user(is_staff=True)
     clerk.user_permissions.set(

@@ -97,7 +97,7 @@ def test_alert_again_after_the_cool_down_is_due_now(chat: Sandbox) -> None:
     assert make_alert().is_due
 
 
-def test_alert_is_listed_and_tells_nobody_when_there_is_no_address(settings: Any) -> None:
+def test_alert_is_only_listed_when_there_is_no_address(settings: Any) -> None:
     settings.ALERT_URLS = []
 
     rows = [make_alert(), make_alert()]
@@ -334,7 +334,7 @@ def test_worker_tells_the_chat_of_a_task_that_gives_up_once(shop: Shop, empty_ch
 
 @pytest.mark.proves("myproject.tasks.check_unsent_alerts", "worker")
 @pytest.mark.django_db(transaction=True)
-def test_worker_tells_what_nobody_was_told_of_because_its_message_was_lost(shop: Shop, cause: str) -> None:
+def test_worker_sends_alerts_whose_message_was_lost(shop: Shop, cause: str) -> None:
     make_alert(cause=cause, subject=cause)
 
     wait_for(lambda: in_chat(shop, cause), "the message")

@@ -127,7 +127,7 @@ def test_queue_that_no_worker_ever_read_is_told_of(broker: Broker) -> None:
     assert causes() == {"canary mail": 1}
 
 
-def test_nobody_is_told_when_none_was_sent_for_a_while(broker: Broker) -> None:
+def test_no_alert_when_no_canary_was_sent_for_a_while(broker: Broker) -> None:
     make_canaries(minutes=120)
 
     for queue in QUEUES:

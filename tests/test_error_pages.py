@@ -15,7 +15,7 @@ from django.urls import get_resolver
 from myproject.web import pages
 from tests.production import Web
 
-# Nothing here may use the database: pytest-django fails whoever asks for it, but the tests that want one.
+# Nothing here may use the database: pytest-django fails tests that use it without asking.
 PAGES = {
     "400": "could not understand",
     "403": "not open to you",

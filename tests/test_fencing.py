@@ -49,7 +49,7 @@ CSV = "name,sku,price,stock,category\nLamp,A-1,1,1,X\nBad,C-1,-1,1,X\n"
 
 
 class Cases(NamedTuple):
-    """How to make a row whose work is owed, and each write of whoever holds it."""
+    """How to make a row that owes work, and each write of its holder."""
 
     make: Callable[[], HasLease]
     writes: dict[str, Write]

@@ -96,6 +96,6 @@ def test_request_tells_how_long_it_was_asked_to_wait(
     assert caught.value.retry_after == seconds
 
 
-def test_request_may_be_repeated_when_nobody_answers() -> None:
+def test_request_may_be_repeated_without_an_answer() -> None:
     with pytest.raises(TemporaryError, match="ConnectionError"):
         http.request("GET", "http://127.0.0.1:1/", timeout=1)

@@ -53,7 +53,7 @@ def written() -> Iterator[Callable[[], list[dict[str, Any]]]]:
 # --- Lines ---------------------------------------------------------------------------------------------------
 
 
-def test_line_is_one_object_whoever_writes_it(written: Callable[[], list[dict[str, Any]]]) -> None:
+def test_line_is_one_object_from_every_logger(written: Callable[[], list[dict[str, Any]]]) -> None:
     bind_contextvars(request_id="a-request")
 
     logging.getLogger("orders").info("Order %s\nis %s", "ABCD-1234", "placed", extra={"order": "ABCD-1234", "of": "x"})

@@ -139,7 +139,7 @@ def test_mail_is_given_back_when_our_password_is_wrong(smtp: Inbox, settings: An
     assert list(AccountMail.objects.mail_due()) == [row]
 
 
-def test_mail_is_given_back_and_never_fails_when_nobody_listens(settings: Any) -> None:
+def test_mail_is_given_back_and_never_fails_when_the_server_is_down(settings: Any) -> None:
     settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
     settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", 1
     row = make_mail(created_at=timezone.now() - 2 * mail.TRIED_FOR)

@@ -191,7 +191,7 @@ def test_worker_keeps_its_counts_when_a_child_is_killed(shop: Shop) -> None:
     wait_for(lambda: count() == start + 40, "twenty more")
     new = {path.name for path in folder_of(main).glob("*.db")}
     assert {name for name in new if "child" in name} == {name for name in files if "child" in name}
-    # They have let go of the port: nobody but the main process would answer there.
+    # They have closed the port: only the main process would answer there.
     assert not any(listens(pid, port) for pid in children())
     assert listens(main, port)
 

@@ -58,7 +58,7 @@ def issues(migration: Migration) -> Iterator[str]:
 
 
 def without_new_tables(sql: list[str]) -> list[str]:
-    """Leave out what is done to tables that the migration itself makes: nobody uses them yet."""
+    """Leave out operations on tables that the migration itself creates, which are not in use yet."""
     new = re.findall(r'CREATE TABLE "(\w+)"', "\n".join(sql))
     return [line for line in sql if not any(re.search(rf'(ALTER TABLE|ON) "{table}"', line) for table in new)]
 

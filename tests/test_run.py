@@ -152,7 +152,7 @@ def test_taken_port_is_named_with_what_to_do(tmp_path: Path) -> None:
 
 
 def test_start_by_make_ends_with_make(tmp_path: Path) -> None:
-    # It is `make` that a terminal knows: without it nobody could stop the shop.
+    # The terminal's process is `make`: without it the shop could not be stopped.
     (tmp_path / "Makefile").write_text(f"run:\n\t@cd {settings.BASE_DIR} && exec {sys.executable} manage.py run\n")
 
     with Run(tmp_path, command=["make", "-f", str(tmp_path / "Makefile"), "run"]) as run:

@@ -80,7 +80,7 @@ def test_sync_twice_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
         Schedule("orders.tasks.check_pending_orders", timedelta(seconds=30), 25, {}, "mail"),
     ],
 )
-def test_sync_updates_what_nobody_edited(
+def test_sync_updates_unedited_rows(
     schedule: Schedule, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sync(capsys)

@@ -163,7 +163,7 @@ def test_customers_are_not_asked(customer: User) -> None:
     assert [client.get(path).status_code for path in ("/dashboard/", "/orders/", ACTIVATE)] == [200, 200, 200]
 
 
-def test_nobody_is_asked_where_it_is_off(staff: User, settings: Any) -> None:
+def test_no_second_factor_is_asked_for_where_it_is_off(staff: User, settings: Any) -> None:
     settings.STAFF_SECOND_FACTOR = False
 
     assert log_in(staff).get("/admin/").status_code == 200

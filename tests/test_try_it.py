@@ -120,7 +120,9 @@ def test_page_shows_what_waits_for_a_worker(broker: Broker, office: Client) -> N
     assert 'hx-get="/try-it/runs/"' in text(office)
 
 
-def test_page_stops_following_what_nobody_took(broker: Broker, office: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_stops_polling_for_messages_without_a_worker(
+    broker: Broker, office: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     queue(office, "add")
     monkeypatch.setattr(try_it, "FOLLOWED_FOR", try_it.timedelta())
 

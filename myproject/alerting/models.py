@@ -49,7 +49,7 @@ class AlertQuerySet(LeasedQuerySet["Alert"]):
         return self.raw(RECORD, values)[0]
 
     def leave_untold(self) -> None:
-        """Note that nobody has to be told, since there is no address."""
+        """Record that nothing is to be sent, since there is no address."""
         self.update(due_at=None)
 
     def open(self) -> Self:

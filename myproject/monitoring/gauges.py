@@ -182,7 +182,7 @@ def alerts() -> Iterator[Metric]:
 def dead_letters() -> Iterator[Metric]:
     found = dict(DeadLetter.objects.values_list("kind").annotate(count=Count("pk")).order_by("kind"))
     kinds = {kind.value: float(found.get(kind.value, 0)) for kind in Kind}
-    yield gauges("shop_dead_letters", "Messages that no worker could take, and nobody has dealt with.", "kind", kinds)
+    yield gauges("shop_dead_letters", "Dead letters that staff have not handled.", "kind", kinds)
 
 
 @database.question

@@ -65,7 +65,7 @@ class ActingAdmin(admin.ModelAdmin):
         """Return the page that asks for confirmation; None where it was given for these rows as they are now.
 
         Call it in a transaction, which holds the rows' locks: what `shown` says of each is compared with what the page
-        said, so that nobody confirms what they have not read.
+        said, so that no one confirms what they have not read.
         """
         now = {str(row.pk): shown(row) for row in rows.select_for_update(of=["self"]).order_by("pk")}
         seen = _seen(request)

@@ -122,7 +122,7 @@ class ProductImport(Leased):
 
 class StockSeenManager(models.Manager["StockSeen"]):
     def note(self, product_import: ProductImport) -> None:
-        """Note the stock of all products, as whoever uploads the file may see it; in one statement."""
+        """Record the stock of all products, as the uploader may see it, in one statement."""
         sql = "INSERT INTO orders_stockseen (product_import_id, product_id, units) SELECT %s, id, stock - imported"
         with connection.cursor() as cursor:
             cursor.execute(f"{sql} FROM orders_product", [product_import.pk])

@@ -24,7 +24,7 @@ FONTS = [Path(str(package.__file__)).parent for package in (manimgx_fonts, manim
 FAMILIES = ["Libertinus Serif", "Noto Sans", *(f"Noto Sans {script}" for script in ("Arabic", "CJK SC")), "Noto Emoji"]
 # Beyond these, of Latin, Greek and Cyrillic, it is asked whether there is a letter.
 SURE = re.compile("[\u0000-\u017f\u0391-\u03c9\u0410-\u044f\u2010-\u2026€]*")
-# What typst says where a document must be readable for ever, in PDF/A.
+# What typst reports about PDF/A, documents for long-term archiving.
 MISSING = re.compile(r'the text `"(.+?)"` could not be displayed')
 EACH_LETTER = b'#set text(font: json("fonts.json"))\n#for letter in json("letters.json") [#letter #parbreak()]'
 # About fifty pages, which take a few seconds and are built in memory.

@@ -59,7 +59,7 @@ def test_send_notification_email_twice_is_once() -> None:
     assert row.mail_sent_at is not None
 
 
-def test_send_notification_email_takes_all_notices_of_the_person_along_and_nobody_elses() -> None:
+def test_send_notification_email_sends_all_notices_of_one_person() -> None:
     person = make_user()
     for number in range(3):
         make_notification(person, subject=f"Notice {number}")

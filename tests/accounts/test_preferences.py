@@ -37,7 +37,7 @@ def reader() -> User:
 
 @pytest.fixture
 def stranger() -> Client:
-    """A mail program: no login, no cookie, and nobody spares it the check of forms."""
+    """A mail program: no login, no cookie, and CSRF checks on."""
     return Client(enforce_csrf_checks=True)
 
 

@@ -10,5 +10,5 @@ django.setup()
 
 from durable import mail  # noqa: E402
 
-# So that nobody waits two minutes for each mail whose worker died.
+# Tests must not wait two minutes for each mail whose worker died.
 mail.LEASE = timedelta(seconds=8)

@@ -103,7 +103,7 @@ def test_database_restart(manner: str, arena: Arena, record_property: Callable[[
 
 
 def test_first_page_after_a_restart_is_no_error(arena: Arena) -> None:
-    """PostgreSQL is restarted while nobody looks: the first page afterwards is no error."""
+    """PostgreSQL is restarted while idle: the first page afterwards is no error."""
     before = [page() for _ in range(20)]
 
     restart(arena, signal.SIGINT)

@@ -25,7 +25,7 @@ def was_told(buyer: Buyer, order: Order | None) -> bool:
 
 
 def test_last_item(arena: Arena, record_property: Callable[[str, object], None]) -> None:
-    """200 buyers at once for a stock of 10: exactly 10 complete, 190 are told, nobody pays for nothing."""
+    """200 buyers at once for a stock of 10: exactly 10 complete, 190 are rejected, and no one pays for nothing."""
     product = make_product(stock=STOCK)
     buyers = [Buyer(product) for _ in range(BUYERS)]
 

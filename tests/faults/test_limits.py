@@ -68,7 +68,7 @@ def test_warm_shutdown(sent: Callable[..., AsyncResult], arena: Arena) -> None:
 
 
 def let_unacknowledged_expire() -> None:
-    """Make an hour pass for the messages that nobody acknowledged."""
+    """Make an hour pass for unacknowledged messages."""
     with app.connection_for_write() as broker:
         redis = broker.default_channel.client
         for tag in redis.zrange("unacked_index", 0, -1):

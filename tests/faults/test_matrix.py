@@ -30,9 +30,9 @@ ONLY_AT = {
     "cancelled too late": POINTS[POINTS.index("after reserve") :],
     # Once it has answered, the provider is asked again only where the answer was lost with the process; after
     # the commit, never.
-    "provider time-out": UNTIL_CHARGE,
+    "provider timeout": UNTIL_CHARGE,
     "provider 5xx after charge": UNTIL_CHARGE,
-    "kill -9, then time-out": CHARGED,
+    "kill -9, then timeout": CHARGED,
     "kill -9, then 5xx": CHARGED,
 }
 CELLS = [(point, fault) for fault in points.FAULTS for point in ONLY_AT.get(fault, POINTS)]

@@ -16,7 +16,7 @@ from tests.faults import points  # noqa: E402
 
 # One order to a task, so that a fault strikes the order it is meant for; the storm proves whole sets.
 tasks.ORDERS_AT_ONCE = 1
-# So that nobody waits two minutes for each mail whose worker died.
+# Tests must not wait two minutes for each mail whose worker died.
 mail.LEASE = timedelta(seconds=8)
 points.install()
 

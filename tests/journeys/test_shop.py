@@ -157,7 +157,7 @@ def test_order_page_follows_the_worker_without_javascript(browser: object, shop:
 
 
 @pytest.mark.parametrize("person", ["nobody", "customer"])
-def test_flower_is_closed_to_whoever_is_not_staff(person: str, page: Page, shop: Shop) -> None:
+def test_flower_is_closed_to_all_but_staff(person: str, page: Page, shop: Shop) -> None:
     if person == "customer":
         log_in(page, make_user().email)
 

@@ -99,7 +99,7 @@ def test_no_limit_cuts_a_task_before_its_own_does(settings: Any) -> None:
     assert statement >= max(all_tasks, *own)
     # Those without a limit of their own are sweeps, of short transactions.
     assert idle >= max(own)
-    # Whoever waits for a lock of an order gives up before the order is somebody else's.
+    # Waiting for an order's lock is given up before another worker may take the order over.
     assert lock < 30 * 0.8
 
 
@@ -259,7 +259,7 @@ def test_migration_that_needs_a_table_waits_for_it_in_short_turns(moving: None) 
     assert limits() == ["30min", "15s", "10min"]
 
 
-def test_migration_that_makes_nobody_wait_waits_as_long_as_it_takes(moving: None) -> None:
+def test_migration_that_blocks_no_one_waits_as_long_as_it_takes(moving: None) -> None:
     call_command("migrate", "moving", "0002", verbosity=0)
 
     with somebody_else() as writer:

@@ -59,7 +59,7 @@ def frozen_family(servers: tuple[embedded.Postgres, embedded.Redis], shop: Shop)
 
 
 def hangs() -> bool:
-    """Tell whether a question that nobody waits for any more has still no answer."""
+    """Return whether an abandoned query is still unanswered."""
     return any(isinstance(thread, health.Check) for thread in threading.enumerate())
 
 
@@ -72,7 +72,7 @@ def test_both_are_content_when_all_is_well(broker: Broker) -> None:
     assert [ask(LIVE), ask(READY)] == [(200, "alive\n"), (200, "ready\n")]
 
 
-def test_liveness_asks_nobody(broker: Broker, django_assert_num_queries: DjangoAssertNumQueries) -> None:
+def test_liveness_makes_no_query(broker: Broker, django_assert_num_queries: DjangoAssertNumQueries) -> None:
     broker.use(NOWHERE)
 
     with django_assert_num_queries(0):

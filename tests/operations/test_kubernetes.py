@@ -193,7 +193,7 @@ def test_selectors_find_their_pods(manifests: list[Manifest]) -> None:
         assert chosen(it["spec"]["selector"]["matchLabels"]) == {name}
 
 
-def test_nobody_enters_who_is_not_named(production: list[Manifest]) -> None:
+def test_only_named_peers_may_connect(production: list[Manifest]) -> None:
     policies = of_kind(production, "NetworkPolicy")
 
     assert policies["nobody"]["spec"] == {"podSelector": {}, "policyTypes": ["Ingress"]}
@@ -204,7 +204,7 @@ def test_nobody_enters_who_is_not_named(production: list[Manifest]) -> None:
         for rule in rules
     }
     assert names == {"visitors": "traefik", "challenges": "traefik", "metrics": "monitoring"}
-    # Workers and beat answer nobody else.
+    # Workers and beat accept no other connections.
     visited = policies["visitors"]["spec"]["podSelector"]["matchExpressions"][0]["values"]
     assert visited == ["web", "flower"]
     # What cert-manager's pods are called, and where they listen.

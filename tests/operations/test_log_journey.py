@@ -1,4 +1,4 @@
-"""What a whole journey leaves in logs, broker and results: the ids of everything, and nobody's data."""
+"""What a whole journey leaves in logs, broker and results: all ids, and no personal data."""
 
 import base64
 import binascii
@@ -203,7 +203,7 @@ def test_journey_can_be_followed_and_tells_nothing_of_anybody(journey: tuple[Jou
     lines, private = told.lines(), told.private()
     results = "\n".join(str(row) for row in TaskResult.objects.values())
 
-    # Nobody's data, in none of the three.
+    # No personal data in any of the three.
     assert len(private) >= 20
     assert '"order_id"' in tap.text()
     assert found(private, told.log.read_text()) == []

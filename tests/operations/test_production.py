@@ -158,7 +158,7 @@ def test_metrics_are_for_prometheus_alone(machine: Machine) -> None:
     assert 'shop_up{part="broker"} 1.0' in answers[1].text
 
 
-def test_servers_refuse_whoever_has_no_password(machine: Machine) -> None:
+def test_servers_refuse_connections_without_a_password(machine: Machine) -> None:
     database = machine.environment("web")["DATABASE_URL"].replace(machine.variables["POSTGRES_PASSWORD"], "guessed")
 
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):

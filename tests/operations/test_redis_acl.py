@@ -148,7 +148,7 @@ def test_shop_runs_by_tls_with_the_rights_of_its_user(redis: Server, tmp_path: P
     try:
         wait_for(lambda: TaskResult.objects.filter(status="SUCCESS").count() == 6, "six tasks")
         ping = run(redis.url(), "-m", "celery", "-A", "myproject", "inspect", "ping", "--timeout", "5")
-        # Another look for messages that nobody acknowledged.
+        # Look again for unacknowledged messages.
         wait_for(lambda: redis.admin.info("commandstats").get("cmdstat_zrange"), "the restore")
     finally:
         worker.terminate()

@@ -47,7 +47,7 @@ def complete(order: Order) -> None:
     assert status(order) == Status.COMPLETED
 
 
-def test_restored_shop_charges_nobody_twice_and_learns_what_money_has_moved(
+def test_restored_shop_charges_no_one_twice_and_learns_what_money_has_moved(
     provider: str, tmp_path: Path, capsys: Any
 ) -> None:
     name, dump, since = connection.settings_dict["NAME"], tmp_path / "shop.dump", timezone.now()

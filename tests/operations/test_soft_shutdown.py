@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.operations, pytest.mark.django_db(transaction=True)]
 # As docs/operations/deploys.md wants it for the workers of reports.
 HANDS_BACK = {"REMAP_SIGTERM": "SIGQUIT", "SOFT_SHUTDOWN_SECONDS": "1"}
 
-# The slow bank answers in time, and nobody takes an order over before it does.
+# The slow bank answers in time, before another worker could take the order over.
 PATIENT = {"STRIPE_TIMEOUT_SECONDS": "15", "ORDER_LEASE_SECONDS": "60"}
 
 

@@ -54,7 +54,7 @@ def test_checkout_redirects_to_the_pending_order_when_the_broker_is_away(broker:
     assert shopper.get(answer["Location"]).status_code == 200
 
 
-def test_checkout_keeps_nobody_waiting_when_the_broker_is_frozen(broker: Broker, shopper: Client, frozen: str) -> None:
+def test_checkout_does_not_wait_when_the_broker_is_frozen(broker: Broker, shopper: Client, frozen: str) -> None:
     broker.use(frozen)
     add(shopper, make_product())
     start = time.monotonic()

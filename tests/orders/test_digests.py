@@ -546,7 +546,7 @@ def test_send_chunk_records_what_went_out_and_gives_back_the_rest_when_it_is_cut
     assert (len(recipients()), recorded, Digest.objects.mail_due().count()) == (3, 3, 1)
 
 
-def test_send_chunk_gives_all_back_when_nobody_listens(settings: Any) -> None:
+def test_send_chunk_gives_all_back_when_the_server_is_down(settings: Any) -> None:
     settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
     settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", 1
     make_readers(3)

@@ -122,7 +122,7 @@ def test_import_with_an_evil_name_is_stored_under_ours(office: Client) -> None:
 def test_huge_request_is_refused_unread(office: Client) -> None:
     class Unread(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
-            raise AssertionError("nobody may read this")
+            raise AssertionError("this must not be read")
 
     request: dict[str, Any] = {"CONTENT_LENGTH": str(2**31), "wsgi.input": Unread()}
     answer = office.generic("POST", "/imports/", content_type="multipart/form-data", **request)

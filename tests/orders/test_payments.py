@@ -136,7 +136,7 @@ def test_charge_maps_the_answer_to_our_errors(
     assert len(provider.requests) == 1
 
 
-def test_charge_is_temporary_when_nobody_listens(provider: Provider, payment: Payment) -> None:
+def test_charge_is_temporary_when_the_provider_is_down(provider: Provider, payment: Payment) -> None:
     provider.server_close()
 
     with pytest.raises(TemporaryError, match="did not answer"):
@@ -160,6 +160,6 @@ def test_charge_all_returns_errors_instead_of_raising_them(provider: Provider, p
     assert [(type(outcome), str(outcome)) for outcome in outcomes] == [(payments.Declined, "No.")]
 
 
-def test_charge_all_asks_nobody_when_nothing_is_to_be_charged(provider: Provider) -> None:
+def test_charge_all_sends_no_request_when_nothing_is_to_be_charged(provider: Provider) -> None:
     assert payments.charge_all([]) == []
     assert provider.requests == []

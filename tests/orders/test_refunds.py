@@ -83,7 +83,7 @@ def flag_of(order: Order) -> str:
 
 
 def make_old(order: Order) -> None:
-    """Let the order be open since two days, with nobody working on it."""
+    """Make the order two days old, and held by no worker."""
     Order.objects.filter(pk=order.pk).update(opened_at=timezone.now() - timedelta(days=2))
     end_lease(order)
 
@@ -232,7 +232,7 @@ def test_want_refund_does_nothing_when_nothing_was_paid(status: Status) -> None:
     assert kinds(order) == ["placed"]
 
 
-def test_refund_does_nothing_when_nobody_wants_it(paid: Order) -> None:
+def test_refund_does_nothing_when_none_is_requested(paid: Order) -> None:
     provider = Refunds("re_1")
 
     assert (refund(paid, provider), provider.keys, status_of(paid)) == (False, [], Status.COMPLETED)
@@ -477,7 +477,7 @@ def test_cancel_and_process_agree_when_they_race(round_number: int) -> None:
     assert ended == ((Status.CANCELLED, 10, 0) if cancelled else (Status.COMPLETED, 7, 1))
 
 
-# --- The time line ---
+# --- The timeline ---
 
 
 def test_time_line_names_the_worker(broker: Broker) -> None:

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db
 T = TypeVar("T")
 VALID = payments.Charged("pi_1")
 DECLINE = payments.Declined("Your card was declined.")
-SILENCE = TemporaryError("The payment provider did not answer: time-out")
+SILENCE = TemporaryError("The payment provider did not answer: timeout")
 
 
 class Provider:

@@ -92,7 +92,7 @@ def test_webhook_completes_the_order_when_the_answer_was_lost(order: Order, brok
 
 
 @pytest.mark.parametrize("first", ["task", "webhook"])
-def test_task_and_webhook_agree_whoever_is_first(first: str, order: Order) -> None:
+def test_task_and_webhook_agree_in_either_order(first: str, order: Order) -> None:
     steps = [lambda: settle(order), lambda: send(intent(order))]
 
     for step in steps if first == "task" else reversed(steps):
@@ -195,7 +195,7 @@ def test_webhooks_agree_when_the_refund_comes_before_the_charge(order: Order) ->
 
 
 @pytest.mark.parametrize("first", ["task", "webhook"])
-def test_task_and_webhook_agree_on_a_refund_whoever_is_first(first: str, order: Order) -> None:
+def test_task_and_webhook_agree_on_a_refund_in_either_order(first: str, order: Order) -> None:
     settle(order)
     services.want_refund(order, by="Sam")
 

@@ -150,7 +150,7 @@ def test_address_of_a_bucket_expires_and_cannot_be_changed_or_guessed(bucket: Se
 
 
 @pytest.mark.parametrize("person", ["colleague", "customer", None])
-def test_address_is_given_to_nobody_else(person: str | None, bucket: Server, staff: User, login: Login) -> None:
+def test_address_is_private(person: str | None, bucket: Server, staff: User, login: Login) -> None:
     report = write(make_report(staff))
     people = {"colleague": make_user(is_staff=True, is_superuser=True), "customer": make_user()}
 

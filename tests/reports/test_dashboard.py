@@ -100,7 +100,7 @@ def test_page_says_how_fresh_the_numbers_are(office: Client) -> None:
 @pytest.mark.parametrize(
     ("ago", "says"), [(None, "Not all sales are counted yet."), (timedelta(minutes=6), "These numbers are old")]
 )
-def test_page_says_that_nobody_counts(ago: timedelta | None, says: str, office: Client) -> None:
+def test_page_says_that_counts_are_stale(ago: timedelta | None, says: str, office: Client) -> None:
     SalesCount.objects.create(pk=1, as_of=timezone.now() - ago if ago else None, currency="EUR")
 
     page = text(office)

@@ -388,7 +388,7 @@ def test_erasure_finds_what_the_person_was_called_before(login: Login, staff: Us
     assert LogEntry.objects.filter(object_repr=others.email).exists()
 
 
-def test_erasure_harms_nobody_else(alice: User) -> None:
+def test_erasure_leaves_other_people_alone(alice: User) -> None:
     bob = make_user(name="Ali", email="bob@example.com")
     report = make_report(bob)
     services.write_report(report)
@@ -536,7 +536,7 @@ def test_address_is_forgotten_when_the_last_mail_is_refused(alice: User) -> None
 def test_address_is_forgotten_when_the_mail_server_is_away_for_days(
     age: timedelta, left: int, alice: User, settings: Any
 ) -> None:
-    # Where nobody listens.
+    # Where no server listens.
     settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
     settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", 1
     erasure.close_account(alice)

@@ -131,7 +131,7 @@ def test_csv_makes_formulas_harmless_where_another_separator_begins_a_cell(separ
 
     _, row, _ = csv.reader(io.StringIO(file, newline=""))
     assert row[0].replace("'", "") == text.replace("'", "")
-    # A line end is one for whoever does not see the quotes.
+    # A program that ignores the quotes sees a line end.
     lines = file.replace("\r", "\n").split("\n")
     cells = [cell.lstrip('"') for delimiter in ",;\t" for row in csv.reader(lines, delimiter=delimiter) for cell in row]
     assert [cell for cell in cells if cell.startswith(tuple("=+-@＝＋－＠"))] == []

@@ -190,7 +190,7 @@ def test_stock_is_worth_its_units_at_today_s_price() -> None:
     assert totals_of(report) == {"units": 4, "value": 10}
 
 
-def test_statement_says_what_was_paid_and_paid_back_and_is_about_nobody_else() -> None:
+def test_statement_says_what_was_paid_and_paid_back_by_one_person() -> None:
     alice, lamp = make_user(), make_product(price=Decimal("10.00"))
     orders: list[Order] = []
     for status in (OrderStatus.COMPLETED, OrderStatus.REFUNDED, OrderStatus.CANCELLED, OrderStatus.PENDING):

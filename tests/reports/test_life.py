@@ -96,7 +96,7 @@ def test_claim_begins_an_attempt() -> None:
     assert abs(taken.due_at - timezone.now() - settings.REPORT_LEASE) < SOON
 
 
-def test_claim_takes_what_nobody_has_tried_also_before_the_sweep_would() -> None:
+def test_claim_takes_untried_rows_before_they_are_overdue() -> None:
     report = make_report(due_at=timezone.now() + SOON)
 
     assert claim() == report
@@ -334,7 +334,7 @@ def test_writer_stops_when_its_report_is(end: str, media: Path) -> None:
 
 @contextmanager
 def sales_locked() -> Iterator[None]:
-    """Nobody can read what was sold: a query of it waits, and gives no first row."""
+    """Lock the sales: a query of them waits and returns no first row."""
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute("LOCK TABLE orders_orderitem IN ACCESS EXCLUSIVE MODE")
@@ -389,7 +389,7 @@ def is_asleep() -> bool:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_copy_that_has_given_no_row_yet_is_cancelled_and_alerts_nobody(
+def test_copy_that_has_given_no_row_yet_is_cancelled_without_an_alert(
     media: Path, monkeypatch: pytest.MonkeyPatch, broker: Broker
 ) -> None:
     order_lines_are(SLEEPS, monkeypatch)

@@ -1,4 +1,4 @@
-"""Who is told how a report ended: once, whoever ended it."""
+"""Who is notified how a report ended: once, whichever process ended it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -117,7 +117,7 @@ def test_readers_are_told_unless_they_are_gone_or_not_staff_any_more(staff: User
     assert [name for name, _ in told()] == ["Sam"]
 
 
-def test_reader_opens_the_report_and_nobody_else_does(login: Login, staff: User, media: None) -> None:
+def test_only_readers_open_the_report(login: Login, staff: User, media: None) -> None:
     report, other = make_report(), make_user(is_staff=True)
     services.write_report(report)
     report.readers.add(staff)

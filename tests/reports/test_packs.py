@@ -479,7 +479,7 @@ def test_pack_is_made_once_although_messages_are_doubled_and_a_child_is_killed(s
     pack = make_pack(make_user(email="pack-killed@example.com", is_staff=True))
 
     with transaction.atomic(), connection.cursor() as cursor:
-        # Whoever writes a report waits here until the lock goes.
+        # A writer of a report waits here until the lock is released.
         cursor.execute("LOCK TABLE orders_orderitem IN ACCESS EXCLUSIVE MODE")
         for report_id in packs.open_members(pack) * 2:
             tasks.generate_report.delay(report_id=str(report_id))

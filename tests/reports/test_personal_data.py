@@ -1,4 +1,4 @@
-"""One's own data as a download, which nobody else reads."""
+"""The download of one's own data, which no one else can read."""
 
 import json
 from collections.abc import Callable
@@ -124,7 +124,7 @@ def test_export_tells_mails_without_their_one_time_links(customer: User) -> None
     assert "secret-link" not in json.dumps(data)
 
 
-def test_export_is_about_nobody_else(customer: User) -> None:
+def test_export_is_about_one_person(customer: User) -> None:
     other = make_user(name="Bob Other", email="bob@example.com")
     place_order(other)
     make_export(other)
@@ -243,7 +243,7 @@ def test_export_is_not_found_by_anybody_else(path: str, login: Login, customer: 
     assert Client().get(f"{report.get_absolute_url()}{path}")["Location"].startswith("/accounts/login/")
 
 
-def test_export_is_downloaded_by_its_person_and_cached_by_nobody(login: Login, customer: User) -> None:
+def test_export_is_downloaded_by_its_person_and_never_cached(login: Login, customer: User) -> None:
     report = make_export(customer)
     services.write_report(report)
 

@@ -43,7 +43,7 @@ NOT_EXPORTED = {
     "what somebody may do here, not who they are": """
         accounts.User.is_superuser accounts.User.is_staff accounts.User.is_active account.EmailAddress.primary""",
     "an account that is deleted cannot ask for its data": "accounts.User.deleted_at accounts.Erasure",
-    "the cookie of a visitor, whom nobody knows": "orders.Basket.visitor",
+    "the cookie of an anonymous visitor": "orders.Basket.visitor",
     "what the mail server said": """
         accounts.User.mail_error accounts.AccountMail.mail_error accounts.Notification.mail_error
         orders.Digest.mail_error orders.Order.mail_error""",
@@ -64,7 +64,7 @@ NOT_EXPORTED = {
         reports.ReportSchedule.created_at""",
 }
 NOT_ERASED = {
-    "when and how an account was used, with nobody's name on it": """
+    "when and how an account was used, without a name": """
         accounts.User.date_joined accounts.User.mail_sent_at accounts.User.deleted_at accounts.User.is_active""",
     "the books: what was sold, paid and given back": """
         orders.Order.mail_sent_at orders.Order.reference orders.Order.token orders.Order.status orders.Order.reason

@@ -304,7 +304,7 @@ def test_one_report_is_for_all_who_are_staff_still(broker: Broker) -> None:
     assert set(report.readers.all()) == {one, two}
 
 
-def test_nothing_is_made_for_nobody() -> None:
+def test_nothing_is_made_without_recipients() -> None:
     person = make_user(is_staff=True)
     schedule = made_at(SUNDAY, person)
     person.mark_deleted()
@@ -720,7 +720,7 @@ def test_run_now_queues_the_report(office: Client, broker: Broker) -> None:
     ]
 
 
-def test_run_now_says_so_when_nobody_would_get_it(office: Client) -> None:
+def test_run_now_says_so_without_recipients(office: Client) -> None:
     person = make_user(is_staff=True)
     schedule = make_schedule(person)
     person.mark_deleted()

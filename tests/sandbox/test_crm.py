@@ -183,7 +183,7 @@ def test_page_lists_contacts_and_how_often_they_were_written(sandbox: Sandbox, k
     assert 'href="/crm"' in sandbox.fetch("/")[2]
 
 
-def test_page_forgets_whoever_was_deleted(sandbox: Sandbox, key: str) -> None:
+def test_page_forgets_deleted_people(sandbox: Sandbox, key: str) -> None:
     put(sandbox, key, name=f"Name {key}")
     delete(sandbox, key, 1)
 

@@ -157,7 +157,7 @@ def test_controls_show_the_faults_of_webhooks(provider: Sandbox) -> None:
     )
 
 
-def test_no_webhook_is_kept_when_nobody_wants_any(sandbox: Sandbox) -> None:
+def test_no_webhook_is_kept_without_a_url(sandbox: Sandbox) -> None:
     sandbox.charge()
 
     assert sandbox.ask("/webhooks.json") == {"url": "", "webhooks": []}
