@@ -25,6 +25,9 @@ BREAKS = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
 # A cell that begins so is a formula to some spreadsheet (OWASP, *CSV Injection*).
 FORMULA = re.compile("([;\t\r\n]\"*|^'*)(?=[-+=@\t\r\n]|＋|－|＝|＠)")
 
+# What XML 1.0 cannot say (its production 2, `Char`).
+UNSPEAKABLE = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
 # By this mark Excel knows that a CSV file is UTF-8 when it is opened by a double click.
 BOM = "\ufeff"
 
@@ -117,6 +120,11 @@ def _shown(text: str) -> Iterator[str]:
     for letter in text:
         is_bad = unicodedata.category(letter) in ("Cc", "Cs") or _is_no_letter(ord(letter)) or _is_unseen(letter)
         yield "·" if is_bad else letter
+
+
+def in_xml(text: str) -> str:
+    """Leave out what XML 1.0 cannot say, not even escaped; some of it was stored before it was refused."""
+    return UNSPEAKABLE.sub("", text)
 
 
 def csv_cell(text: str) -> str:

@@ -11,7 +11,9 @@ from math import floor, log10
 from typing import Any, NamedTuple, Protocol
 
 from django.template.loader import render_to_string
-from django.utils.safestring import SafeString
+from django.utils.safestring import SafeString, mark_safe
+
+from myproject import texts
 
 Number = Decimal | float | int
 
@@ -79,7 +81,7 @@ def draw(
         "labels": sparse(marks, labels),
         "frame": {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "below": HEIGHT - 8},
     }
-    return render_to_string("reports/chart.svg", context)
+    return mark_safe(texts.in_xml(render_to_string("reports/chart.svg", context)))  # noqa: S308 - only less than it was
 
 
 def mark(left: float, step: float, value: float, ticks: Sequence[float], says: str) -> Mark:

@@ -28,6 +28,7 @@ from django.db import transaction
 from accounts.models import User
 from accounts.services import notify
 from durable.errors import TemporaryError
+from myproject import texts
 from myproject.storage import files
 
 from .models import (
@@ -161,8 +162,8 @@ def line(report: Report, file: str = "", digest: str = "", note: str = "") -> li
 
 def index(rows: Iterable[Sequence[str]]) -> str:
     text = io.StringIO()
-    csv.writer(text).writerows([COLUMNS, *rows])
-    return text.getvalue()
+    csv.writer(text).writerows([COLUMNS, *(map(texts.csv_cell, row) for row in rows)])
+    return texts.BOM + text.getvalue()
 
 
 # --- The outcome: the transaction that ends the row also writes the notice, so that it is sent once ---

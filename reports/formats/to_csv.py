@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import BinaryIO
 
+from myproject import texts
 from reports.kinds import Column, Table, Type
 from reports.models import Report
 
@@ -18,7 +19,7 @@ HIDDEN = re.compile('([;\t\r\n]"*)(?=[-+=@]|＋|－|＝|＠)'.encode())
 
 def write(report: Report, table: Table, target: BinaryIO, progress: Callable[[int], None]) -> int:
     rows = Copy(table, map(expression, table.columns), progress)
-    target.write(line(column.name for column in table.columns))
+    target.write(texts.BOM.encode() + line(column.name for column in table.columns))
     done = 0
     for block in rows:
         target.write(harmless(block, rows.count - done))

@@ -80,7 +80,7 @@ def test_path_from_registration_to_report_when_all_is_well(page: Page, shop: Sho
     expect(page.locator("#report-live")).to_contain_text("Ready", timeout=SLOWEST)
     with page.expect_download() as download:
         page.get_by_role("link", name=re.compile("Download")).click()
-    rows = list(csv.DictReader(Path(download.value.path()).read_text().splitlines()))
+    rows = list(csv.DictReader(Path(download.value.path()).read_text("utf-8-sig").splitlines()))
     assert [(row["order_reference"], row["units"]) for row in rows] == [(placed.reference, "2")]
 
     page.goto("/admin/django_celery_results/taskresult/?task_name=orders.tasks.process_order")

@@ -1,5 +1,6 @@
 """What each format holds, opened again by a reader of its own."""
 
+import codecs
 import csv
 import io
 import subprocess
@@ -18,11 +19,13 @@ from zoneinfo import ZoneInfo
 import openpyxl
 import pytest
 from django.conf import settings
+from django.db.models import Value
 from django.test import Client
 from pyarrow import parquet
 from pypdf import PdfReader
 
 from accounts.models import User
+from myproject import texts
 from orders.models import Order, Product
 from orders.models import Status as OrderStatus
 from reports import services, tasks
@@ -59,6 +62,13 @@ def sell(name: str = "Lamp", quantity: int = 2, at: datetime = AT, customer: Use
     return put(place_order(customer, product, quantity), OrderStatus.COMPLETED, at)
 
 
+def written_before(name: str) -> User:
+    """A person whose name was stored before names were cleaned."""
+    user = make_user()
+    User.objects.filter(pk=user.pk).update(name=Value(name))
+    return user
+
+
 def report_of(kind: Kind, form: Format, **fields: Any) -> Report:
     if kind == Kind.STATEMENT:
         fields = {"customer": make_user()} | fields
@@ -93,7 +103,7 @@ def fonts_of(file: io.BytesIO) -> list[str]:
 def test_csv_has_totals_below_the_rows() -> None:
     sell()
 
-    rows = list(csv.reader(io.StringIO(written(Kind.SALES_BY_CATEGORY, Format.CSV).getvalue().decode())))
+    rows = list(csv.reader(io.StringIO(written(Kind.SALES_BY_CATEGORY, Format.CSV).getvalue().decode("utf-8-sig"))))
 
     assert rows == [
         ["category", "orders", "units", "amount", "before", "change"],
@@ -106,16 +116,18 @@ def test_csv_rounds_changes() -> None:
     sell(quantity=1)
     sell(quantity=3, at=datetime(2024, 6, 1, tzinfo=BERLIN))
 
-    rows = list(csv.reader(io.StringIO(written(Kind.SALES_BY_CATEGORY, Format.CSV).getvalue().decode())))
+    rows = list(csv.reader(io.StringIO(written(Kind.SALES_BY_CATEGORY, Format.CSV).getvalue().decode("utf-8-sig"))))
 
     assert [row[-1] for row in rows] == ["change", "-0.6667", "-0.6667"]
 
 
 @pytest.mark.parametrize("text", FORMULAS)
 def test_csv_makes_formulas_harmless(text: str) -> None:
-    sell(customer=make_user(name=text))
+    sell(customer=written_before(text))
 
-    _, row, _ = csv.reader(io.StringIO(written(Kind.SALES_BY_CUSTOMER, Format.CSV).getvalue().decode(), newline=""))
+    _, row, _ = csv.reader(
+        io.StringIO(written(Kind.SALES_BY_CUSTOMER, Format.CSV).getvalue().decode("utf-8-sig"), newline="")
+    )
 
     # Behind a tab or a line end a cell begins for some.
     assert row[0] in (f"'{text}", f"'{text[0]}'{text[1:]}")
@@ -125,9 +137,9 @@ def test_csv_makes_formulas_harmless(text: str) -> None:
 @pytest.mark.parametrize("formula", FORMULAS)
 def test_csv_makes_formulas_harmless_where_another_separator_begins_a_cell(separator: str, formula: str) -> None:
     text = f"x{separator}{formula}"
-    sell(customer=make_user(name=text))
+    sell(customer=written_before(text))
 
-    file = written(Kind.SALES_BY_CUSTOMER, Format.CSV).getvalue().decode()
+    file = written(Kind.SALES_BY_CUSTOMER, Format.CSV).getvalue().decode("utf-8-sig")
 
     _, row, _ = csv.reader(io.StringIO(file, newline=""))
     assert row[0].replace("'", "") == text.replace("'", "")
@@ -139,7 +151,7 @@ def test_csv_makes_formulas_harmless_where_another_separator_begins_a_cell(separ
 
 def test_csv_of_many_rows_makes_formulas_harmless_in_each() -> None:
     for number in range(250):
-        sell(customer=make_user(name=f"{number}\n=1" if number % 100 == 50 else str(number)))
+        sell(customer=written_before(f"{number}\n=1" if number % 100 == 50 else str(number)))
 
     file = written(Kind.SALES_BY_CUSTOMER, Format.CSV).getvalue()
 
@@ -275,6 +287,31 @@ def test_parquet_is_read_in_groups() -> None:
 
 
 # --- PDF ---
+
+
+@pytest.mark.parametrize("form", [Format.CSV, Format.XLSX, Format.PDF])
+def test_letter_that_xml_cannot_say_stops_no_writer(form: Format) -> None:
+    """Stored before it was refused: U+000B is how Word writes a line break within a paragraph."""
+    sell()
+    Product.objects.update(category=Value("Lamps\v\x1band \uffferest"))
+
+    file = written(Kind.SALES_BY_CATEGORY, form)
+
+    if form == Format.XLSX:
+        assert sheet_of(file)[1][0] == "Lampsand rest"
+    if form == Format.PDF:
+        assert "Total" in text_of(file)
+
+
+@pytest.mark.parametrize("text", ["'=1+41", "''@x", "x;=1+41", "'tis", "=1"])
+def test_csv_of_reports_has_the_one_rule_of_cells_and_the_mark_for_excel(text: str) -> None:
+    sell(customer=written_before(text))
+
+    content = written(Kind.SALES_BY_CUSTOMER, Format.CSV).getvalue()
+
+    assert content.startswith(codecs.BOM_UTF8)
+    _, row, _ = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+    assert texts.csv_cell(text) in row
 
 
 def test_pdf_is_a_document_with_title_totals_chart_and_page_numbers() -> None:

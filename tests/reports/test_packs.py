@@ -86,7 +86,7 @@ def end_lease(pack: Pack) -> None:
 
 def index_of(pack: Pack) -> list[dict[str, str]]:
     with zipfile.ZipFile(pack.file.path) as archive:
-        return list(csv.DictReader(io.StringIO(archive.read("index.csv").decode())))
+        return list(csv.DictReader(io.StringIO(archive.read("index.csv").decode("utf-8-sig"))))
 
 
 def stored(pack: Pack) -> list[str]:

@@ -40,7 +40,7 @@ def sell(completed_at: datetime = NOON, quantity: int = 1, **fields: Any) -> Ord
 def rows_of(report: Report) -> list[dict[str, str]]:
     services.write_report(report)
     report.refresh_from_db()
-    with Path(report.file.path).open(newline="") as file:
+    with Path(report.file.path).open(newline="", encoding="utf-8-sig") as file:
         return list(csv.DictReader(file))
 
 
