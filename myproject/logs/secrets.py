@@ -1,14 +1,14 @@
 """Which settings may be shown, and which values no text may hold: at workers, in logs, on error pages, at Sentry."""
 
+import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 from urllib.parse import unquote
 
 from celery.app.utils import Settings
 from django.views.debug import SafeExceptionReporterFilter
-
-from myproject.variables import env
 
 # Variables of .env.example that are a secret, or an address that holds one.
 VARIABLES = re.compile(r"(\w+_)?(KEY|KEY_FALLBACKS|SECRET|TOKEN|PASSWORD|DSN|URLS?|BACKEND|BASE)$")
@@ -54,21 +54,18 @@ def secrets_in(environment: Mapping[str, str]) -> Iterator[str]:
             yield from {form for form in (part, unquote(part)) if len(form) >= SHORTEST}
 
 
-def hider(environment: Mapping[str, str]) -> Callable[[str], str]:
+@cache
+def secrets() -> list[str]:
+    """Return those of this process: at the first text, when the settings have read .env."""
     # Long ones first, of which another may be a part.
-    secrets = sorted(set(secrets_in(environment)), key=len, reverse=True)
-
-    def hide(text: str) -> str:
-        for secret in secrets:
-            if secret in text:
-                text = text.replace(secret, "…")
-        return text
-
-    return hide
+    return sorted(set(secrets_in(os.environ)), key=len, reverse=True)
 
 
-# With what stands in .env, which `variables` has read.
-hide = hider(env.ENVIRON)
+def hide(text: str) -> str:
+    for secret in secrets():
+        if secret in text:
+            text = text.replace(secret, "…")
+    return text
 
 
 class ErrorPages(SafeExceptionReporterFilter):
