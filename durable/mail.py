@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Self, cast
 
+from celery.exceptions import SoftTimeLimitExceeded
 from django.core.mail import EmailMultiAlternatives, get_connection
 from django.core.mail.backends.base import BaseEmailBackend
-from django.db import models
+from django.db import DatabaseError, models
 from django.db.models import Q
 from django.utils import timezone
 
@@ -166,7 +167,7 @@ def deliver(rows: Sequence[OwesMail], message: Message, *, at_once: int = 1) -> 
 def _went_out(row: OwesMail, message: Message, connection: BaseEmailBackend) -> bool:
     """Send one mail; False if it was not accepted, with the reason on its row. Raises `Disconnected`."""
     try:
-        send(message(row), connection)
+        send(_written(row, message), connection)
     except TemporaryError as error:
         row.put_off_mail(str(error))
         if isinstance(error, Disconnected):
@@ -177,6 +178,17 @@ def _went_out(row: OwesMail, message: Message, connection: BaseEmailBackend) -> 
         row.mark_mail_failed(str(error))
         return False
     return True
+
+
+def _written(row: OwesMail, message: Message) -> EmailMultiAlternatives:
+    """Write the mail; raises `TemporaryError` for a fault of ours: the others go on, and this one once it is mended."""
+    try:
+        return message(row)
+    except (TemporaryError, PermanentError, DatabaseError, SoftTimeLimitExceeded):
+        raise
+    except Exception as error:
+        log.exception("Mail of %s %s cannot be written", row._meta.model_name, row.pk, extra=row.log_keys)
+        raise TemporaryError(f"The mail could not be written: {type(error).__name__}.") from error
 
 
 def _record(sent: Sequence[OwesMail]) -> int:

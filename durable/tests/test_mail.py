@@ -72,3 +72,16 @@ def test_one_bad_mail_ends_with_its_reason_and_the_others_go_out(
     assert deliver() == len(others)
     bad.refresh_from_db()
     assert (bad.mail_error, bad.mail_due_at is not None) == (str(error), is_owed)
+
+
+def test_one_mail_that_cannot_be_written_waits_and_the_others_go_out() -> None:
+    bad, *others = letters(3)
+
+    def write(row: Letter) -> EmailMultiAlternatives:
+        if row == bad:
+            raise LookupError("no slug")
+        return message(row)
+
+    assert mail.deliver(Letter.objects.claim_mail(), write) == len(others)
+    bad.refresh_from_db()
+    assert (bad.mail_error, bad.mail_due_at is not None) == ("The mail could not be written: LookupError.", True)
