@@ -1,6 +1,7 @@
 from django import template
 from django.urls import reverse
 
+from myproject import texts
 from orders import money
 from orders.models import Product
 from orders.pictures import WIDTHS
@@ -8,6 +9,7 @@ from orders.pictures import WIDTHS
 register = template.Library()
 
 register.filter("money", money.text)
+register.filter("isolated", texts.isolated)
 
 
 @register.filter

@@ -149,7 +149,7 @@ def test_old_address_is_told_of_the_change(client: Client, alice: User) -> None:
     assert (told.user, told.subject) == (alice, "Your e-mail address is changed at Lantern & Loom")
     assert "from alice@example.com to new@example.com" in told.text
     assert "Hello Alice" in told.text
-    assert "Hello Alice" in told.html
+    assert "Hello <bdi>Alice</bdi>" in told.html
 
 
 def test_person_signs_in_with_the_new_address_only(client: Client, alice: User) -> None:

@@ -230,7 +230,7 @@ def test_digest_tells_what_was_ordered_and_what_is_new() -> None:
     for text in (order.reference, "€12.50", settings.SITE_URL + new.get_absolute_url(), "http://localhost:"):
         assert (text in message.body, text in html) == (True, True)
     assert ("Hello Alice <b>" in message.body, "Alice &lt;b&gt;" in html) == (True, True)
-    assert ("1 x Storm & lantern" in message.body, "1 × Storm &amp; lantern" in html) == (True, True)
+    assert ("1 x Storm & lantern" in message.body, "1 × <bdi>Storm &amp; lantern</bdi>" in html) == (True, True)
     assert ("Loom & Co" in message.body, "Loom &amp; Co" in html) == (True, True)
     assert message.subject == "Your week at Lantern & Loom: what you ordered and what is new"
 
@@ -715,3 +715,16 @@ def test_sweep_of_the_real_beat_finds_digests_whose_message_was_lost(shop: Shop)
 
     wait_for(all_sent, "the digest")
     assert len(mails_to(shop, reader.email)) == 1
+
+
+def test_name_keeps_its_direction_to_itself_in_a_digest() -> None:
+    make_reader(name="مريم")
+    make_news(name="مصباح 3")
+    plan()
+
+    digests.send_chunk(WEEK)
+
+    (message,) = outbox.outbox
+    assert "Hello \u2068مريم\u2069," in message.body
+    assert "\u2068مصباح 3\u2069, " in message.body
+    assert "<bdi>مريم</bdi>" in html_of(message)
