@@ -113,7 +113,7 @@ def test_alert_goes_on_when_the_database_does_not_take_it(cause: str, caplog: py
         alert(cause, "The red one.")
 
     assert f"{cause}: The red one." in caplog.text
-    assert "does not take the alert" in caplog.text
+    assert "was not stored" in caplog.text
 
 
 def test_alert_leaves_the_transaction_around_it_whole_when_its_own_statement_fails(cause: str) -> None:

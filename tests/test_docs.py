@@ -35,7 +35,8 @@ def test_page_names_only_files_and_places_that_exist(page: Path) -> None:
     text = page.read_text()
     ours = [path for path in FILE.findall(text) if (ROOT / path.split("/")[0]).is_dir()]
 
-    assert [path for path in ours if not (ROOT / path).exists()] == []
+    # The threat model names tests as one does in that folder.
+    assert [path for path in ours if not any((base / path).exists() for base in (ROOT, ROOT / "tests"))] == []
     assert [place for place in PLACE.findall(text) if not defines(*place)] == []
 
 

@@ -159,8 +159,8 @@ def test_page_makes_one_query_for_all_its_runs(
     for _ in range(clicks):
         queue(office, "burst")
 
-    # Session and person, as on every page, and the results.
-    with django_assert_num_queries(3):
+    # Session, person and basket, as on every page, and the results.
+    with django_assert_num_queries(4):
         text(office)
 
 

@@ -443,7 +443,8 @@ def test_admin_tells_the_crm_when_name_or_address_change(
     answer = office.post(reverse("admin:accounts_user_change", args=[customer.pk]), user_form(customer, **fields))
 
     assert answer.status_code == 302
-    assert broker.messages() == [("default", TASK, {"user_id": customer.pk})] * count
+    told = [message for message in broker.messages() if message[1] == TASK]
+    assert told == [("default", TASK, {"user_id": customer.pk})] * count
     assert CrmContact.objects.due().count() == count
 
 
@@ -454,7 +455,7 @@ def test_admin_tells_the_crm_of_a_person_who_was_added(office: Client, broker: B
     office.post(reverse("admin:accounts_user_add"), {"email": "new@example.com", "name": "New"} | passwords)
 
     added = User.objects.get(email="new@example.com")
-    assert broker.messages() == [("default", TASK, {"user_id": added.pk})]
+    assert ("default", TASK, {"user_id": added.pk}) in broker.messages()
 
 
 @pytest.mark.django_db(transaction=True)

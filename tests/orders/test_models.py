@@ -265,6 +265,7 @@ def same_line(order: Order) -> None:
 
 FORBIDDEN: list[tuple[str, Callable[[Order], object]]] = [
     ("product_stock_not_negative", lambda order: Product.objects.update(stock=-1)),
+    ("product_stock_countable", lambda order: Product.objects.update(stock=1_000_000_001)),
     ("product_price_positive", lambda order: Product.objects.update(price=0)),
     ("product_has_slug", lambda order: Product.objects.update(slug="")),
     ("product_has_words", lambda order: Product.objects.update(name=" \u200b")),

@@ -368,7 +368,7 @@ def test_erasure_finds_what_the_person_was_called_before(login: Login, staff: Us
     office.post(f"{order.get_absolute_url()}nudge/")
     User.objects.filter(pk=alice.pk).update(name="Alison")
     Order.objects.filter(pk=order.pk).flag("Odd.")
-    office.post(f"{order.get_absolute_url()}unflag/")
+    office.post(f"{order.get_absolute_url()}unflag/", {"seen": "Odd."})
     address, others = (
         EmailAddress.objects.create(user=person, email=f"{person.pk}@old.org") for person in (alice, staff)
     )

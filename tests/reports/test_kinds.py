@@ -430,6 +430,7 @@ def test_statement_form_explains_days_that_are_impossible(login: Login, customer
 def test_statement_is_not_found_by_anybody_else_also_not_by_whom_it_is_about(login: Login, customer: User) -> None:
     asked_by_staff = report_of(Kind.STATEMENT, customer=customer)
     own = make_report(customer, kind=Kind.STATEMENT, customer=customer)
+    User.objects.filter(pk=asked_by_staff.requested_by_id).update(is_superuser=True)
     staff = User.objects.get(pk=asked_by_staff.requested_by_id)
 
     statuses = [

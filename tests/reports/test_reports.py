@@ -86,7 +86,7 @@ def test_report_has_a_header_when_nothing_was_sold() -> None:
     rows = rows_of(report)
 
     assert (rows, report.row_count) == ([], 0)
-    assert Path(report.file.path).read_text().startswith("completed_at,order_reference,sku,product_name,")
+    assert Path(report.file.path).read_text("utf-8-sig").startswith("completed_at,order_reference,sku,product_name,")
 
 
 def test_report_counts_its_rows_and_bytes() -> None:
