@@ -15,7 +15,7 @@ HERE = STARTER.parent
 COPIED = re.compile(
     r"durable/|myproject/(?!management/commands/reference)|static/.*\.(css|js|svg)$"
     r"|templates/(?!orders/|reports/|accounts/|admin/|dashboard\.html|_staff\.html)"
-    r"|deploy/(systemd|redis)/|deploy/[^/]+$|\.ci/audit|\.github/workflows/|\.(docker|git)ignore|\.editorconfig|\.env\.example"
+    r"|deploy/(systemd|redis)/|deploy/[^/]+$|\.ci/audit|\.github/workflows/ci\.yml|\.(docker|git)ignore|\.editorconfig|\.env\.example"
     r"|(Dockerfile|LICENSE|Makefile|Procfile|docker-compose\.yml|flowerconfig\.py|manage\.py|pyproject\.toml|pytest\.ini)$"
     r"|\.pre-commit-config\.yaml|requirements.*|tests/(__init__|environment|ports|servers)\.py$"
     r"|tests/operations/(__init__|test_durable)\.py$"

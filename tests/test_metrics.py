@@ -369,7 +369,7 @@ def test_no_question_reads_a_whole_table_that_grows() -> None:
         for question in gauges.database.questions:
             list(question())
 
-    # Few are schedules, canaries (queues), alerts (causes) and dead letters. An index of all keys is a whole table, too.
+    # Few are schedules, canaries (queues), alerts (causes) and dead letters. An index of all keys is the whole table.
     large = [plan for plan in plans if not re.search("periodictask|canary|alert|deadletter", plan)]
     guilty = [plan for plan in large if re.search("Seq Scan|_pkey", plan)]
     assert len(large) > 10
