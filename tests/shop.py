@@ -180,8 +180,9 @@ def worker_answers() -> bool:
         return False
 
 
-def strike(task_id: str, number: int) -> None:
-    """Send the signal to the process that works on the task."""
+def strike(claimed_by: str, number: int) -> None:
+    """Send the signal to the process that works on the task, named by its id or by its claim of a row."""
+    task_id = claimed_by.partition("/")[0]
     pid = wait_for(lambda: busy_with(task_id), "the task")
     assert pid is not None
     os.kill(pid, number)

@@ -15,6 +15,8 @@ from collections import deque
 from contextlib import suppress
 from typing import IO
 
+from django.conf import settings
+
 # A request up to this size reaches a thread whole, as all forms but uploads do.
 GATHERED = 64 * 1024
 # What may wait to be sent without holding the thread; files wait on their disk.
@@ -127,12 +129,17 @@ class Connection:
         head = self.inbox.find(b"\r\n\r\n") + 4
         if head < 4:
             return is_full
+        length = LENGTH.search(self.inbox, 0, head)
+        self.end = None if length is None else head + int(length[1])
+        if length and int(length[1]) > settings.REQUEST_MAX_BYTES:
+            # `refuse_huge_requests` answers without its body, which must not be waited for.
+            return True
         self.let_send(head)
         if CHUNKED.search(self.inbox, 0, head):
             # Without a length: nearly all end like this; one that is not complete yet waits as an upload does.
+            self.end = None
             return is_full or self.inbox.endswith(b"0\r\n\r\n")
-        length = LENGTH.search(self.inbox, 0, head)
-        self.end = head + int(length[1]) if length else head
+        self.end = self.end or head
         self.is_upload = len(self.inbox) < self.end
         return is_full or not self.is_upload
 
@@ -142,6 +149,10 @@ class Connection:
             with suppress(OSError):
                 self.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         self.may_send = True
+
+    def is_cut_short(self) -> bool:
+        """Whether the request was answered before all of its body came."""
+        return self.end is not None and self.end > len(self.inbox)
 
     def is_too_slow(self) -> bool:
         return time.monotonic() - self.since > min(GRACE + self.moved / MIN_RATE, self.lasts)

@@ -64,7 +64,8 @@ class Worker(ThreadWorker):
     def finish_request(self, conn: Any, future: Future[Any]) -> None:
         """Send the rest of the answer, then wait for another request, or close."""
         try:
-            is_kept, is_sent = future.result(), conn.sock.flush()
+            # What still comes of a body that no one reads is no other request.
+            is_kept, is_sent = future.result() and not conn.sock.is_cut_short(), conn.sock.flush()
         except Exception:
             self.drop(conn)
             return
