@@ -136,7 +136,8 @@ class Machine:
         """Return the variables of the container."""
         own = self.services[service]
         given = IMAGE | dict(self.variables if "env_file" in own else {}) | own.get("environment", {})
-        env = {name: self.here(str(value), service) for name, value in given.items()}
+        # Compose fills in variables after it has read the file: there an empty one is no null, but empty.
+        env = {name: self.here("" if value is None else str(value), service) for name, value in given.items()}
         return (
             env
             | self.moved(service, env)

@@ -51,5 +51,6 @@ def environment(unit: str, machine: Machine) -> dict[str, str]:
     for name, here in folders.items():
         given = {key: value.replace(name, here) for key, value in given.items()}
     shop_env = machine.environment("web")
-    dropped = ("STATIC_ROOT", "MEDIA_ROOT", "WEB_BIND", "VAR_DIR")
+    others = [name for line in directives(unit).get("UnsetEnvironment", []) for name in line.split()]
+    dropped = ("STATIC_ROOT", "MEDIA_ROOT", "WEB_BIND", "VAR_DIR", *others)
     return {name: value for name, value in shop_env.items() if name not in dropped} | given

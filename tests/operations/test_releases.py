@@ -144,6 +144,6 @@ def test_message_of_a_newer_release_costs_time_and_an_alert_and_no_work(queue: B
 
     assert before == Status.PENDING
     assert set(Alert.objects.values_list("subject", flat=True)) == {
-        "A worker knows no task orders.tasks.wrap_order",
+        "A message was refused",
         "orders.tasks.process_order gave up",
     }
