@@ -311,7 +311,7 @@ def test_web_answers_a_huge_upload_before_its_body_comes(shop: Shop) -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_staff_uploads_a_file_and_sees_what_became_of_it(page: Page, shop: Shop, tmp_path: Path) -> None:
-    make_user(email="sam@example.com", is_staff=True)
+    make_user(email="sam@example.com", is_staff=True, is_superuser=True)
     file = tmp_path / "lamps.csv"
     file.write_text(f"{HEADER}Lamp,A-1,1,1,X\n{BAD}")
     page.goto("/accounts/login/")
