@@ -1,11 +1,10 @@
 """The weekly digest."""
 
-from collections.abc import Iterable
 from datetime import date, datetime, time, timedelta
 
 from django.conf import settings
 from django.db import connection, models
-from django.db.models import Count, Q
+from django.db.models import Q
 from django.utils import timezone
 
 from durable.mail import MailQuerySet, OwesMail
@@ -32,10 +31,6 @@ class DigestQuerySet(MailQuerySet):
         with connection.cursor() as cursor:
             cursor.execute(PLAN, [week, timezone.now()])
             return cursor.rowcount
-
-    def due_by_week(self) -> Iterable[tuple[date, int]]:
-        """Return each week with due digests, and how many."""
-        return self.mail_due().order_by("week").values_list("week").annotate(Count("pk"))
 
     def skip(self, why: Skip) -> int:
         """Skip the unsent ones; return how many there were."""
