@@ -5,7 +5,11 @@ BIN := .venv/bin
 
 BROKERS ?= valkey redis-server rabbitmq
 
-.PHONY: help install run test operations attack brokers faults bench check docs format new clean-data
+# Slow tests start several servers and processes each, on a machine that may have more to do.
+PATIENT := --timeout=600
+
+.PHONY: help install run test operations attack looks screenshots lighthouse brokers faults guards lab matrix bench bench-quick monitoring check docs format new \
+	clean-data
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -16,25 +20,51 @@ run: install ## Run the whole shop in this terminal
 test: install ## Run the tests, in minutes, on their own PostgreSQL and Redis
 	@$(BIN)/python -m pytest -n 3 --dist worksteal
 
-operations: install ## Prove what docs/operations/ says: deploys, probes, signatures, logs, alerts, PgBouncer
-	@$(BIN)/python -m pytest -n 3 --dist loadfile -m operations -rs
+operations: install ## Prove what takes minutes: deploys, probes, logs, alerts, embedded servers, pages that follow by push
+	@$(BIN)/python -m pytest tests/operations -m operations -n 3 --dist loadfile -rs $(PATIENT)
 
 attack: install ## Attack the shop in production settings: slow clients, secrets, addresses, filters, messages
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m attack -rs
+	@$(BIN)/python -m pytest tests/attack -m attack -n 2 --dist loadfile -rs $(PATIENT)
+
+looks: install ## Read each page with axe, in both themes, with its messages and errors showing
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m looks tests/looks/test_axe.py -rs
+
+screenshots: install ## Take pictures of each page in both themes and four widths, into var/screenshots
+	@$(BIN)/python -m pytest -q -m looks tests/looks/test_screenshots.py -rs
+
+lighthouse: install ## Measure eight pages with Lighthouse, where Node and Chromium are
+	@$(BIN)/python -m pytest -q -m looks tests/looks/test_lighthouse.py -rs
 
 brokers: install ## Run what must hold everywhere on Valkey, Redis and RabbitMQ, and with other stores of results
 	@for broker in $(BROKERS); do \
-		echo "On $$broker:"; TEST_BROKER=$$broker $(BIN)/python -m pytest -n 2 -q -rs -m every_broker || exit 1; \
+		echo "On $$broker:"; TEST_BROKER=$$broker $(BIN)/python -m pytest -n 2 -q -rs $(PATIENT) -m every_broker \
+			$$(grep -rlw mark.every_broker tests --include='test_*.py') || exit 1; \
 	done
 	@for results in django-cache redis; do \
-		echo "Results in $$results:"; TEST_RESULTS=$$results $(BIN)/python -m pytest -n 2 -q -rs -m every_store || exit 1; \
+		echo "Results in $$results:"; TEST_RESULTS=$$results $(BIN)/python -m pytest -n 2 -q -rs $(PATIENT) -m every_store \
+			$$(grep -rlw mark.every_store tests --include='test_*.py') || exit 1; \
 	done
 
 faults: install ## Break everything and prove that each order ends once: make faults SEED=7 ORDERS=10000
 	@$(BIN)/python -m pytest tests/faults -m "faults or properties" -q $(if $(SEED),--seed=$(SEED)) $(if $(ORDERS),--orders=$(ORDERS))
 
+guards: install ## Take out each guard in turn and see a test turn red: make guards SINCE=origin/main ONLY=mail
+	@$(BIN)/python -m tests.guards $(if $(SINCE),--since=$(SINCE)) $(ONLY)
+
+lab: install ## Run the experiments: the tutorials' way must fail as it is told, ours must hold
+	@$(BIN)/python -m pytest tests/lab -m lab -n 2 --dist worksteal -q
+
+matrix: install ## Run what must hold everywhere on each Python, Django and PostgreSQL of this machine
+	@$(BIN)/python -m tests.matrix
+
+monitoring: install ## Run Prometheus, Alertmanager and Grafana beside `make run`, where they are on the PATH
+	@exec $(BIN)/python manage.py monitoring
+
 bench: install ## Measure the shop beside the tutorial's way; `make bench ORDERS=1000` is quicker
-	@$(BIN)/python -m benchmarks $(if $(ORDERS),--orders $(ORDERS))
+	@$(BIN)/python -m benchmarks --json var/bench.json $(if $(ORDERS),--orders $(ORDERS))
+
+bench-quick: install ## Measure backlog and one click alone, in less than three minutes
+	@$(BIN)/python -m benchmarks --json var/bench-quick.json --orders 1000 --only gateway_inside one_click
 
 check: install ## Lint, format, types, import contracts, migrations, deploy checks
 	@$(BIN)/ruff check .
@@ -68,12 +98,13 @@ clean-data: ## Delete the data of `make run`, after stopping it
 
 install: .venv/installed ## Make .venv and install the pinned requirements
 
-.venv/installed: requirements.txt requirements-dev.txt
+.venv/installed: requirements.txt requirements-dev.txt requirements-otel.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name it with: make PYTHON=/path/to/python3.13 $(MAKECMDGOALS)"; exit 1; }
 	@# Cleared only when it is broken: the shop may be running from it in another terminal.
 	@$(PYTHON) -m venv $$($(BIN)/python -c pass 2>/dev/null || echo --clear) .venv || \
 		{ echo "Python cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@echo "Installing the pinned requirements into .venv …"
-	@$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.txt --requirement requirements-dev.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.txt --requirement requirements-dev.txt \
+		--requirement requirements-otel.txt
 	@touch $@

@@ -1,25 +1,27 @@
 """Flower's settings; `celery -A myproject flower` reads this file by itself."""
 
-from functools import partialmethod
-
 import environ
 from django.conf import settings
+from flower.api import BaseApiHandler
 from flower.views import BaseHandler
+from flower.views.auth import LogoutHandler
 from flower.views.monitor import Metrics
-from tornado.web import authenticated
+from tornado.web import RequestHandler, authenticated
 
-from myproject.web.flower import DAYS_BELIEVED
+from myproject.web.flower import identify, leave
 
 env = environ.Env()
 
 address = env.str("FLOWER_ADDRESS", default="127.0.0.1")
 port = settings.FLOWER_PORT
 
-# Staff of the shop may enter; the handler names them "<user id>@staff".
+# Staff of the shop may enter, and are named "<user id>@staff".
 auth_provider = "myproject.web.flower.StaffLogin"
 auth = ".*@staff"
-# Otherwise a copied cookie is valid for a month, whatever its expiry in the browser.
-BaseHandler.get_secure_cookie = partialmethod(BaseHandler.get_signed_cookie, max_age_days=DAYS_BELIEVED)
+BaseHandler.prepare = BaseApiHandler.prepare = identify
+# Nobody, where no one was asked: a cookie alone says nothing.
+BaseHandler.get_current_user = RequestHandler.get_current_user
+LogoutHandler.get = leave
 # The one page with figures that Flower itself shows to everybody; `/healthcheck` says OK and nothing else.
 Metrics.get = authenticated(Metrics.get)
 cookie_secret = settings.SECRET_KEY

@@ -11,8 +11,9 @@ from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.auth.admin import GroupAdmin as BaseGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
-from django.contrib.auth.models import Group
+from django.contrib.auth.models import Group, Permission
 from django.core.exceptions import PermissionDenied
+from django.db import connection
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 
@@ -28,7 +29,7 @@ POWERS = ["is_staff", "is_superuser", "groups", "user_permissions"]
 class PersonForm(EditedForm):
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or {}
-        stays = cleaned.get("is_active", True) and cleaned.get("is_superuser", True)
+        stays = all(cleaned.get(name, True) for name in ("is_active", "is_staff", "is_superuser"))
         if stays or not self.instance.pk:
             return cleaned
         services.hold_administrators()
@@ -97,6 +98,21 @@ class UserAdmin(OfPeopleAdmin, OwesMailAdmin, DjangoUserAdmin):
 
     def queue_mail(self, row: User) -> None:
         tasks.send_welcome_email.delay_on_commit(user_id=row.pk)
+
+    def formfield_for_manytomany(self, *args: Any, **options: Any) -> Any:
+        field: Any = super().formfield_for_manytomany(*args, **options)
+        if field and field.queryset.model is Permission:
+            # Each is named with its model.
+            field.queryset = field.queryset.select_related("content_type")
+        return field
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> User | None:
+        person: User | None = super().get_object(request, object_id, from_field)
+        if person and request.method == "POST" and connection.in_atomic_block:
+            # Until the form is saved, so that it does not write to an account that its owner deletes meanwhile.
+            services.hold_administrators()
+            person.refresh_from_db(from_queryset=User.objects.select_for_update(no_key=True))
+        return person
 
     def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
         # A deleted account stays anonymous.
@@ -193,8 +209,10 @@ admin.site.unregister(Group)
 
 
 @admin.register(Group)
-class GroupAdmin(BaseGroupAdmin):
+class GroupAdmin(ActingAdmin, BaseGroupAdmin):
     """Changing a group can grant every permission, so it takes an administrator."""
+
+    form = EditedForm
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return cast(User, request.user).is_superuser

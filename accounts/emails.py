@@ -28,4 +28,5 @@ def notification(row: Notification) -> EmailMultiAlternatives:
 
 
 def farewell(row: Erasure) -> EmailMultiAlternatives:
-    return mails.render("accounts/email/farewell", row.email, f"farewell-{row.user_id}", {"name": row.name})
+    # Without the name: whether the address was verified is forgotten by now.
+    return mails.render("accounts/email/farewell", row.email, f"farewell-{row.user_id}", {})

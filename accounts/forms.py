@@ -1,17 +1,20 @@
 from datetime import timedelta
+from typing import Any
 
 from allauth.account.adapter import get_adapter
-from allauth.account.forms import AddEmailForm, ReauthenticateForm
+from allauth.account.forms import AddEmailForm, ReauthenticateForm, UserTokenForm
+from allauth.account.forms import LoginForm as AllauthLoginForm
 from allauth.account.forms import SignupForm as AllauthSignupForm
 from allauth.account.internal.flows.email_verification import send_verification_email_to_address
 from allauth.account.models import EmailAddress
 from allauth.account.utils import perform_login
 from django import forms
 from django.db import transaction
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
-from .models import User
+from .models import ApiToken, User
 
 # Long enough for a double click, too short to try passwords by registering.
 SENT_TWICE_WITHIN = timedelta(seconds=30)
@@ -26,6 +29,19 @@ class PreferencesForm(forms.ModelForm):
         # Only these fields: tasks may write other columns meanwhile.
         self.instance.save(update_fields=self.Meta.fields)
         return self.instance
+
+
+class TokenForm(forms.ModelForm):
+    class Meta:
+        model = ApiToken
+        fields = ["name"]
+        labels = {"name": "What it is for"}
+
+
+class LoginForm(AllauthLoginForm):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["remember"].label = "Remember me"
 
 
 class SignupForm(AllauthSignupForm):
@@ -50,7 +66,7 @@ class SignupForm(AllauthSignupForm):
 def just_registered(email: str, password: str) -> User | None:
     """Return the person who registered with this address and password a moment ago."""
     since = timezone.now() - SENT_TWICE_WITHIN
-    person = User.objects.filter(email__iexact=email, date_joined__gte=since).first()
+    person = User.objects.filter(email=email, date_joined__gte=since).first()
     return person if person and person.check_password(password) else None
 
 
@@ -63,9 +79,12 @@ class ProfileForm(forms.ModelForm):
 
 class ChangeEmailForm(AddEmailForm):
     def clean_email(self) -> str:
+        if self._waiting().filter(email=self.cleaned_data["email"].lower()).exists():
+            # Sent twice, or the link has not come: it is sent again, as often as allauth allows.
+            return str(self.cleaned_data["email"].lower())
         email: str = super().clean_email()
         # The registration page says so as well; hiding it here would only leave the person waiting for a link.
-        if User.objects.filter(email__iexact=email).exists():
+        if User.objects.filter(email=email).exists():
             raise get_adapter().validation_error("email_taken")
         return email
 
@@ -76,11 +95,23 @@ class ChangeEmailForm(AddEmailForm):
         """
         with transaction.atomic():
             user = User.objects.select_for_update().get(pk=self.user.pk)
-            unverified = EmailAddress.objects.filter(user=user, verified=False).exclude(email__iexact=user.email)
-            unverified.exclude(email=self.cleaned_data["email"]).delete()
+            self._waiting().exclude(email=self.cleaned_data["email"]).delete()
             address, _ = EmailAddress.objects.get_or_create(user=user, email=self.cleaned_data["email"])
-        send_verification_email_to_address(request, address)
+            # Within the lock, so that of two requests the second finds that a mail was just sent.
+            send_verification_email_to_address(request, address)
         return address
+
+    def _waiting(self) -> QuerySet[EmailAddress]:
+        return EmailAddress.objects.filter(user=self.user, verified=False).exclude(email__iexact=self.user.email)
+
+
+class ResetLinkForm(UserTokenForm):
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean()
+        if not self.reset_user.is_active:
+            # Who has the link would know the password of an account that is switched on again.
+            raise get_adapter().validation_error("invalid_password_reset")
+        return cleaned
 
 
 class DeleteAccountForm(ReauthenticateForm):

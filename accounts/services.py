@@ -10,6 +10,7 @@ from allauth.mfa.models import Authenticator
 from django.conf import settings
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth import SESSION_KEY
+from django.contrib.auth.backends import ModelBackend
 from django.contrib.contenttypes.models import ContentType
 from django.contrib.sessions.models import Session
 from django.db import transaction
@@ -18,19 +19,24 @@ from django.db.models.functions import Cast
 from django.utils import timezone
 
 from durable import mail
-from durable.errors import TemporaryError
+from durable.errors import TemporaryError, readable, readable_lines
 from myproject import http
 
 from . import crm
-from .models import AccountMail, CrmContact, CrmContactQuerySet, Erasure, Notification, User
+from .models import AccountMail, ApiToken, CrmContact, CrmContactQuerySet, Erasure, Notification, User
 from .unsubscribe import MailingList
 
 log = logging.getLogger(__name__)
 
 # Rows changed in one statement: locks stay short, and memory does not grow with the table.
 CHUNK = 5_000
+MOST_TOKENS = 20
 # The longest pause before a retry: `retry_backoff_max`.
 MAX_PAUSE = timedelta(minutes=10)
+
+
+class TooMany(Exception):
+    """The person has as many tokens as one may have."""
 
 
 # --- Mail ---
@@ -41,15 +47,46 @@ def notify(person: User, subject: str, message: str, url: str = "") -> Notificat
 
     The `url` is a path of ours or a full URL. A notice has no unsubscribe link: the person requested it.
     """
+    subject, message = readable(subject)[:200], readable_lines(message)
     return Notification.objects.create(
-        person=person, subject=subject[:200], message=message, url=url, mail_due_at=timezone.now()
+        person=person, subject=subject, message=message, url=url, mail_due_at=timezone.now()
     )
+
+
+def staff_with(permission: str) -> QuerySet[User]:
+    """Return the active staff who have the permission: by themselves, by a group, or as administrators."""
+    return ModelBackend().with_perm(permission).filter(is_staff=True)
 
 
 def unsubscribe(person_id: int, mailing: MailingList) -> None:
     """Unsubscribe the person from that list; no effect if they have left the list or deleted the account."""
     count = User.objects.filter(pk=person_id, **{mailing.field: True}).update(**{mailing.field: False})
     log.info("Person %s %s %s", person_id, "has left" if count else "had left", mailing.title)
+
+
+# --- Scripts ---
+
+
+def person_of_token(secret: str) -> User | None:
+    return ApiToken.objects.person_of(secret)
+
+
+@transaction.atomic
+def make_token(person: User, name: str) -> str:
+    """Create a token for the person's scripts; return its secret, which nothing can show again. Raises `TooMany`."""
+    User.objects.select_for_update(no_key=True).get(pk=person.pk, is_active=True)
+    if person.api_tokens.count() >= MOST_TOKENS:
+        raise TooMany(f"You have {MOST_TOKENS} tokens. Please revoke one that you do not use.")
+    log.info("Person %s has made a token", person.pk)
+    return ApiToken.objects.make(person, name)
+
+
+def revoke_token(person: User, pk: int) -> bool:
+    """Delete the token; False if the person has no such token."""
+    revoked, _ = person.api_tokens.filter(pk=pk).delete()
+    if revoked:
+        log.info("Person %s has revoked a token", person.pk)
+    return bool(revoked)
 
 
 # --- The CRM ---
@@ -146,8 +183,7 @@ def _contacts(user: User) -> CrmContactQuerySet:
 
 def is_last_administrator(person: User) -> bool:
     """Return whether this person is the only administrator; reliable only under `hold_administrators`."""
-    administrators = User.objects.filter(is_superuser=True, is_active=True).values_list("pk", flat=True)
-    return list(administrators) == [person.pk]
+    return list(User.objects.administrators().values_list("pk", flat=True)) == [person.pk]
 
 
 def hold_administrators() -> None:
@@ -155,7 +191,7 @@ def hold_administrators() -> None:
 
     Call it before locking any other person: two people who leave at once would deadlock.
     """
-    list(User.objects.filter(is_superuser=True, is_active=True).select_for_update().order_by("pk").values_list("pk"))
+    list(User.objects.administrators().select_for_update().order_by("pk").values_list("pk"))
 
 
 @transaction.atomic
@@ -168,6 +204,7 @@ def anonymise(person: User) -> bool:
     # They contain one-time links. Rows from before mails had a foreign key to the person are found by the address.
     AccountMail.objects.filter(Q(user=known) | Q(user=None, to__iexact=known.email)).delete()
     EmailAddress.objects.filter(user=known).delete()
+    ApiToken.objects.filter(person=known).delete()
     Authenticator.objects.filter(user=known).delete()
     Notification.objects.filter(person=known).delete()
     want_crm_erasure(known)

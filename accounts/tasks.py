@@ -60,9 +60,10 @@ def sync_user_to_crm(*, user_id: int) -> None:
 
 @sweep(SCHEDULES["Check unsynced contacts"])
 def check_unsynced_contacts() -> list[Sweep]:
-    """Queue overdue contacts again. Safe to repeat: so is each contact."""
+    """Queue overdue contacts again; fail those whose attempts are used up. Safe to repeat: so is each contact."""
     due = CrmContact.objects.due().order_by("due_at")
-    return [Sweep(due, sync_user_to_crm, "user_id")] if settings.CRM_URL else []
+    give_up = CrmContact.objects.give_up
+    return [Sweep(due, sync_user_to_crm, "user_id", give_up=give_up)] if settings.CRM_URL else []
 
 
 @shared_task(soft_time_limit=240, time_limit=300, ignore_result=True)

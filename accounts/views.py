@@ -1,15 +1,16 @@
 from typing import cast
 
+from allauth.account.decorators import reauthentication_required
 from django.contrib import messages
 from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.views.decorators.cache import never_cache
+from django.views.decorators.cache import cache_control, never_cache
 from django.views.decorators.csrf import csrf_exempt
-from django.views.decorators.http import require_http_methods
+from django.views.decorators.http import require_http_methods, require_POST
 
 from . import services, tasks, unsubscribe
-from .forms import PreferencesForm, ProfileForm
+from .forms import PreferencesForm, ProfileForm, TokenForm
 from .models import User
 
 NOTICES_SHOWN = 10
@@ -38,6 +39,35 @@ def preferences(request: HttpRequest) -> HttpResponse:
         return redirect("accounts:preferences")
     notices = person.notifications.order_by("-created_at", "-pk")[:NOTICES_SHOWN]
     return render(request, "accounts/preferences.html", {"form": form, "notices": notices})
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@reauthentication_required
+@cache_control(private=True, no_store=True, no_transform=True)
+def tokens(request: HttpRequest) -> HttpResponse:
+    """List the person's tokens; by POST, make one and show its secret, this once."""
+    person, secret = cast(User, request.user), ""
+    form = TokenForm(request.POST if request.method == "POST" else None)
+    if form.is_valid():
+        try:
+            secret = services.make_token(person, form.cleaned_data["name"])
+        except services.TooMany as error:
+            form.add_error(None, str(error))
+    context = {
+        "form": TokenForm() if secret else form,
+        "secret": secret,
+        "tokens": person.api_tokens.order_by("-created_at", "-pk"),
+    }
+    return render(request, "accounts/tokens.html", context, status=422 if form.errors else 200)
+
+
+@require_POST
+def revoke_token(request: HttpRequest, pk: int) -> HttpResponse:
+    if services.revoke_token(cast(User, request.user), pk):
+        messages.success(request, "The token is revoked: scripts that send it are refused.")
+    else:
+        messages.info(request, "The token had been revoked already.")
+    return redirect("accounts:profile")
 
 
 # The token is the permission: mail programs post here themselves (RFC 8058), without login, cookie or form.

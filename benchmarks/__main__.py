@@ -1,7 +1,8 @@
 """Run all of it: `python -m benchmarks --orders 5000`. See README.md."""
 
 import argparse
-import logging
+from collections.abc import Callable
+from pathlib import Path
 
 from myproject import embedded
 
@@ -14,7 +15,6 @@ def main() -> None:
     options = read_options()
     with environment.servers() as postgres:
         django.setup()
-        logging.getLogger().setLevel(logging.ERROR)
         run(options, postgres)
 
 
@@ -27,7 +27,8 @@ def read_options() -> argparse.Namespace:
         default=1_000_000,
         help="orders behind the dashboard, of three lines each, and lines in an export",
     )
-    parser.add_argument("--only", default="", help="one scenario, such as gateway_slow")
+    parser.add_argument("--only", nargs="*", default=[], help="some scenarios, such as gateway_slow")
+    parser.add_argument("--json", type=Path, help="a file for the raw figures")
     return parser.parse_args()
 
 
@@ -36,22 +37,29 @@ def run(options: argparse.Namespace, postgres: embedded.Postgres) -> None:
 
     from . import backlog, connections, dashboard, exports, report, scenarios
 
+    measures: dict[str, Callable[[], list[report.Row]]] = {
+        "gateway_inside": lambda: scenarios.gateway_inside(options.orders),
+        "gateway_slow": lambda: scenarios.gateway_slow(options.orders),
+        "gateway_real": lambda: scenarios.gateway_real(options.orders),
+        "one_click": scenarios.one_click,
+        "exports": lambda: exports.exports(options.rows),
+        "progress": lambda: exports.progress(options.rows),
+        "connections": lambda: connections.connections(postgres),
+        # Last: it replaces the orders of the others.
+        "dashboard": lambda: dashboard.dashboard(options.rows),
+    }
     call_command("migrate", verbosity=0)
     backlog.stock_up()
-    report.write(report.head())
-    for scenario in (scenarios.gateway_inside, scenarios.gateway_slow, scenarios.gateway_real):
-        if options.only in ("", scenario.__name__):
-            report.show(scenario(options.orders))
-    if options.only in ("", scenarios.one_click.__name__):
-        report.show(scenarios.one_click())
-    for measure in (exports.exports, exports.progress):
-        if options.only in ("", measure.__name__):
-            report.show(measure(options.rows))
-    if options.only in ("", connections.connections.__name__):
-        report.show(connections.connections(postgres))
-    # Last: it replaces the orders of the others.
-    if options.only in ("", dashboard.dashboard.__name__):
-        report.show(dashboard.dashboard(options.rows))
+    circumstances = report.circumstances()
+    report.write(report.head(circumstances))
+    rows: list[report.Row] = []
+    for name, measure in measures.items():
+        if not options.only or name in options.only:
+            measured = measure()
+            report.show(measured)
+            rows += measured
+    if options.json:
+        report.keep(options.json, circumstances, rows)
 
 
 if __name__ == "__main__":

@@ -11,17 +11,21 @@ from typing import Any
 from celery import Task
 from django.conf import settings
 from django.db import connection, transaction
-from kombu import Queue
 
 from accounts.models import User
+from durable import mail
+from durable.leases import SHORTEST_WAIT
 from myproject.celery import app
 from orders.models import Card, Kind, Order, OrderEvent, OrderItem, Payment, Product
+from orders.tasks import ORDERS_PER_MESSAGE, send_digest_emails, send_order_confirmation
 
 ITEMS = 3
+# Orders written before the next ones ask for whom a message is on its way.
+AT_ONCE = 100
 PRODUCTS = 100
 PRICE = Decimal("12.50")
-# A queue that no worker reads; renamed, it is the backlog of another one at once.
-PARKED = Queue("parked", routing_key="parked")
+# A database of the broker's that no worker reads: what waits there is moved to the workers' at once.
+PARKED = f"{settings.CELERY_BROKER_URL}?virtual_host=1"
 
 
 def stock_up() -> User:
@@ -51,6 +55,17 @@ def fill(count: int) -> list[int]:
     return [order.pk for order in orders]
 
 
+def place(count: int) -> list[int]:
+    """Write down orders as they come in while all workers are busy; return those whose checkout sends a message."""
+    sent: list[int] = []
+    for _ in range(0, count, AT_ONCE):
+        written = Order.objects.in_bulk(fill(min(AT_ONCE, count)))
+        time.sleep(SHORTEST_WAIT.total_seconds())
+        sent += [pk for pk, order in written.items() if not Order.objects.takes_along(order, every=ORDERS_PER_MESSAGE)]
+        count -= AT_ONCE
+    return sent
+
+
 def tidy() -> None:
     """Leave both sides the same tables: measured, and without what earlier rounds left to be vacuumed."""
     with connection.cursor() as cursor:
@@ -60,15 +75,16 @@ def tidy() -> None:
 
 def park(task: Task, arguments: Sequence[dict[str, Any]]) -> None:
     """Queue a message for each of the arguments where no worker finds it yet."""
-    with app.producer_or_acquire() as producer:
+    with task.app.connection_for_write(PARKED) as parked, task.app.amqp.Producer(parked) as producer:
         for kwargs in arguments:
-            task.apply_async(kwargs=kwargs, queue=PARKED, producer=producer)
+            task.apply_async(kwargs=kwargs, producer=producer)
 
 
 def release(queue: str) -> float:
     """Give all that is parked to the readers of the queue in one moment; return that moment."""
     start = time.perf_counter()
-    redis().rename(PARKED.name, queue)
+    if not redis(PARKED).move(queue, 0):
+        raise SystemExit(f"No message for {queue} was parked, or some were waiting in it.")
     return start
 
 
@@ -89,13 +105,24 @@ def wait_until_empty(queue: str) -> float:
     return time.perf_counter()
 
 
-def forget_mail() -> int:
-    """Drop the confirmations that were queued, which no worker reads here; return how many there were."""
-    queued: int = redis().llen("mail")
+def crowd(count: int) -> None:
+    """Let so many messages wait, in turn, in the queues that no worker reads here."""
+    for task, kwargs in ((send_order_confirmation, {"order_id": 1}), (send_digest_emails, {"week": "2026-01-05"})):
+        task.apply_async(kwargs=kwargs)
+    messages = {queue: redis().lindex(queue, 0) for queue in ("mail", "bulk")}
+    with redis().pipeline(transaction=False) as pipeline:
+        for queue, message in messages.items():
+            pipeline.lpush(queue, *[message] * (count // len(messages)))
+        pipeline.execute()
+
+
+def forget_mail() -> tuple[int, int]:
+    """Drop the messages of confirmations, which no worker reads here; return how many mails were owed and queued."""
+    messages = redis().llen("mail")
     redis().delete("mail")
-    return queued
+    return Order.objects.unsent().update(mail_due_at=None), messages * mail.BATCH
 
 
 @cache
-def redis() -> Any:
-    return app.connection_for_write(settings.CELERY_BROKER_URL).default_channel.client
+def redis(url: str = settings.CELERY_BROKER_URL) -> Any:
+    return app.connection_for_write(url).default_channel.client

@@ -24,6 +24,8 @@ os.environ.update(
     # With DEBUG, Django remembers each query, and everything is slower than in production.
     DEBUG="false",
     SECRET_KEY=secrets.token_hex(32),
+    # Of this process, whose output is the table; the workers write theirs, as in production (`processes.py`).
+    LOG_LEVEL="ERROR",
     ALLOWED_HOSTS="localhost",
     STRIPE_API_KEY="sk_test_sandbox",
     STRIPE_API_BASE=f"http://127.0.0.1:{SANDBOX_PORT}",

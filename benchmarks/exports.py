@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import date
 from functools import partial
 from statistics import median
@@ -81,7 +82,7 @@ def progress(rows: int) -> list[Row]:
     ]
 
 
-def speed(speeds: dict[str, float], rows: int) -> list[Row]:
+def speed(speeds: Mapping[str, float], rows: int) -> list[Row]:
     psql, slow, ours = speeds["psql"], speeds["XlsxWriter"], speeds["csv"]
     return [
         Row(f"{rows:,} order lines as CSV", "psql \\copy of the same query", psql, psql, unit="rows/s"),

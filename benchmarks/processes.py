@@ -40,7 +40,11 @@ def sandbox() -> Iterator[None]:
 def running(*command: str, **environment: str) -> Iterator[None]:
     with (HOME / "processes.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, *command], env=os.environ | environment, stdout=log, stderr=log, start_new_session=True
+            [sys.executable, *command],
+            env=os.environ | {"LOG_LEVEL": "INFO"} | environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
     try:
         yield

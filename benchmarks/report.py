@@ -1,17 +1,33 @@
 """The table: what was measured, as ratios to the first line of each scenario."""
 
+import json
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import NamedTuple
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
 
 from django.db import connection
 
 from .backlog import redis
 
 PACKAGES = ("django", "celery", "kombu", "redis", "psycopg", "stripe")
+
+
+class Median(float):
+    """The median of what several rounds have measured, which it keeps."""
+
+    rounds: list[float]
+
+    @classmethod
+    def of(cls, rounds: list[float]) -> "Median":
+        middle = cls(median(rounds))
+        middle.rounds = rounds
+        return middle
 
 
 class Row(NamedTuple):
@@ -51,22 +67,46 @@ class Row(NamedTuple):
         return f"  {words}   {self.target}{verdict}"
 
 
-def head() -> str:
-    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+def circumstances() -> dict[str, Any]:
+    """Return when and on what was measured."""
     with connection.cursor() as cursor:
         cursor.execute("SHOW server_version")
         [postgres] = cursor.fetchone()
-    redis_version = redis().info("server")["redis_version"]
+    servers = {"PostgreSQL": postgres, "Redis": redis().info("server")["redis_version"]}
+    return {
+        "at": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {memory()} GB",
+        "load": round(os.getloadavg()[0], 1),
+        "versions": {"Python": platform.python_version(), **servers, **{name: version(name) for name in PACKAGES}},
+    }
+
+
+def head(found: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
     return (
-        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC · {os.cpu_count()} cores, {platform.machine()}, {memory()} GB, "
-        f"load {os.getloadavg()[0]:.1f}\n"
-        f"Python {platform.python_version()}, PostgreSQL {postgres}, Redis {redis_version}, {versions}\n"
-        f"One worker with two processes for each side; medians, sides in turn.\n"
+        f"{found['at']} · {found['machine']}, load {found['load']}\n{versions}\n"
+        "One worker with two processes for each side; medians, sides in turn.\n"
     )
 
 
 def memory() -> int:
     return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9)
+
+
+def keep(path: Path, found: dict[str, Any], rows: list[Row]) -> None:
+    """Write the figures of each round as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**found, "rows": list(_told(rows))}, indent=1, ensure_ascii=False) + "\n")
+    write(f"\nThe raw figures are {path}.")
+
+
+def _told(rows: list[Row]) -> Iterator[dict[str, Any]]:
+    scenario = ""
+    for row in rows:
+        scenario = row.scenario or scenario
+        known = {name: value for name, value in row._asdict().items() if value is not None}
+        rounds = [round(value, 6) for value in getattr(row.figure, "rounds", [row.figure])]
+        yield {**known, "scenario": scenario, "ratio": round(row.ratio, 3), "reached": row.reached, "rounds": rounds}
 
 
 def show(rows: list[Row]) -> None:

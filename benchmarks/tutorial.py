@@ -14,7 +14,7 @@ from . import gateway
 # Django's defaults.
 settings.DATABASES["default"] |= {"CONN_MAX_AGE": 0, "CONN_HEALTH_CHECKS": False}
 # Our start-up checks would rightly stop such a worker.
-settings.SILENCED_SYSTEM_CHECKS = ["celery.E012"]
+settings.SILENCED_SYSTEM_CHECKS = ["celery.E010", "celery.E012"]
 app = Celery("tutorial", broker=settings.CELERY_BROKER_URL, backend="django-db", set_as_current=False)
 app.conf.update(task_track_started=True, task_default_queue="tutorial", broker_connection_retry_on_startup=True)
 

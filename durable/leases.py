@@ -16,10 +16,13 @@ from typing import Any, ClassVar, Self, TypeVar, cast
 
 from celery import current_task
 from django.core.exceptions import EmptyResultSet
-from django.db import connection, models, transaction
+from django.db import connection, models
 from django.db.models import F, Q
+from django.db.models.expressions import RawSQL
 from django.db.models.sql import UpdateQuery
 from django.utils import timezone
+
+from . import trace
 
 
 class LeaseLost(Exception):
@@ -56,8 +59,8 @@ class Lease:
         return f"{self.prefix}attempts"
 
     def over(self) -> Q:
-        """Open rows whose time has come: no worker holds them any more."""
-        return self.open & Q(**{f"{self.due_at}__lte": timezone.now()})
+        """Rows whose time has come: no worker holds them any more."""
+        return Q(**{f"{self.due_at}__lte": timezone.now()})
 
     def tired(self) -> Q:
         """Rows whose attempts are used up."""
@@ -70,7 +73,8 @@ class Lease:
             free |= Q(**{self.claimed_by: ""})
         if task_id:
             free |= Q(**{f"{self.claimed_by}__startswith": f"{task_id}/"})
-        return self.open & free & ~self.tired()
+        # Of the time that one order takes, a good part is spent on this: no condition stands here for nothing.
+        return self.open & free & ~self.tired() if self.max_attempts else self.open & free
 
     def until(self, pause: timedelta | None = None) -> dict[str, Any]:
         """Return the column that says when the row is due: after one lease, or after the pause."""
@@ -87,6 +91,10 @@ class Lease:
 
 
 Row = TypeVar("Row", bound=models.Model)
+# How long a row waits where workers are busy, and after how long its message counts as lost.
+SHORTEST_WAIT, NEWEST_WAIT = timedelta(milliseconds=20), timedelta(seconds=1)
+# In a claim: the row that was named, and is locked already.
+NAMED = RawSQL("SELECT pk FROM named", ())
 
 
 class LeasedQuerySet(models.QuerySet[Row]):
@@ -95,16 +103,35 @@ class LeasedQuerySet(models.QuerySet[Row]):
     def due(self, lease: Lease | None = None) -> Self:
         """Rows to queue again: open, overdue, with attempts left."""
         lease = self._lease(lease)
-        return self.filter(lease.over() & ~lease.tired())
+        return self.filter(lease.open & lease.over() & ~lease.tired())
 
     def exhausted(self, lease: Lease | None = None) -> Self:
         """Rows to give up: open, overdue, with their attempts used up."""
         lease = self._lease(lease)
-        return self.filter(lease.over() & lease.tired())
+        return self.filter(lease.open & lease.over() & lease.tired())
 
     def free(self, lease: Lease | None = None) -> Self:
         """Rows that the current task may claim."""
         return self.filter(self._lease(lease).free(current_task_id()))
+
+    def unclaimed(self, lease: Lease | None = None) -> Self:
+        """Open rows that no worker has taken yet."""
+        lease = self._lease(lease)
+        return self.filter(lease.open, **{lease.claimed_by: ""})
+
+    def takes_along(self, row: models.Model, *, every: int, lease: Lease | None = None) -> bool:
+        """Return whether `row`, new and committed, needs no message: that of an older row takes it along.
+
+        That is the case if an older row of the last second has waited for a while, as in a backlog. A lost message
+        delays few rows: each `every`-th row has a message of its own, and so has a row that comes a second later. A
+        task that claims a set must queue one of the rows that are `unclaimed` at its end. Makes a query.
+        """
+        lease = self._lease(lease)
+        if row.pk % every == 0:
+            return False
+        written = timezone.now() + lease.lasts()
+        waits = {f"{lease.due_at}__range": (written - NEWEST_WAIT, written - SHORTEST_WAIT), "pk__lt": row.pk}
+        return self.unclaimed(lease).filter(**waits).exists()
 
     def claim(
         self,
@@ -121,13 +148,32 @@ class LeasedQuerySet(models.QuerySet[Row]):
         end.
         """
         lease, task_id = self._lease(lease), current_task_id()
-        with transaction.atomic(savepoint=False):
-            rows = [] if first is None else list(_locked(first.filter(lease.free(task_id)))[:1])
-            if others := limit - (first is not None):
-                free = self.filter(lease.free(task_id)).exclude(pk__in=[row.pk for row in rows])
-                rows += _locked(free.order_by(lease.due_at, "pk"), skip=True)[:others]
-            _take(rows, lease, {**fields, **lease.until(), lease.claimed_by: token_of(task_id)})
+        named = self.none() if first is None else first.filter(lease.free(task_id))[:1]
+        free = self.filter(lease.free(task_id)).exclude(pk__in=NAMED).order_by(lease.due_at, "pk")
+        counted = {lease.attempts: F(lease.attempts) + 1} if lease.max_attempts else {}
+        claim = {**fields, **counted, **lease.until(), lease.claimed_by: token_of(task_id)}
+        rows = self._take(named, free[: limit - (first is not None)], claim)
+        related = _paths(self.query.select_related) | _paths(named.query.select_related)
+        models.prefetch_related_objects(rows, *sorted(related))
+        trace.claimed(rows)
         return rows
+
+    def _take(self, named: models.QuerySet[Any], others: models.QuerySet[Any], claim: dict[str, Any]) -> list[Row]:
+        """Lock both and write the claim, in one statement; return the rows as they are now, `named` first."""
+        everybody, key = self.model._base_manager.using(self.db), f'"{self.model._meta.pk.column}"'
+        update, values = _update_sql(everybody.all(), claim)
+        first, first_values = named.values("pk").query.get_compiler(self.db, elide_empty=False).as_sql()
+        rest, rest_values = others.values("pk").query.get_compiler(self.db, elide_empty=False).as_sql()
+        lock = f'FOR UPDATE OF "{self.model._meta.db_table}"'
+        columns = ", ".join(f'"{field.column}"' for field in self.model._meta.concrete_fields)
+        # `others` reads `named`, which is therefore locked before it: who waits for a lock holds none.
+        sql = f"""WITH named (pk) AS MATERIALIZED ({first} {lock}),
+            others (pk) AS MATERIALIZED ({rest} {lock} SKIP LOCKED),
+            chosen (keys) AS MATERIALIZED (SELECT ARRAY(SELECT pk FROM named UNION ALL SELECT pk FROM others))
+            {update} WHERE {key} = ANY(ARRAY(SELECT unnest(keys) FROM chosen))
+            RETURNING {columns}, array_position((SELECT keys FROM chosen), {key}) AS _place"""  # noqa: S608
+        rows = everybody.raw(sql, (*first_values, *rest_values, *values))
+        return sorted(rows, key=lambda row: row.__dict__.pop("_place"))
 
     def held(self, rows: Iterable[models.Model], lease: Lease | None = None) -> Self:
         """Those of these rows whose fencing token is still the one that was read."""
@@ -144,10 +190,8 @@ class LeasedQuerySet(models.QuerySet[Row]):
 
     def update_returning(self, *columns: str, **fields: object) -> list[tuple[Any, ...]]:
         """Like `update`, but return these columns of each row that it changed."""
-        query = cast(UpdateQuery, self.query.chain(UpdateQuery))
-        query.add_update_values(fields)
         try:
-            sql, params = query.get_compiler(self.db).as_sql()
+            sql, params = _update_sql(self, fields)
         except EmptyResultSet:
             return []
         with connection.cursor() as cursor:
@@ -217,20 +261,16 @@ def token_of(task_id: str) -> str:
     return f"{task_id[:47]}/{uuid.uuid4().hex}"
 
 
-def _locked(rows: models.QuerySet[Any], *, skip: bool = False) -> models.QuerySet[Any]:
-    return rows.select_for_update(skip_locked=skip, of=("self",))
+def _update_sql(rows: models.QuerySet[Any], fields: dict[str, Any]) -> tuple[str, tuple[Any, ...]]:
+    query = cast(UpdateQuery, rows.query.chain(UpdateQuery))
+    query.add_update_values(fields)
+    return query.get_compiler(rows.db).as_sql()
 
 
-def _take(rows: list[Any], lease: Lease, claim: dict[str, Any]) -> None:
-    """Write the claim to these locked rows, in the database and in memory."""
-    if not rows:
-        return
-    counted = {lease.attempts: F(lease.attempts) + 1} if lease.max_attempts else {}
-    type(rows[0])._base_manager.filter(pk__in=[row.pk for row in rows]).update(**claim, **counted)
-    for row in rows:
-        vars(row).update(claim)
-        if counted:
-            setattr(row, lease.attempts, getattr(row, lease.attempts) + 1)
+def _paths(related: object, start: str = "") -> set[str]:
+    """Return what a queryset's `select_related` names, as lookups."""
+    tree = related if isinstance(related, dict) else {}
+    return {start + name for name in tree}.union(*(_paths(tree[name], f"{start}{name}__") for name in tree))
 
 
 def _keys_by_token(rows: Iterable[models.Model], lease: Lease) -> dict[str, list[Any]]:

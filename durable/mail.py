@@ -19,7 +19,8 @@ from django.db import DatabaseError, models
 from django.db.models import Q
 from django.utils import timezone
 
-from .errors import PermanentError, TemporaryError
+from . import trace
+from .errors import PermanentError, ReasonField, TemporaryError, readable
 from .leases import HasLease, Lease, LeasedQuerySet
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 ADDRESS = re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}\.[\w.-]{1,255}")
 # How long one attempt may take before the sweep considers its worker dead; above the task's hard limit.
 LEASE = timedelta(minutes=2)
+# What a round trip to it is called where it is shown.
+SERVER = "Mail server"
 # "Service not available, closing transmission channel."
 HANGS_UP = 421
 # Mails sent in one attempt: enough to make the connection cheap, few enough for the task's time limit.
@@ -83,7 +86,7 @@ class OwesMail(HasLease):
     mail_claimed_by = models.CharField(max_length=80, blank=True, default="", db_default="", editable=False)
     mail_sent_at = models.DateTimeField(null=True, blank=True, editable=False)
     # Why the last attempt failed; empty once the mail is sent.
-    mail_error = models.CharField(max_length=300, blank=True, editable=False)
+    mail_error = ReasonField(max_length=300, blank=True, editable=False)
     # Since when the mail is owed: a field that no attempt moves, as each moves `mail_due_at`.
     owed_since = "created_at"
     lease = MAIL
@@ -115,11 +118,11 @@ class OwesMail(HasLease):
             self.mark_mail_failed(reason)
             return
         pause = min(PAUSE, max(timedelta(seconds=1), self.owed_for))
-        self.held(MAIL).update(**MAIL.until(pause), mail_error=reason[:300])
+        self.held(MAIL).update(**MAIL.until(pause), mail_error=reason)
         log.warning("Mail of %s %s waits: %s", self._meta.model_name, self.pk, reason, extra=self.log_keys)
 
     def mark_mail_failed(self, reason: str) -> None:
-        self.held(MAIL).update(**MAIL.ended(), mail_error=reason[:300])
+        self.held(MAIL).update(**MAIL.ended(), mail_error=reason)
         # The row has the reason, which may quote a name.
         log.error("Mail of %s %s failed permanently", self._meta.model_name, self.pk, extra=self.log_keys)
 
@@ -167,28 +170,31 @@ def deliver(rows: Sequence[OwesMail], message: Message, *, at_once: int = 1) -> 
 def _went_out(row: OwesMail, message: Message, connection: BaseEmailBackend) -> bool:
     """Send one mail; False if it was not accepted, with the reason on its row. Raises `Disconnected`."""
     try:
-        send(_written(row, message), connection)
+        with _going_on(row, "written"):
+            written = message(row)
+        with _going_on(row, "sent"), trace.call(SERVER, row):
+            send(written, connection)
     except TemporaryError as error:
         row.put_off_mail(str(error))
         if isinstance(error, Disconnected):
             raise
         return False
-    # Django raises ValueError for an invalid address or header.
-    except (PermanentError, ValueError) as error:
+    except PermanentError as error:
         row.mark_mail_failed(str(error))
         return False
     return True
 
 
-def _written(row: OwesMail, message: Message) -> EmailMultiAlternatives:
-    """Write the mail; raises `TemporaryError` for a fault of ours: the others go on, and this one once it is mended."""
+@contextmanager
+def _going_on(row: OwesMail, done: str) -> Iterator[None]:
+    """Raise `TemporaryError` for a fault of ours: the others go on, and this one once it is mended."""
     try:
-        return message(row)
+        yield
     except (TemporaryError, PermanentError, DatabaseError, SoftTimeLimitExceeded):
         raise
     except Exception as error:
-        log.exception("Mail of %s %s cannot be written", row._meta.model_name, row.pk, extra=row.log_keys)
-        raise TemporaryError(f"The mail could not be written: {type(error).__name__}.") from error
+        log.exception("Mail of %s %s cannot be %s", row._meta.model_name, row.pk, done, extra=row.log_keys)
+        raise TemporaryError(f"The mail could not be {done}: {type(error).__name__}.") from error
 
 
 def _record(sent: Sequence[OwesMail]) -> int:
@@ -228,13 +234,16 @@ def send(message: EmailMultiAlternatives, connection: BaseEmailBackend) -> None:
         raise _error(error.smtp_code, error.smtp_error) from error
     except OSError as error:
         raise Disconnected(f"The mail server does not answer: {error}") from error
+    # Of an address or a header that can be none.
+    except ValueError as error:
+        raise PermanentError(str(error)) from error
 
 
 def _error(
     code: int, reason: bytes | str, later: type[TemporaryError] = Disconnected
 ) -> TemporaryError | PermanentError:
     # It may quote the address, and ends up in logs and results.
-    text = ADDRESS.sub("…", reason.decode(errors="replace") if isinstance(reason, bytes) else reason)
+    text = ADDRESS.sub("…", readable(reason.decode(errors="replace") if isinstance(reason, bytes) else reason))
     if code >= 500:
         return PermanentError(f"{code} {text}")
     return (Disconnected if code == HANGS_UP else later)(f"{code} {text}")

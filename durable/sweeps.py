@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 from celery import Task, current_app, shared_task
@@ -62,11 +62,18 @@ def sweep(schedule: Schedule, **options: Any) -> Callable[[Callable[[], list[Swe
     expires = schedule.expires or expires_before_next(timedelta(minutes=1))
 
     def decorate(declare: Callable[[], list[Sweep]]) -> Task:
+        @wraps(declare)
         def run() -> None:
+            failed: list[Exception] = []
             for each in declare():
-                each.run(expires)
+                try:
+                    each.run(expires)
+                except Exception as error:
+                    failed.append(error)
+            # Only now: what one of them meets must not keep the others' rows waiting.
+            if failed:
+                raise failed[0]
 
-        run.__name__, run.__doc__, run.__module__ = declare.__name__, declare.__doc__, declare.__module__
         return shared_task(ignore_result=True, **options)(run)
 
     return decorate

@@ -7,7 +7,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any
 
-from billiard.exceptions import WorkerLostError
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery import current_app, signals
 from celery.contrib.django.task import DjangoTask
 from celery.exceptions import SoftTimeLimitExceeded
@@ -77,6 +77,14 @@ def queue_many(task: Task, calls: Sequence[dict[str, Any]], **options: Any) -> i
                 task.apply_async(kwargs=kwargs, producer=producer, **options)
 
     return len(calls) if survive(publish, task.name) else 0
+
+
+def is_second_report(task: Any, exception: BaseException, task_id: str) -> bool:
+    """Say whether Celery has sent `task_failure` for this failure before, as it does for a hard time limit.
+
+    The first comes as the limit strikes, the second when the process is gone; only then is the task's request known.
+    """
+    return isinstance(exception, TimeLimitExceeded) and task.request.id == task_id
 
 
 @signals.task_failure.connect

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-# Before the app is created, so that the `celery` program finds the settings.
+# Before the app is created, so that the `celery` program finds the settings; only saves saying it each time.
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "myproject.settings")
 
 import django
@@ -40,11 +40,13 @@ class Loader(AppLoader):
 
 # Before anybody asks an app for them.
 secrets.show_no_other_settings()
+# One instance: Celery allows several with settings of their own, for which a Django project has no use.
 app = Celery(
     "myproject", task_cls=Task, loader="myproject.celery:Loader", control="myproject.transport.control:Control"
 )
 
-# As a string, so that worker processes need not be sent the object; the prefix keeps Celery's names apart.
+# As a string, so that worker processes need not be sent the object. The prefix could be left out, and keeps Celery's
+# names apart from Django's.
 app.config_from_object("django.conf:settings", namespace="CELERY")
 
 # With Celery's own backend, an unavailable Redis of results prevents every message from being sent.
@@ -60,7 +62,7 @@ TRANSPORT_ALIASES.update(
     amqps="myproject.transport.on_rabbitmq:SSLTransport",
 )
 
-# Finds the tasks.py of each installed app.
+# Finds the tasks.py of each installed app, so that CELERY_IMPORTS need not list them.
 app.autodiscover_tasks()
 
 

@@ -200,7 +200,9 @@ class Postgres(Server):
         if any(self.data.iterdir()):
             raise Unavailable(f"{self.data} is not a PostgreSQL data folder; start over with: make clean-data")
         command: list[str | Path] = [*self._as_nobody(), self._binary("initdb"), "-D", self.data]
-        options = ["-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-instructions"]
+        # PostgreSQL's own Unicode: a search finds Лампа by лампа on every machine, whatever locales it has.
+        letters = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        options = ["-U", "postgres", "--auth=trust", *letters, "--no-instructions"]
         made = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
         if made.returncode:
             lines = made.stderr.strip().splitlines()

@@ -3,14 +3,18 @@
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from django.utils import timezone
 
-from durable.errors import PermanentError, TemporaryError
+from durable import trace
+from durable.errors import PermanentError, TemporaryError, readable
 
 # 4xx codes that are temporary.
 WORTH_ANOTHER_TRY = {408, 425, 429}
+# Seconds that a counterpart may ask us to wait: one that is mistaken must not stop the work for years.
+LONGEST_PAUSE = 3600.0
 
 
 class Refused(PermanentError):
@@ -28,7 +32,8 @@ def request(method: str, url: str, *, timeout: float = 30, **options: Any) -> re
     `Refused` where it never will. Other `options` are those of the requests library.
     """
     try:
-        answer = requests.request(method, url, timeout=timeout, allow_redirects=False, **options)
+        with trace.call(f"{method} {urlsplit(url).path}"):
+            answer = requests.request(method, url, timeout=timeout, allow_redirects=False, **options)
     except requests.RequestException as error:
         raise TemporaryError(f"{method} {url}: {type(error).__name__}") from error
     if answer.status_code < 300 or answer.status_code == requests.codes.not_modified:
@@ -40,15 +45,17 @@ def request(method: str, url: str, *, timeout: float = 30, **options: Any) -> re
 
 
 def _reason(answer: requests.Response) -> str:
-    return " ".join(answer.text[:200].split()) or answer.reason
+    return readable(answer.text[:200]) or readable(answer.reason or "")
 
 
 def _pause(header: str) -> float | None:
-    """Return the seconds that a Retry-After header asks for, as a number or as a date; None when it is neither."""
+    """Return the seconds that a Retry-After header asks for, an hour at most, as a number or as a date; else None."""
     if header.isdecimal():
-        return float(header)
+        return min(float(header), LONGEST_PAUSE)
     try:
         until: datetime = parsedate_to_datetime(header)
-        return max(0.0, (until - timezone.now()).total_seconds())
     except (ValueError, TypeError):
         return None
+    if until.tzinfo is None:
+        return None
+    return min(max(0.0, (until - timezone.now()).total_seconds()), LONGEST_PAUSE)

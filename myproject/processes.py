@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -43,12 +43,17 @@ def say(name: str, text: str, colour: int = 0) -> None:
 class Process:
     """One line of the Procfile, in a session of its own: a Ctrl-C in the terminal is not for it."""
 
-    def __init__(self, name: str, command: str, environment: Mapping[str, str], folder: Path, colour: int) -> None:
-        self.name, self.colour = name, colour
+    def __init__(
+        self, name: str, command: str, environment: Mapping[str, str], folder: Path, colour: int, reloads: bool
+    ) -> None:
+        self.name, self.colour, self.reloads = name, colour, reloads
         self.command, self.environment, self.folder = shlex.split(command), environment, folder
         self.popen: subprocess.Popen[bytes] | None = None
+        # Told to leave since its code has changed.
+        self.is_leaving = False
 
     def start(self) -> None:
+        self.is_leaving = False
         self.popen = subprocess.Popen(
             self.command,
             env=self.environment,
@@ -113,29 +118,82 @@ class Guard:
         self.popen.communicate()
 
 
+# What a process reads once: code, and templates of mails.
+READ_ONCE = ("*.py", "email/*")
+
+
+class Watch:
+    """Tells what code has changed in these folders, when it is asked, at most once a second."""
+
+    def __init__(self, folders: Callable[[], Iterable[Path]]) -> None:
+        self.folders = folders
+        self.known = self.look()
+        self.looked_at = time.monotonic()
+
+    def look(self) -> dict[Path, int]:
+        found = {}
+        for path in (path for folder in self.folders() for kind in READ_ONCE for path in folder.rglob(kind)):
+            # An editor may be writing it anew.
+            with suppress(FileNotFoundError):
+                found[path] = path.stat().st_mtime_ns
+        return found
+
+    def changed(self) -> list[Path]:
+        """Return the files that are new or not as they were, also those that are gone."""
+        if time.monotonic() - self.looked_at < 1:
+            return []
+        before, self.known = self.known, self.look()
+        self.looked_at = time.monotonic()
+        return sorted({path for path, _ in before.items() ^ self.known.items()})
+
+
+def fault(paths: Iterable[Path]) -> str:
+    """Return what keeps one of these files from being Python, empty if nothing does."""
+    for path in paths:
+        if path.suffix != ".py":
+            continue
+        try:
+            compile(path.read_bytes(), path.name, "exec")
+        except FileNotFoundError:
+            continue
+        except (SyntaxError, ValueError) as error:
+            return str(error)
+    return ""
+
+
 class Supervisor:
     """Keeps the processes running until Ctrl-C; `others` are the pids of the servers, which `revive` keeps running."""
 
-    def __init__(self, guard: Guard, revive: Callable[[], None], others: Callable[[], list[int]]) -> None:
-        self.guard, self.revive, self.others = guard, revive, others
+    def __init__(self, guard: Guard, watch: Watch, revive: Callable[[], None], others: Callable[[], list[int]]) -> None:
+        self.guard, self.watch, self.revive, self.others = guard, watch, revive, others
         self.processes: list[Process] = []
+        # Code that has changed and that no process has read, since some of it is no Python.
+        self.unread: set[Path] = set()
         self.parent = os.getppid()
 
-    def add(self, name: str, command: str, environment: Mapping[str, str], folder: Path) -> None:
+    def add(self, name: str, command: str, environment: Mapping[str, str], folder: Path, *, reloads: bool) -> None:
         colour = COLOURS[len(self.processes) % len(COLOURS)]
-        self.processes.append(Process(name, command, environment, folder, colour))
+        self.processes.append(Process(name, command, environment, folder, colour, reloads))
 
-    def run(self) -> None:
+    def run(self, *early: str, then: Callable[[], None] = lambda: None) -> None:
+        """Start those that are named, call `then`, start the others, and keep all running."""
         try:
-            for process in self.processes:
-                process.start()
+            self.start(process for process in self.processes if process.name in early)
+            then()
+            self.start(process for process in self.processes if process.name not in early)
             while not self.is_left():
                 self.revive()
+                self.reload()
                 self.start_dead()
                 self.guard.update(self.pids())
                 time.sleep(0.1)
         finally:
             self.stop()
+
+    def start(self, processes: Iterable[Process]) -> None:
+        for process in processes:
+            process.start()
+        self.guard.update(self.pids())
 
     def is_left(self) -> bool:
         """Tell whether `make`, through which alone the terminal can stop us, has been killed."""
@@ -144,14 +202,33 @@ class Supervisor:
     def pids(self) -> list[int]:
         return [*self.others(), *(each.popen.pid for each in self.processes if each.popen is not None)]
 
+    def reload(self) -> None:
+        """Where code has changed, let those that do not reload themselves end their tasks; then they start again."""
+        if not (paths := self.watch.changed()):
+            return
+        self.unread.update(paths)
+        if wrong := fault(self.unread):
+            say("system", f"{wrong}: the workers go on with the code of before")
+            return
+        self.unread.clear()
+        for process in self.processes:
+            if process.reloads and process.is_running() and not process.is_leaving:
+                say("system", f"{paths[0].name} has changed; {process.name} ends what it does and starts again")
+                process.is_leaving = True
+                process.terminate()
+
     def start_dead(self) -> None:
         for process in self.processes:
             if not process.is_running():
-                say("system", f"{process.name} died; starting it again")
-                process.kill()
-                # What dies at once must not keep the machine busy.
-                time.sleep(1)
-                process.start()
+                self.start_again(process)
+
+    def start_again(self, process: Process) -> None:
+        process.kill()
+        if not process.is_leaving:
+            say("system", f"{process.name} died; starting it again")
+            # What dies at once must not keep the machine busy.
+            time.sleep(1)
+        process.start()
 
     def stop(self) -> None:
         """Let each process finish what it does; a second Ctrl-C does not wait for that."""

@@ -21,7 +21,18 @@ from myproject.logs import logs
 from myproject.storage.storage_url import storage
 from myproject.transport import addresses
 from myproject.transport.broker_url import broker
-from myproject.variables import BASE_DIR, DEBUG, PORT, PORT_OFFSET, SANDBOX, SANDBOX_PORT, SMTP_PORT, env
+from myproject.variables import (
+    BASE_DIR,
+    DEBUG,
+    LAB,
+    LIVE_PORT,
+    PORT,
+    PORT_OFFSET,
+    SANDBOX,
+    SANDBOX_PORT,
+    SMTP_PORT,
+    env,
+)
 
 # Everything that is not code: data of the embedded servers, reports, collected static files.
 VAR_DIR = Path(env.str("VAR_DIR", default=str(BASE_DIR / "var")))
@@ -43,6 +54,11 @@ SITE_URL = env.str("SITE_URL", default=f"http://localhost:{PORT}").rstrip("/")
 FLOWER_URL = env.str("FLOWER_URL", default=f"http://localhost:{FLOWER_PORT}")
 # The stand-in for the payment provider and the mail server; empty where the real ones are used.
 SANDBOX_URL = env.str("SANDBOX_URL", default=f"http://localhost:{SANDBOX_PORT}" if SANDBOX else "")
+# The same for our own processes: `seed_demo` tells it the history that it gives to the shop.
+SANDBOX_API = env.str("SANDBOX_API", default=f"http://127.0.0.1:{SANDBOX_PORT}" if SANDBOX else "").rstrip("/")
+# Where a browser finds the process `live`: behind the proxy it is the shop's own host. Empty: pages poll.
+LIVE_URL = env.str("LIVE_URL", default=f"http://localhost:{LIVE_PORT}/live/" if DEBUG else "/live/")
+LIVE_BIND = env.str("LIVE_BIND", default=f"127.0.0.1:{LIVE_PORT}")
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"] if DEBUG else [])
 
 # --- Security ------------------------------------------------------------------------------------------------
@@ -82,6 +98,8 @@ CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": [SELF],
         "img-src": [SELF, "data:"],
+        # A path of ours is SELF.
+        "connect-src": [SELF, *re.findall(r"^https?://[^/]+", LIVE_URL)],
         "base-uri": [NONE],
         # For logins on the way to Flower: browsers apply form-action to the redirect after a form, too.
         "form-action": [SELF, FLOWER_URL],
@@ -93,7 +111,7 @@ CONTENT_SECURITY_POLICY = {
 # --- Django --------------------------------------------------------------------------------------------------
 
 # The apps of the shop, each above those before it. Their own settings are taken in at the end.
-APPS = ["accounts", "orders", "reports"]
+APPS = ["accounts", "orders", "reports", *(["lab"] if LAB else [])]
 INSTALLED_APPS = [
     "durable",
     "myproject",
@@ -108,6 +126,7 @@ INSTALLED_APPS = [
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
     "django.contrib.humanize",
+    "django.contrib.postgres",
     "allauth",
     "allauth.account",
     "allauth.mfa",
@@ -116,6 +135,8 @@ INSTALLED_APPS = [
     "django_celery_results",
     "django_filters",
     "django_htmx",
+    # For the files of the page that describes the API.
+    "ninja",
 ]
 MIDDLEWARE = [
     # First: a load balancer has no session, no host name and no HTTPS.
@@ -127,8 +148,11 @@ MIDDLEWARE = [
     "myproject.web.pages.add_headers",
     "myproject.web.pages.link_to_site_url",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    # After it: static files are compressed once, when they are collected.
+    "myproject.web.pages.Compression",
     # After it: a static file needs no line.
     "myproject.logs.log_context.Requests",
+    "myproject.traces.recorder.note_clicks",
     "csp.middleware.CSPMiddleware",
     # Before whatever reads the body: the check of the CSRF token does.
     "myproject.web.pages.refuse_huge_requests",
@@ -144,6 +168,8 @@ MIDDLEWARE = [
     "django_htmx.middleware.HtmxMiddleware",
     "myproject.web.second_factor.Required",
     "myproject.web.pages.DatabaseRefusals",
+    # Last: what the others answer by themselves is meant.
+    "myproject.web.pages.show_own_not_found",
 ]
 ROOT_URLCONF = "myproject.urls"
 WSGI_APPLICATION = "myproject.wsgi.application"
@@ -159,16 +185,20 @@ TEMPLATES = [
                 "django.contrib.messages.context_processors.messages",
                 "myproject.web.pages.links",
                 "orders.basket.count",
-            ]
+            ],
+            # Whatever names a person or a thing stands in a sentence: each template may need it.
+            "builtins": ["myproject.templatetags.texts"],
         },
     }
 ]
 LANGUAGE_CODE = "en-gb"
+FORMAT_MODULE_PATH = "myproject.formats"
 TIME_ZONE = env.str("TIME_ZONE", default="Europe/Berlin")
 USE_TZ = True
 STATIC_URL = "static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
-WHITENOISE_USE_FINDERS = DEBUG
+# Said here, since tests turn DEBUG off: each client of theirs would read all static files first.
+WHITENOISE_USE_FINDERS = WHITENOISE_AUTOREFRESH = DEBUG
 STORAGES = {
     "default": storage(STORAGE_URL),
     # Files that only their person may read: never at an address of the media folder.
@@ -203,6 +233,12 @@ SENTRY_DSN = env.str("SENTRY_DSN", default="")
 if SENTRY_DSN and not re.fullmatch(r"https?://\w+(:\w+)?@[^\s/@]+/(\S+/)?\d+", SENTRY_DSN):
     raise ImproperlyConfigured("SENTRY_DSN is no DSN: copy it from the project's settings, https://KEY@HOST/NUMBER.")
 
+# Where spans are sent, as OTLP over HTTP, with the SDK's own variables beside it; empty: nowhere, and nothing of
+# OpenTelemetry is loaded.
+OTEL_EXPORTER_OTLP_ENDPOINT = env.str("OTEL_EXPORTER_OTLP_ENDPOINT", default="")
+# What the traces call this process: lantern-loom, where the variable is empty.
+OTEL_SERVICE_NAME = env.str("OTEL_SERVICE_NAME", default="lantern-loom")
+
 # --- Metrics -------------------------------------------------------------------------------------------------
 
 # Bearer token for `/metrics`; if empty, metrics are off.
@@ -235,6 +271,8 @@ else:
     limits = (f"-c {name}={seconds}s" for name, seconds in DATABASE_LIMITS.items())
     # What the address itself asks for comes last, and wins.
     DATABASE_OPTIONS["options"] = " ".join([*limits, DATABASE_OPTIONS.get("options", "")]).strip()
+# What the process `live` listens at: PgBouncer in transaction mode passes no notifications on.
+LIVE_DATABASE = env.db_url("LIVE_DATABASE_URL") if env.str("LIVE_DATABASE_URL", default="") else DATABASES["default"]
 # The pool serves the threads of a web process only: in a worker it opens more connections than none at all.
 if env.bool("DATABASE_POOL", default=False):
     # As many as the threads of deploy/gunicorn.conf.py. After a restart of PostgreSQL the pool finds out one dead
@@ -287,6 +325,13 @@ MFA_TOTP_ISSUER = SITE_NAME
 # One step of half a minute, for telephones whose clock is a little off.
 MFA_TOTP_TOLERANCE = 1
 
+# --- The JSON side -------------------------------------------------------------------------------------------
+
+# How often the scripts of one person may ask: a number, and s, m, h or d.
+API_RATE = env.str("API_RATE", default="120/m")
+if not re.fullmatch(r"[1-9]\d*/[smhd]", API_RATE):
+    raise ImproperlyConfigured(f"API_RATE is a number of requests and a unit, such as 120/m, not {API_RATE!r}.")
+
 # --- The world outside ---------------------------------------------------------------------------------------
 
 # Empty in processes that send no mail. A laptop without a mail server reads its mails in the log of the worker.
@@ -317,6 +362,8 @@ DATA_UPLOAD_MAX_NUMBER_FILES = 5
 CELERY_BROKER_URL, options, tls = addresses.read(
     "CELERY_BROKER_URL", env.str("CELERY_BROKER_URL", default=embedded.broker_url(VAR_DIR))
 )
+# Celery prefers the variable of that name to the setting, with all that its query says of TLS; these come before it.
+CELERY_BROKER_READ_URL = CELERY_BROKER_WRITE_URL = CELERY_BROKER_URL
 # Redis, Valkey or RabbitMQ: what each of them needs stands in `myproject/transport/broker_url.py`, with its reasons.
 BROKER = broker(CELERY_BROKER_URL)
 CELERY_BROKER_TRANSPORT_OPTIONS = BROKER.options | options
@@ -366,6 +413,8 @@ CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
 # How long a worker with REMAP_SIGTERM=SIGQUIT goes on after TERM; then it hands its tasks back and leaves. Any other
 # worker leaves when its tasks have ended.
 CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = env.float("SOFT_SHUTDOWN_SECONDS", default=10)
+# CELERY_WORKER_CONCURRENCY is not set: each family of workers says `--concurrency` by what its tasks wait for. Nor is
+# CELERY_TASK_ALWAYS_EAGER, for tests either: it has no retries, no limits and no commit before the task.
 # Take one message at a time, so that no task waits behind a long one while another worker is idle.
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 # The soft limit is an exception that the task can answer; the hard one kills. Tasks set tighter ones.

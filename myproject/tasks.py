@@ -7,7 +7,7 @@ their way and the workers of the previous release know no others.
 from myproject.alerting.tasks import check_unsent_alerts, clear_old_alerts, send_alert
 from myproject.monitoring.tasks import canary, heartbeat
 from myproject.storage.tasks import clear_sessions, clear_task_results
-from myproject.try_it.tasks import add, fail, fail_twice, multiply, wait
+from myproject.try_it.tasks import add, fail, fail_twice, multiply, progress, total, wait
 
 __all__ = [
     "add",
@@ -20,6 +20,8 @@ __all__ = [
     "fail_twice",
     "heartbeat",
     "multiply",
+    "progress",
     "send_alert",
+    "total",
     "wait",
 ]

@@ -2,11 +2,12 @@
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
+from django.core.checks import CheckMessage, Tags, Warning, register
 from django.core.exceptions import ValidationError
-from django.db import models
+from django.db import connections, models
 
 # Invisible, and yet part of a word: joiners (Persian, Hindi, families of emoji) and the letters of flags.
 JOINERS = "\u200c\u200d"
@@ -22,11 +23,21 @@ IDLE = re.compile(
 )
 # What Word and others write for a line break within a paragraph.
 BREAKS = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
-# A cell that begins so is a formula to some spreadsheet (OWASP, *CSV Injection*).
-FORMULA = re.compile("([;\t\r\n]\"*|^'*)(?=[-+=@\t\r\n]|＋|－|＝|＠)")
+# A cell that begins so is a formula to some spreadsheet (OWASP, *CSV Injection*), also behind what ends a cell or line.
+FORMULA_SIGNS, FORMULA_ENDS = "-+=@＋－＝＠", "\t\r\n"
+FORMULA = re.compile(f"(^'*(?=[{FORMULA_SIGNS}{FORMULA_ENDS}])|[;{FORMULA_ENDS}]\"*(?=[{FORMULA_SIGNS}]))")
 
 # What XML 1.0 cannot say (its production 2, `Char`).
 UNSPEAKABLE = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+# Small letters and their capitals, one for one. PostgreSQL's `translate` and Python's make the same of them whatever
+# locale the database has: `upper` of ß, ı and ᾳ differs from one to the next. In these scripts no pair will be added.
+SCRIPTS = "".join(map(chr, (*range(0x590), *range(0x1E00, 0x1F00))))
+SMALL = "".join(letter for letter in SCRIPTS if letter.upper() != letter and letter.upper() in SCRIPTS)
+CAPITAL = SMALL.upper()
+IN_CAPITALS = str.maketrans(SMALL, CAPITAL)
+
+ASK_FOR_LETTERS = "SELECT upper('я') = 'Я'"
 
 # By this mark Excel knows that a CSV file is UTF-8 when it is opened by a double click.
 BOM = "\ufeff"
@@ -44,6 +55,14 @@ def clean_words(text: str) -> str:
 def clean_text(text: str) -> str:
     """Return the text with its lines, as it is stored; raises `Unprintable`."""
     return _visible(BREAKS.sub("\n", _normal(text)), "\n\t").strip()
+
+
+def clean_old(text: str, rule: Callable[[str], str] = clean_words) -> str:
+    """Return a text from before the rule as the rule has it, with a dot for each character that it refuses."""
+    try:
+        return rule(text)
+    except Unprintable:
+        return rule("\n".join(map(show, text.splitlines())))
 
 
 def _normal(text: str) -> str:
@@ -71,6 +90,45 @@ def _is_no_letter(number: int) -> bool:
     return 0xFDD0 <= number <= 0xFDEF or number & 0xFFFE == 0xFFFE
 
 
+def in_capitals(text: str) -> str:
+    """Return the text as `InCapitals` has it, by which two are the same in upper or lower case."""
+    return text.translate(IN_CAPITALS)
+
+
+class InCapitals(models.Func):
+    """A column as `in_capitals` has a text."""
+
+    function, output_field = "translate", models.CharField()
+
+    def __init__(self, column: Any) -> None:
+        super().__init__(column, models.Value(SMALL), models.Value(CAPITAL))
+
+
+@register(Tags.database)
+def check_letters(databases: Collection[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """Warn of a database that takes only the letters of ASCII for letters, as in the locale C."""
+    return [
+        Warning(
+            f"The database {alias} tells я and Я apart: a search for лампа does not find Лампа.",
+            "Create it with a locale of UTF-8, such as C.UTF-8, and restore a dump into it.",
+            id="myproject.W001",
+        )
+        for alias in databases or ()
+        if not _knows_letters(alias)
+    ]
+
+
+def _knows_letters(alias: str) -> bool:
+    with connections[alias].cursor() as cursor:
+        cursor.execute(ASK_FOR_LETTERS)
+        return bool(cursor.fetchone()[0])
+
+
+def clean_address(email: str) -> str:
+    """Return the e-mail address as it is stored and looked up; raises nothing."""
+    return unicodedata.normalize("NFC", email.strip().lower())
+
+
 # --- At every door: the fields clean what forms, commands, imports and services write ---
 
 
@@ -79,18 +137,22 @@ class _Clean:
         return super().clean(self.cleaned(value), model_instance)  # type: ignore[misc]
 
     def pre_save(self, model_instance: models.Model, add: bool) -> Any:
-        value = self.cleaned(super().pre_save(model_instance, add))  # type: ignore[misc]
+        value = self.stored(super().pre_save(model_instance, add))  # type: ignore[misc]
         setattr(model_instance, self.attname, value)  # type: ignore[attr-defined]
         return value
 
     def get_db_prep_save(self, value: Any, connection: Any) -> Any:
-        return super().get_db_prep_save(self.cleaned(value), connection)  # type: ignore[misc]
+        return super().get_db_prep_save(self.stored(value), connection)  # type: ignore[misc]
 
     def cleaned(self, value: Any) -> Any:
         try:
             return self.rule(value) if isinstance(value, str) else value  # type: ignore[attr-defined]
         except Unprintable as error:
             raise ValidationError(f"This text {error}.", code="unprintable") from error
+
+    def stored(self, value: Any) -> Any:
+        """Clean what no door has seen, such as a copy of a text from before the rule: a dot for what it refuses."""
+        return clean_old(value, self.rule) if isinstance(value, str) else value  # type: ignore[attr-defined]
 
     def deconstruct(self) -> Any:
         # How a text is cleaned is no part of the schema.
@@ -106,6 +168,15 @@ class WordsField(_Clean, models.CharField):
 
 class LinesField(_Clean, models.TextField):
     plain, rule = "TextField", staticmethod(clean_text)
+
+
+class AddressField(_Clean, models.EmailField):
+    """An e-mail address, in lower case, by which alone django-allauth finds whose it is; a look-up is, too."""
+
+    plain, rule = "EmailField", staticmethod(clean_address)
+
+    def get_prep_value(self, value: Any) -> Any:
+        return self.cleaned(super().get_prep_value(value))
 
 
 # --- At every exit: what must not come alive there ---

@@ -1,9 +1,11 @@
+import uuid
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.core.cache import cache
 from django.core.files.uploadedfile import UploadedFile
 from django.db import transaction
 from django.db.models import Q, QuerySet
@@ -15,7 +17,7 @@ from structlog.contextvars import bound_contextvars
 from durable.errors import TemporaryError
 from myproject.web.admin import ActingAdmin, EditedForm, OwesMailAdmin, ReadOnlyAdmin
 
-from . import pictures, services, tasks, thumbnails
+from . import money, pictures, services, tasks, thumbnails
 from .models import (
     HIGHEST_STOCK,
     Digest,
@@ -30,8 +32,31 @@ from .models import (
     actor,
 )
 
+# Seconds for which a form that is sent again is known.
+REMEMBERED = 24 * 3600
+SETTLED = "Have these been looked into, each for the reason that it says?"
+
+
+class TokenField(forms.UUIDField):
+    """Names a rendered form, so that it has its effect once, however often it is sent."""
+
+    widget = forms.HiddenInput
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return False
+
+    @staticmethod
+    def is_used(token: uuid.UUID | None) -> bool:
+        return bool(token and cache.get(f"sent-{token}"))
+
+    @staticmethod
+    def use(token: uuid.UUID | None) -> bool:
+        """Record in this transaction that the form was sent; False if it was before. A program may send none."""
+        return token is None or bool(cache.add(f"sent-{token}", True, timeout=REMEMBERED))
+
 
 class ProductForm(EditedForm):
+    token = TokenField(required=False, initial=uuid.uuid4)
     upload_picture = forms.FileField(
         required=False,
         help_text=f"{pictures.READABLE}, up to 10 MB and 52 million pixels (WebP: 26); it is cut to four by three.",
@@ -49,6 +74,8 @@ class ProductForm(EditedForm):
 
     def clean_adjust_stock(self) -> int:
         by: int = self.cleaned_data["adjust_stock"] or 0
+        if TokenField.is_used(self.cleaned_data.get("token")):
+            return 0
         if self.instance.stock + by < 0:
             raise forms.ValidationError(f"There are only {self.instance.stock} to take away.")
         if self.instance.stock + by > HIGHEST_STOCK:
@@ -77,21 +104,30 @@ class ProductAdmin(ActingAdmin):
     actions = ["withdraw"]
 
     def save_model(self, request: HttpRequest, obj: Product, form: Any, change: bool) -> None:
+        # First of all: orders must not wait for a slow storage, behind the row's lock.
+        picture = self._store_picture(request, form.cleaned_data)
         super().save_model(request, obj, form, change)
-        if not Product.objects.filter(pk=obj.pk).adjust_stock(form.cleaned_data["adjust_stock"]):
-            self.message_user(request, "The stock stays: it has changed too much meanwhile.", messages.ERROR)
-        self.save_picture(request, obj, form.cleaned_data)
+        self._adjust_stock(request, obj, form.cleaned_data)
+        if picture:
+            thumbnails.use_picture(obj, picture)
+            tasks.make_thumbnails.delay_on_commit(product_id=obj.pk)
+        elif form.cleaned_data["remove_picture"]:
+            thumbnails.remove_picture(obj)
 
-    def save_picture(self, request: HttpRequest, product: Product, cleaned: dict[str, Any]) -> None:
-        if cleaned["upload_picture"]:
-            try:
-                thumbnails.upload_picture(product, cleaned["upload_picture"], cleaned["picture_kind"])
-            except (OSError, TemporaryError) as error:
-                self.message_user(request, f"The picture was not stored, try again later: {error}", messages.ERROR)
-                return
-            tasks.make_thumbnails.delay_on_commit(product_id=product.pk)
-        elif cleaned["remove_picture"]:
-            thumbnails.remove_picture(product)
+    def _adjust_stock(self, request: HttpRequest, product: Product, cleaned: dict[str, Any]) -> None:
+        if not cleaned["adjust_stock"] or not TokenField.use(cleaned.get("token")):
+            return
+        if not Product.objects.filter(pk=product.pk).adjust_stock(cleaned["adjust_stock"]):
+            self.message_user(request, "The stock stays: it has changed too much meanwhile.", messages.ERROR)
+
+    def _store_picture(self, request: HttpRequest, cleaned: dict[str, Any]) -> str:
+        if not cleaned["upload_picture"]:
+            return ""
+        try:
+            return thumbnails.store_picture(cleaned["upload_picture"], cleaned["picture_kind"])
+        except (OSError, TemporaryError) as error:
+            self.message_user(request, f"The picture was not stored, try again later: {error}", messages.ERROR)
+            return ""
 
     @admin.display(description="Picture")
     def shown_picture(self, product: Product) -> str:
@@ -150,7 +186,7 @@ class NeedsPerson(admin.SimpleListFilter):
 @admin.register(Order)
 class OrderAdmin(OwesMailAdmin, ReadOnlyAdmin):
     task_argument = "order_id"
-    list_display = ["reference", "customer", "status", "total", "currency", "created_at", "completed_at", "flag_reason"]
+    list_display = ["reference", "customer", "pill", "amount", "created_at", "completed_at", "flag_reason"]
     list_filter = [NeedsPerson, "status", "created_at"]
     list_select_related = ["customer"]
     search_fields = ["reference", "customer__email"]
@@ -158,6 +194,10 @@ class OrderAdmin(OwesMailAdmin, ReadOnlyAdmin):
     ordering = ["-pk"]
     inlines = [ItemLines, PaymentLines, EventLines]
     actions = ["requeue", "restart", "retry_payment", "refund", "unflag", *OwesMailAdmin.actions]
+
+    @admin.display(description="total", ordering="total")
+    def amount(self, row: Order) -> str:
+        return money.text(row.total, row.currency)
 
     def queue_mail(self, row: Order) -> None:
         with bound_contextvars(**row.log_keys):
@@ -202,9 +242,15 @@ class OrderAdmin(OwesMailAdmin, ReadOnlyAdmin):
         return None
 
     @admin.action(description="Settled: no longer needs a person")
-    def unflag(self, request: HttpRequest, orders: QuerySet[Order]) -> None:
-        count = Order.objects.filter(pk__in=orders).unflag(f"by {actor(request.user)}")
-        self.message_user(request, f"{count} settled.")
+    @transaction.atomic
+    def unflag(self, request: HttpRequest, orders: QuerySet[Order]) -> HttpResponse | None:
+        if self.are_too_many(request, orders):
+            return None
+        flagged, words = Order.objects.filter(pk__in=orders).flagged(), {"title": "Settled", "question": SETTLED}
+        if page := self.ask(request, flagged, lambda order: f"{order}: {order.flag_reason}", **words):
+            return page
+        self.message_user(request, f"{flagged.unflag(f'by {actor(request.user)}')} settled.")
+        return None
 
     def _each(
         self, request: HttpRequest, orders: QuerySet[Order], change: Callable[[Order, str], bool], task: Any
@@ -223,7 +269,7 @@ class OrderAdmin(OwesMailAdmin, ReadOnlyAdmin):
 
 @admin.register(Payment)
 class PaymentAdmin(ReadOnlyAdmin):
-    list_display = ["order", "attempt", "card", "amount", "currency", "status", "provider_id", "created_at"]
+    list_display = ["order", "attempt", "card", "amount", "currency", "pill", "provider_id", "created_at"]
     list_filter = ["status", "card"]
     list_select_related = ["order"]
     search_fields = ["order__reference", "provider_id", "key"]
@@ -269,7 +315,7 @@ class DigestAdmin(ReadOnlyAdmin):
 class ProductImportAdmin(ReadOnlyAdmin):
     task_argument = "import_id"
     list_display = [
-        *("original_name", "requested_by", "status", "rows_done", "rows_total", "rejected_count"),
+        *("original_name", "requested_by", "pill", "rows_done", "rows_total", "rejected_count"),
         *("attempts", "created_at", "finished_at", "error"),
     ]
     list_filter = ["status", "created_at"]
@@ -283,7 +329,7 @@ class ProductImportAdmin(ReadOnlyAdmin):
 @admin.register(InventorySync)
 class InventorySyncAdmin(ReadOnlyAdmin):
     task_argument = "sync_id"
-    list_display = ["__str__", "status", "created_at", "finished_at", "version", "seen", "changed", "error"]
+    list_display = ["__str__", "pill", "created_at", "finished_at", "version", "seen", "changed", "error"]
     list_filter = ["status", "created_at"]
     ordering = ["-pk"]
 

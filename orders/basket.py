@@ -11,12 +11,13 @@ from uuid import UUID, uuid4
 from django.conf import settings
 from django.contrib.auth.signals import user_logged_in
 from django.db import transaction
-from django.db.models import Sum
+from django.db.models import QuerySet, Sum
 from django.dispatch import receiver
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from accounts.models import User
+from myproject import texts
 
 from . import money
 from .models import Basket, BasketLine, Product
@@ -35,24 +36,23 @@ class Line(NamedTuple):
     @property
     def problem(self) -> str:
         """Why this line cannot be ordered now, for a person; empty if it can."""
+        name = texts.isolated(self.product.name)
         if not self.product.is_active:
-            return f"{self.product.name} is no longer sold. Please remove it."
+            return f"{name} is no longer sold. Please remove it."
         if not self.product.stock:
-            return f"{self.product.name} is sold out. Please remove it."
+            return f"{name} is sold out. Please remove it."
         if self.quantity > self.product.stock:
-            return f"Only {self.product.stock} of {self.product.name} left. Please take fewer."
+            return f"Only {self.product.stock} of {name} left. Please take fewer."
         if not money.is_expressible(self.product.price, self.product.currency):
-            return f"{self.product.name} has no price in {self.product.currency} yet. Please remove it."
+            return f"{name} has no price in {self.product.currency} yet. Please remove it."
         return ""
 
 
-class Contents:
-    """A snapshot of a basket; None for a visitor who has never had one."""
+class Chosen:
+    """Lines that somebody wants to order."""
 
-    def __init__(self, row: Basket | None) -> None:
-        self.row = row
-        rows = BasketLine.objects.filter(basket=row).select_related("product").order_by("product__name", "pk")
-        self.lines = [Line(line.product, line.quantity) for line in rows] if row else []
+    def __init__(self, lines: list[Line]) -> None:
+        self.lines = lines
 
     def __iter__(self) -> Iterator[Line]:
         return iter(self.lines)
@@ -90,6 +90,15 @@ class Contents:
 
     def as_quantities(self) -> dict[Product, int]:
         return {line.product: line.quantity for line in self}
+
+
+class Contents(Chosen):
+    """A snapshot of a basket; None for a visitor who has never had one."""
+
+    def __init__(self, row: Basket | None) -> None:
+        self.row = row
+        rows = BasketLine.objects.filter(basket=row).select_related("product").order_by("product__name", "pk")
+        super().__init__([Line(line.product, line.quantity) for line in rows] if row else [])
 
     def put(self, product: Product, quantity: int) -> None:
         """Set the quantity in the locked basket; zero removes the product."""
@@ -139,15 +148,23 @@ def take_along(request: HttpRequest, user: User, **kwargs: Any) -> None:
             row.delete()
 
 
+def quantities(request: HttpRequest) -> dict[int, int]:
+    """Return how many of each product are in the basket, by primary key; makes a query."""
+    return dict(_lines(request).values_list("product_id", "quantity"))
+
+
 def count(request: HttpRequest) -> dict[str, Any]:
     """Template context of every page: the number of items in the basket, queried when it is shown."""
     return {"basket_count": cache(partial(_count, request))}
 
 
 def _count(request: HttpRequest) -> int:
+    return int(_lines(request).aggregate(units=Sum("quantity"))["units"] or 0)
+
+
+def _lines(request: HttpRequest) -> QuerySet[BasketLine]:
     owner = {f"basket__{name}": value for name, value in _owner(request).items()}
-    lines = BasketLine.objects.filter(**owner) if owner else BasketLine.objects.none()
-    return int(lines.aggregate(units=Sum("quantity"))["units"] or 0)
+    return BasketLine.objects.filter(**owner) if owner else BasketLine.objects.none()
 
 
 # --- Whose it is ---

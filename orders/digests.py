@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from datetime import date
 
-from django.db.models import Count, Prefetch, Window
+from django.db.models import Count, Prefetch, Window, prefetch_related_objects
 from django.db.models.functions import RowNumber
 
 from durable import mail
@@ -46,6 +46,7 @@ def send_chunk(week: date) -> int:
     if not claimed:
         return 0
     readers = those(claimed, lambda row: row.person.is_active and row.person.wants_digest, Skip.UNWANTED)
+    prefetch_related_objects(readers, "person__emailaddress_set")
     products, orders = new_products(week), orders_of([row.person_id for row in readers], week)
     told = those(readers, lambda row: bool(products) or row.person_id in orders, Skip.NOTHING)
     return mail.deliver(

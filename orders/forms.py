@@ -8,7 +8,17 @@ from django.core.files.uploadedfile import UploadedFile
 from django.db.models import Q, QuerySet
 from django.template.defaultfilters import filesizeformat
 
-from .models import Card, Product
+from accounts.models import User
+from myproject import texts
+
+from .models import Card, Order, Product, Status, sku_key
+
+# What stands in the address, by what it is called; without it, by name.
+SORTS = [("price", "Price, lowest first"), ("-price", "Price, highest first"), ("-created_at", "Newest first")]
+# These stand beside the results and belong to the form of the search.
+IN_SEARCH = {"form": "search", "class": "filter"}
+# So many people of one name are looked up by their keys.
+FEW = 1000
 
 
 class ProductFilter(django_filters.FilterSet):
@@ -19,15 +29,62 @@ class ProductFilter(django_filters.FilterSet):
     )
     category = django_filters.ChoiceFilter(label="Category", empty_label="All categories", choices=lambda: categories())
 
+    in_stock = django_filters.BooleanFilter(
+        label="In stock", method="only_in_stock", widget=forms.CheckboxInput(attrs=IN_SEARCH)
+    )
+    sort = django_filters.ChoiceFilter(
+        label="Sort by", method="order", choices=SORTS, empty_label="Name", widget=forms.Select(attrs=IN_SEARCH)
+    )
+
     class Meta:
         model = Product
-        fields = ["q", "category"]
+        fields = ["q", "category", "in_stock", "sort"]
+
+    def only_in_stock(self, products: QuerySet[Product], name: str, wanted: bool) -> QuerySet[Product]:
+        return products.filter(stock__gt=0) if wanted else products
+
+    def order(self, products: QuerySet[Product], name: str, sort: str) -> QuerySet[Product]:
+        return products.order_by(sort, "pk")
 
     def search(self, products: QuerySet[Product], name: str, text: str) -> QuerySet[Product]:
+        try:
+            words = texts.clean_words(text).split()
+        except texts.Unprintable:
+            return products.none()
         # A generous limit: each further word makes the query slower.
-        for word in text.split()[:10]:
-            products = products.filter(Q(name__icontains=word) | Q(description__icontains=word) | Q(sku__iexact=word))
+        for word in words[:10]:
+            said = Q(name__icontains=word) | Q(description__icontains=word)
+            products = products.alias(key=texts.InCapitals("sku")).filter(said | Q(key=sku_key(word)))
         return products
+
+
+class OrderFilter(django_filters.FilterSet):
+    """Staff's search of all orders."""
+
+    q = django_filters.CharFilter(
+        label="Search",
+        method="search",
+        widget=forms.TextInput(attrs={"type": "search", "placeholder": "Reference, name or address"}),
+    )
+    status = django_filters.ChoiceFilter(choices=Status.choices, empty_label="Every state")
+
+    class Meta:
+        model = Order
+        fields = ["q", "status"]
+
+    def search(self, orders: QuerySet[Order], name: str, text: str) -> QuerySet[Order]:
+        try:
+            told = texts.clean_words(text)
+        except texts.Unprintable:
+            return orders.none()
+        return orders.filter(Q(reference__startswith=texts.in_capitals(told)) | Q(customer__in=people_like(told)))
+
+
+def people_like(text: str) -> QuerySet[User] | list[int]:
+    """Return the people with such a name or address; their keys where they are few, which an index of orders finds."""
+    found = User.objects.filter(Q(name__icontains=text) | Q(email__icontains=text))
+    keys = list(found.values_list("pk", flat=True)[: FEW + 1])
+    return keys if len(keys) <= FEW else found
 
 
 def categories() -> list[tuple[str, str]]:
@@ -52,10 +109,11 @@ class QuantityForm(forms.Form):
         if quantity == 0:
             return 0
         if not self.product.stock:
-            raise forms.ValidationError(f"{self.product.name} is sold out.")
+            raise forms.ValidationError(f"{texts.isolated(self.product.name)} is sold out.")
         if quantity + self.in_basket > self.product.stock:
             there = f", and {self.in_basket} are in your basket" if self.in_basket else ""
-            raise forms.ValidationError(f"Only {self.product.stock} of {self.product.name} left{there}.")
+            name = texts.isolated(self.product.name)
+            raise forms.ValidationError(f"Only {self.product.stock} of {name} left{there}.")
         return quantity
 
 

@@ -8,13 +8,13 @@ from uuid import UUID, uuid4, uuid5
 
 from django.core.files.storage import default_storage
 from django.core.files.uploadedfile import UploadedFile
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.urls import reverse
 
 from accounts.models import User
 from accounts.services import notify
-from durable.errors import TemporaryError
 from durable.leases import LeaseLost
+from myproject import texts
 from myproject.storage.files import BY_UUID, delete_files, remove_orphans
 
 from . import imports
@@ -26,9 +26,13 @@ from .models import (
     ProductImportQuerySet,
     RejectedRow,
     StockSeen,
+    sku_key,
 )
+from .services import REFUSALS
 
 log = logging.getLogger(__name__)
+
+Line = imports.Row | imports.Fault
 
 # Rows in one transaction: short enough not to delay orders that wait for its locks.
 CHUNK = 1_000
@@ -88,26 +92,48 @@ def run_import(import_id: UUID | str) -> ProductImport | None:
 
 
 def import_file(product_import: ProductImport) -> bool:
-    """Import the claimed file; True if this call ended the import. Raises `TemporaryError`."""
+    """Import the claimed file; True if this call ended the import."""
     try:
         with product_import.file.open() as file:
             if product_import.rows_total is None:
                 product_import.mark_checked(imports.check(file))
             rows = islice(imports.read(file), product_import.rows_done, None)
             while chunk := list(islice(rows, CHUNK)):
-                import_chunk(product_import, chunk)
+                import_each(product_import, chunk)
     except imports.Refused as error:
         return bool(fail_imports(product_import.held(), str(error)))
     except LeaseLost as error:
         log.info("%s", error)
         return False
-    except IntegrityError as error:
-        raise TemporaryError("One of these products was changed at the same moment.") from error
     return finish_import(product_import)
 
 
+def import_each(product_import: ProductImport, rows: Sequence[Line], is_last: bool = False) -> None:
+    """Import a chunk. Of one that the database refuses it imports each half, down to the row that it rejects.
+
+    A single row is tried twice: somebody else may have added the same product at the first try.
+    """
+    try:
+        import_chunk(product_import, rows)
+    except REFUSALS as error:
+        if is_last:
+            import_chunk(product_import, [unwritable(rows[0], error)])
+            return
+        half = (len(rows) + 1) // 2
+        for part in filter(None, (rows[:half], rows[half:])):
+            import_each(product_import, part, is_last=len(rows) == 1)
+
+
+def unwritable(row: Line, error: Exception) -> imports.Fault:
+    if isinstance(row, imports.Fault):
+        raise error
+    log.warning("Line %s of an import: %r", row.line, error)
+    told = [row.name, row.sku, str(row.price), str(row.stock), row.category]
+    return imports.fault(row.line, f"The database refuses this row ({type(error).__name__}).", told)
+
+
 @transaction.atomic
-def import_chunk(product_import: ProductImport, chunk: Sequence[imports.Row | imports.Fault]) -> None:
+def import_chunk(product_import: ProductImport, chunk: Sequence[Line]) -> None:
     """Write a chunk and advance the import's row, atomically.
 
     The row is locked first, so a second worker on the same chunk waits, and then finds it done.
@@ -135,8 +161,8 @@ def lock_known(rows: Sequence[imports.Row]) -> dict[str, Product]:
     deadlocks. An order that wants to reserve waits for the end of the transaction.
     """
     locked = Product.objects.with_skus([row.sku for row in rows]).select_for_update(no_key=True).order_by("pk")
-    theirs = {product.sku.upper(): product for product in locked.only("sku", "slug", "stock", "imported")}
-    return {row.sku: theirs[row.sku.upper()] for row in rows if row.sku.upper() in theirs}
+    theirs = {sku_key(product.sku): product for product in locked.only("sku", "slug", "stock", "imported")}
+    return {row.sku: theirs[sku_key(row.sku)] for row in rows if sku_key(row.sku) in theirs}
 
 
 def seen_by(product_import: ProductImport, known: Mapping[str, Product]) -> dict[str, int]:
@@ -238,7 +264,7 @@ def fail_imports(rows: ProductImportQuerySet, reason: str = BROKEN) -> list[Prod
 
 
 def notify_of(product_import: ProductImport, what: str, message: str) -> None:
-    subject = f"Your import of {product_import.original_name} {what}"
+    subject = f"Your import of {texts.isolated(product_import.original_name)} {what}"
     notify(product_import.requested_by, subject, message, reverse("orders:import-detail", args=[product_import.pk]))
 
 

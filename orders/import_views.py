@@ -4,15 +4,17 @@ from typing import cast
 from uuid import UUID
 
 from django.conf import settings
-from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.models import User
+from durable import trace
 from durable.errors import TemporaryError
 from myproject import texts
+from myproject.traces import waterfall
 from myproject.web.pages import staff_may
+from myproject.web.paging import page_of
 
 from . import import_services, imports, tasks
 from .forms import ImportForm
@@ -33,7 +35,7 @@ def import_list(request: HttpRequest) -> HttpResponse:
         kwargs = {"import_id": str(product_import.pk)}
         tasks.import_products.apply_async_on_commit(kwargs=kwargs, **tasks.import_options(product_import.pk))
         return redirect(product_import)
-    page = Paginator(ProductImport.objects.order_by("-created_at"), PER_PAGE).get_page(request.GET.get("page"))
+    page = page_of(request, ProductImport.objects.order_by("-created_at"), PER_PAGE)
     context = {
         "form": form,
         "page": page,
@@ -66,6 +68,16 @@ def import_detail(request: HttpRequest, pk: UUID) -> HttpResponse:
 def import_status(request: HttpRequest, pk: UUID) -> HttpResponse:
     """Render the live part of the import's page."""
     return render(request, "orders/_import.html", _context(pk))
+
+
+@require_safe
+@staff_may("orders.view_productimport")
+def behind(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """Show what ran for the import."""
+    row = get_object_or_404(ProductImport, pk=pk)
+    return waterfall.answer(
+        request, [trace.label_of(row)], title=row.original_name, back=row.get_absolute_url(), is_open=row.is_open
+    )
 
 
 @require_safe

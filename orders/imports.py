@@ -6,37 +6,46 @@ import io
 import re
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from functools import cache
 from typing import IO, Any, NamedTuple, cast
 
+from babel.dates import get_month_names
 from django.conf import settings
 from django.core.files import File
 
 from myproject import texts
 
+from .models import sku_key
 from .money import is_expressible
 
 Binary = IO[bytes] | File
 REQUIRED = ["name", "sku", "price", "stock", "category"]
 OPTIONAL = ["description", "stock_seen"]
-# What the shop's own export of its stock calls a column, and what it says besides; nothing else is taken as another.
-EXPORTED = {"units": "stock"}
+# What the shop's own export of its stock calls a column, in CSV or as heading of a workbook, and what it says besides;
+# nothing else is taken as another.
+EXPORTED = {"units": "stock", "product": "name", "units when exported": "stock_seen"}
+# As the headings of amounts name it.
+OF_CURRENCY = re.compile(r" \([a-z]{3}\)$")
 IGNORED = ["value"]
 DELIMITERS = ",;\t"
 # The first line of files from German Excel; Excel itself reads it so.
 SEPARATOR_LINE = re.compile('"?sep=([,;\t])"?\\s*')
 # What Excel makes of a SKU that looks like a number, a date or a formula; the SKU itself is lost.
 SPOILT = re.compile(
-    r"\d(?:[.,]\d+)?E[+-]\d+|#(?:N/A|REF!|VALUE!|NAME\?|DIV/0!|NULL!|NUM!)"
+    r"\d(?:[.,]\d+)?E[+-]\d+|#(?:[¡¿]?[^\W\d_]+(?:/0)?[!?]|N/[ABD]|NV)"
     r"|\d{1,2}-(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
     r"|(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)-\d\d",
     re.IGNORECASE,
 )
+# In these languages, too, it writes dates in words; German has a word of its own for March.
+LANGUAGES = ["cs", "da", "de", "el", "es", "fi", "fr", "hu", "it", "nb", "nl", "pl", "pt", "ro", "ru", "sv", "tr", "uk"]
+GERMAN_MARCH = "Mrz"
 # Characters. The csv module itself refuses a cell of more than 131,072: what is longer has an unclosed quote.
 MAX_LINE = 20_000
 LONGEST = {"sku": 20, "name": 80, "category": 40, "description": 5_000}
 HIGHEST_STOCK = 1_000_000
 # At most two digits behind the comma, which can then be no separator of thousands.
-PRICE = re.compile(r"([0-9]{1,7})(?:[.,]([0-9]{1,2}))?")
+PRICE = re.compile(r"([0-9]{1,9})(?:[.,]([0-9]{1,2}))?")
 MISTAKEN = {
     b"PK\x03\x04": "a ZIP archive or an Excel workbook (.xlsx)",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook (.xls)",
@@ -103,7 +112,7 @@ def read(file: Binary) -> Iterator[Row | Fault]:
         except Invalid as error:
             yield fault(line, str(error), cells)
             continue
-        if (first := first_seen.setdefault(row.sku.upper(), line)) == line:
+        if (first := first_seen.setdefault(sku_key(row.sku), line)) == line:
             yield row
         else:
             yield fault(line, f"SKU {row.sku} is already in line {first}", cells)
@@ -194,8 +203,10 @@ def columns(head: str, delimiter: str) -> list[str]:
 
     A column without a name has an empty one: pandas numbers its rows there, and Excel leaves some at the end.
     """
-    found = [name.strip().lower() for name in next(csv.reader([head], delimiter=delimiter, strict=True), [])]
-    names = [EXPORTED.get(name, name) for name in found]
+    cells = next(csv.reader([head], delimiter=delimiter, strict=True), [])
+    # Files that were put together have a byte-order mark in their midst, and web pages leave spaces that no one sees.
+    found = [texts.clean_old(name).lower() for name in cells]
+    names = [OF_CURRENCY.sub("", EXPORTED.get(name, name)) for name in found]
     said = f"The first line says: {texts.show(head.strip())[:200] or 'nothing'}"
     if missing := [name for name in REQUIRED if name not in names]:
         raise Refused(f"Missing columns: {', '.join(missing)}. {said}")
@@ -238,9 +249,17 @@ def parse_nameless(names: list[str], cell: str) -> None:
 
 
 def parse_sku(name: str, cell: str) -> str:
-    if SPOILT.fullmatch(cell):
+    if SPOILT.fullmatch(cell) or spoilt_elsewhere().fullmatch(cell):
         raise Invalid(f"sku “{cell}” is what a spreadsheet made of it; format that column as text")
     return parse_words(name, cell)
+
+
+@cache
+def spoilt_elsewhere() -> re.Pattern[str]:
+    """Return the pattern of a date in another language, as a spreadsheet writes it: `02. Mrz`, `02-mars`, `3月2日`."""
+    names = [name for language in LANGUAGES for name in get_month_names("abbreviated", locale=language).values()]
+    months = "|".join(sorted({re.escape(name.strip(".")) for name in [*names, GERMAN_MARCH]}))
+    return re.compile(rf"\d\d(?:-|\. ?| )(?:{months})\.?|(?:{months})\.?[- ]\d\d|\d{{1,2}}月\d{{1,2}}日")
 
 
 def parse_words(name: str, cell: str) -> str:

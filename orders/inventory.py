@@ -10,6 +10,7 @@ stock + sold = the warehouse's level (+ what staff has added by hand).
 """
 
 import logging
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
@@ -65,7 +66,8 @@ def synchronise(run: InventorySync) -> None:
 def apply_levels(run: InventorySync) -> None:
     etag, seen = InventorySync.objects.etag_to_send(), set[str]()
     page: warehouse.Page | None = None
-    for page in warehouse.pages(etag):
+    for told in warehouse.pages(etag):
+        page = spelled_here(told, seen)
         seen.update(page.skus)
         apply_page(run, page, len(seen))
     if page is None:
@@ -73,6 +75,19 @@ def apply_levels(run: InventorySync) -> None:
     else:
         report_missing(run, seen)
         finish(run, page)
+
+
+def spelled_here(page: warehouse.Page, seen: Collection[str]) -> warehouse.Page:
+    """Return the page with our spelling of each SKU; what is the same SKU here, and told twice, is not applied."""
+    ours = {sku: sku for sku in page.skus} | Product.objects.spellings(page.skus)
+    times = Counter(ours.values())
+    levels, unusable = dict[str, int](), {ours[sku]: why for sku, why in page.unusable.items()}
+    for sku, level in page.levels.items():
+        if times[ours[sku]] > 1 or ours[sku] in seen:
+            unusable[sku] = f"It is told more than once, here as {ours[sku]}."
+        else:
+            levels[ours[sku]] = level
+    return page._replace(levels=levels, unusable=unusable)
 
 
 def finish(run: InventorySync, last: warehouse.Page) -> None:

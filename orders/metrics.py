@@ -26,12 +26,12 @@ SELECT percentile_cont(%s::float[]) WITHIN GROUP (ORDER BY seconds) FROM (
 
 @database.question
 def open_orders() -> Iterator[Metric]:
-    found = Order.objects.open().by_status()
-    yield gauges("shop_orders_open", "Orders on their way.", "status", {s.value: found.get(s, 0) for s in OPEN})
+    found = Order.objects.count_unfinished()
+    yield gauges("shop_orders_open", "Orders on their way.", "status", {s.value: found[s] for s in OPEN})
     # Those that wait for a person are not late: they are counted by themselves.
     oldest = Order.objects.open().filter(flagged_at=None).aggregate(since=Min("opened_at"))["since"]
     yield gauge("shop_orders_oldest_seconds", "For how long the oldest of them has been on its way.", age(oldest))
-    yield gauge("shop_orders_flagged", "Orders that need a person.", Order.objects.flagged().count())
+    yield gauge("shop_orders_flagged", "Orders that need a person.", found["flagged"])
 
 
 @database.question

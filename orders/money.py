@@ -7,7 +7,7 @@ from functools import cache
 from babel import Locale
 from babel.numbers import NumberPattern
 from django.conf import settings
-from django.core.exceptions import ValidationError
+from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.db.models import Q
 from django.db.models.functions import Round
 from django.utils.translation import get_language, to_locale
@@ -23,17 +23,26 @@ MAX_PLACES = 2
 # Ugandan shillings, which are whole, in hundredths.
 PLACES_AT_PROVIDER = {"MGA": 0}
 UNIT_AT_PROVIDER = {"MGA": 0, "ISK": 2, "UGX": 2}
+# It does not charge in these (docs.stripe.com/currencies#presentment-currencies); CLF and UYW have four places besides.
+NOT_CHARGED = {
+    *("BOV", "BTN", "CHE", "CHW", "CLF", "COU", "CUP", "ERN", "GHS", "IQD", "IRR", "KPW", "LYD", "MRU"),
+    *("MXV", "SDG", "SSP", "STN", "SVC", "SYP", "TMT", "USN", "UYI", "UYW", "VED", "VES", "XAD", "ZWG"),
+}
 # Those without places, written down since constraints hold them; a test compares.
 WITHOUT_FRACTION = (
     *("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "MGA", "PYG"),
     *("RWF", "UGX", "UYI", "VND", "VUV", "XAF", "XOF", "XPF"),
 )
-# The provider takes eight digits of the smallest unit, in each currency.
-LARGEST_UNITS = 99_999_999
+# The provider takes eight digits of the smallest unit whatever the card, and more of three currencies (docs.stripe.com/
+# currencies#minimum-and-maximum-charge-amounts): of rupiah twelve, of which our columns hold eleven.
+LARGEST_UNITS, LARGEST_UNITS_OF = 99_999_999, {"IDR": 99_999_999_999, "COP": 9_999_999_999, "INR": 999_999_999}
 # The least that it charges, where the shop's account is in the same currency (docs.stripe.com/currencies#minimum-and-
 # maximum-charge-amounts); for others it converts, and one unit is all that can be said.
 SMALLEST = {
-    **dict.fromkeys(("AUD", "BRL", "CAD", "CHF", "EUR", "INR", "NZD", "SGD", "USD"), Decimal("0.50")),
+    **dict.fromkeys(
+        ("AUD", "BRL", "CAD", "CHF", "COP", "EUR", "IDR", "ILS", "INR", "NZD", "PHP", "SGD", "USD", "ZAR"),
+        Decimal("0.50"),
+    ),
     "AED": Decimal(2),
     "BGN": Decimal(1),
     "CZK": Decimal(15),
@@ -42,6 +51,7 @@ SMALLEST = {
     "HKD": Decimal(4),
     "HUF": Decimal(175),
     "JPY": Decimal(50),
+    "KRW": Decimal(50),
     "MXN": Decimal(10),
     "MYR": Decimal(2),
     "NOK": Decimal(3),
@@ -54,6 +64,17 @@ SMALLEST = {
 
 class Inexpressible(PermanentError):
     """The currency has no coins for such an amount."""
+
+
+def check_currency(currency: str) -> str:
+    """Return the code that the shop is to count in; raises `ImproperlyConfigured` where it cannot."""
+    # ISO 4217 also has gold, and codes for tests, which have no coins.
+    if EXPONENTS.get(currency) is None:
+        raise ImproperlyConfigured(f"CURRENCY is three letters of ISO 4217, such as EUR, not {currency!r}.")
+    if currency in NOT_CHARGED:
+        takes = "write one of docs.stripe.com/currencies, such as EUR"
+        raise ImproperlyConfigured(f"CURRENCY is {currency}, in which the payment provider charges nothing: {takes}.")
+    return currency
 
 
 def places(currency: str) -> int:
@@ -95,7 +116,7 @@ def from_units(units: int, currency: str) -> Decimal:
 
 def largest(currency: str) -> Decimal:
     """Return the most that the provider charges at once."""
-    most = from_units(LARGEST_UNITS, currency)
+    most = from_units(LARGEST_UNITS_OF.get(currency, LARGEST_UNITS), currency)
     return most.quantize(Decimal(1).scaleb(-places(currency)), ROUND_DOWN)
 
 

@@ -16,7 +16,8 @@ from django.conf import settings
 from django.db import models
 from structlog.contextvars import bound_contextvars
 
-from durable.errors import PermanentError, TemporaryError
+from durable import trace
+from durable.errors import PermanentError, TemporaryError, readable
 
 from . import money
 from .models import Payment
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 # Concurrent charges of one batch: a batch of fifty waits for the provider twice at most, and twice its timeout is less
 # than the soft time limit.
 CONCURRENT_CHARGES = 25
+# What the round trips are called where they are shown.
+CHARGE, REFUND = "Payment provider: charge", "Payment provider: refund"
 
 
 class Charged(NamedTuple):
@@ -47,6 +50,8 @@ class Mismatch(PermanentError):
 
 
 Outcome = Charged | PermanentError | TemporaryError
+# What an answer or a webhook that lacks something shows up as; RecursionError: it is nested too deeply.
+UNREADABLE = (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 class NotGenuine(Exception):
@@ -120,6 +125,8 @@ def charge(payment: Payment) -> Charged:
 
 def accept(payment: Payment, provider_id: str, units: int, currency: str) -> Charged:
     """Accept a charge of the right amount. Raises `Mismatch`."""
+    if not _is_id(provider_id):
+        raise Mismatch(f"The provider charged under an id that cannot be kept: {provider_id!r}.", "")
     # The number that was sent, not an amount made of the answer: that would undo a wrong unit by the same mistake.
     if (units, currency.upper()) != (money.to_units(payment.amount, payment.currency), payment.currency):
         told, asked = _words(units, currency.upper()), money.text(payment.amount, payment.currency)
@@ -149,7 +156,7 @@ def refund(payment: Payment) -> str:
     # A refund may stay "pending" for days: the provider has taken it on, and a webhook tells if the bank refuses.
     if refunded.status in ("failed", "canceled"):
         raise PermanentError(f"The refund {refunded.id} has {refunded.status}.")
-    return refunded.id
+    return readable(refunded.id)[:60]
 
 
 # --- Reconciliation ---
@@ -160,13 +167,22 @@ def moved_since(since: datetime) -> Iterator[Notice]:
     wanted: Any = {"created": {"gte": int(since.timestamp())}, "limit": 100}
     for intent in _client().v1.payment_intents.list(wanted).auto_paging_iter():
         if intent.status == "succeeded":
-            yield _notice(_event(intent), News.CHARGED, intent.id, intent.amount_received)
+            yield from _told(_event(intent), News.CHARGED, intent.id, intent.amount_received)
     for refund in _client().v1.refunds.list(wanted).auto_paging_iter():
         thing = refund.to_dict()
         if thing["status"] == "succeeded":
             # Ours are always of the whole charge; what somebody refunded by hand is for a person to look at.
             news = News.REFUNDED if "order" in (thing["metadata"] or {}) else News.PARTLY_REFUNDED
-            yield _notice(_event(refund), news, thing["payment_intent"], thing["amount"], thing["id"])
+            yield from _told(_event(refund), news, thing["payment_intent"], thing["amount"], thing["id"])
+
+
+def _told(*what: Any) -> list[Notice]:
+    """Return the notice; none of what cannot be read, such as a refund that is of no payment intent."""
+    try:
+        return [_notice(*what)]
+    except UNREADABLE as error:
+        log.warning("The provider tells of something that is not ours, or cannot be read: %r", error)
+        return []
 
 
 def _event(thing: stripe.StripeObject) -> dict[str, Any]:
@@ -186,9 +202,7 @@ def read_notice(body: bytes, signature: str) -> Notice | None:
         return _read(event)
     except stripe.SignatureVerificationError as error:
         raise NotGenuine("its signature is missing, wrong or old") from error
-    except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        # Nothing of it is checked yet, so whatever it lacks shows up as one of these; RecursionError: it is nested too
-        # deeply.
+    except UNREADABLE as error:
         raise NotGenuine("it cannot be read") from error
 
 
@@ -221,7 +235,7 @@ def _notice(event: Mapping[str, Any], news: News, provider_id: str, units: int, 
     thing = event["data"]["object"]
     told = thing["metadata"] or {}
     order, attempt = str(told.get("order", "")), str(told.get("attempt", ""))
-    if not all(re.fullmatch(r"\w{1,60}", name) for name in (event["id"], provider_id)):
+    if not all(map(_is_id, (event["id"], provider_id, refund_id or "none"))):
         raise ValueError("not an id")
     return Notice(
         news=news,
@@ -231,8 +245,12 @@ def _notice(event: Mapping[str, Any], news: News, provider_id: str, units: int, 
         currency=thing["currency"].upper(),
         order=order if re.fullmatch(r"[0-9A-Z-]{1,9}", order) else "",
         attempt=int(attempt) if re.fullmatch(r"[0-9]{1,4}", attempt) else 0,
-        refund_id=refund_id[:60],
+        refund_id=refund_id,
     )
+
+
+def _is_id(name: str) -> bool:
+    return bool(re.fullmatch(r"\w{1,60}", name, re.ASCII))
 
 
 def outcome_of(notice: Notice, payment: Payment) -> Outcome:
@@ -247,10 +265,15 @@ def _outcome(payment: Payment) -> Outcome:
     # What the client's own lines, of a connection that is tried again, are about.
     with bound_contextvars(order=payment.order.reference):
         try:
-            return charge(payment)
+            with trace.call(CHARGE, payment.order):
+                return charge(payment)
         except (TemporaryError, PermanentError) as error:
             log.info("Attempt %s to pay: %s", payment.attempt, error)
             return error
+        except UNREADABLE as error:
+            # It may have charged: the same key asks again, and the rest of the batch goes on.
+            log.exception("Attempt %s to pay", payment.attempt)
+            return TemporaryError(f"The payment provider's answer cannot be read ({type(error).__name__}).")
 
 
 @cache

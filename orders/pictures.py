@@ -16,6 +16,8 @@ MAX_BYTES = 10 * 1024 * 1024
 # A telephone's 48 million are 48.8. A few kilobytes can claim as many, and each costs four bytes once it is decoded, in
 # WebP four times as many: a worker's child takes up to 500 MB.
 MAX_PIXELS = dict.fromkeys(FORMATS, 52_000_000) | {"WEBP": 26_000_000}
+# Of a strip, only a little is shown, and Pillow takes eight bytes for each of its lines, too.
+MAX_SIDE = 20_000
 # Widths of the thumbnails: a card, a card on a dense screen or the product's page, and that on a dense screen.
 WIDTHS = (400, 800, 1200)
 SHAPE = 3 / 4
@@ -38,7 +40,7 @@ def check(file: IO[bytes], size: int) -> str:
     if size > MAX_BYTES:
         raise Unusable(f"The picture is larger than {MAX_BYTES // 1024**2} MB.")
     with _open(file) as image:
-        kind = FORMATS[str(image.format)]
+        kind = FORMATS[_format(image)]
     file.seek(0)
     return kind
 
@@ -65,10 +67,18 @@ def _open(file: IO[bytes]) -> Image.Image:
         raise Unusable(_too_many(max(MAX_PIXELS.values()))) from None
     except BROKEN as error:
         raise Unusable(f"This is no {READABLE} picture.") from error
-    if image.width * image.height > (most := MAX_PIXELS[str(image.format)]):
+    if image.width * image.height > (most := MAX_PIXELS[_format(image)]):
         image.close()
         raise Unusable(_too_many(most))
+    if max(image.size) > MAX_SIDE:
+        image.close()
+        raise Unusable(f"The picture is wider or higher than {MAX_SIDE:,} pixels.")
     return image
+
+
+def _format(image: Image.Image) -> str:
+    # A JPEG with further pictures behind the first, such as telephones add for bright screens.
+    return "JPEG" if image.format == "MPO" else str(image.format)
 
 
 def _too_many(most: int) -> str:

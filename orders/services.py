@@ -7,17 +7,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import DataError, IntegrityError, transaction
 from django.utils import timezone
 from structlog.contextvars import bind_contextvars
 
 from accounts.models import User
+from durable import trace
 from durable.errors import PermanentError, TemporaryError
 from durable.mail import MAIL
+from myproject import texts
 
 from . import money, payments
 from .models import (
     ALIVE,
+    MOST_ATTEMPTS,
     Card,
     Kind,
     Order,
@@ -34,6 +37,9 @@ from .models import (
 
 log = logging.getLogger(__name__)
 
+# What the database says where a row cannot be as it was meant; another attempt changes nothing.
+REFUSALS = (DataError, IntegrityError)
+
 
 # --- Placing ---
 
@@ -47,6 +53,7 @@ def place_order(customer: User, quantities: Mapping[Product, int], card: str, to
     order = Order(customer=customer, token=token, total=total_of(items), **Order.lease.fresh())
     try:
         with transaction.atomic():
+            customer.keep_open()
             order.save()
             for item in items:
                 item.order = order
@@ -68,9 +75,9 @@ def start_payment(order: Order, card: str, attempt: int = 1) -> None:
 
 
 def pay_again(order: Order, card: str) -> bool:
-    """Start a new attempt, with a new key, after a failed payment; False if there is nothing to pay."""
+    """Start a new attempt, with a new key, after a failed payment; False if there is nothing to pay, or no longer."""
     with transaction.atomic():
-        if not order.mark_pending():
+        if order.payments.count() >= MOST_ATTEMPTS or not order.mark_pending():
             return False
         start_payment(order, card, attempt=order.payments.count() + 1)
     return True
@@ -109,14 +116,24 @@ class Processed(NamedTuple):
 
 
 def claim_orders(first: int, limit: int) -> list[Order]:
-    """Claim order `first` and other waiting ones, and reserve their stock; return the claimed orders."""
-    # In a backlog most messages come too late: their orders were processed in other batches.
-    if not Order.objects.free().exists():
-        return []
-    with transaction.atomic():
-        claimed = Order.objects.claim_with_others(first, limit)
-        reserve(order.pk for order in claimed)
+    """Claim order `first` and other waiting ones, and reserve their stock; return the claimed orders.
+
+    Where the database refuses one of them, `first` is tried alone, and is a person's if that fails, too.
+    """
+    try:
+        with transaction.atomic():
+            claimed = Order.objects.claim_with_others(first, limit)
+            reserve(order.pk for order in claimed)
+    except REFUSALS as error:
+        return claim_orders(first, 1) if limit > 1 else give_to_person(first, error)
     return claimed
+
+
+def give_to_person(order_id: int, error: Exception) -> list[Order]:
+    """Flag an order that the database refuses to take further; no worker takes it up again."""
+    log.error("Order %s: %r", order_id, error, exc_info=error)
+    Order.objects.filter(pk=order_id).flag(f"The database refuses its next step ({type(error).__name__}).")
+    return []
 
 
 def process_orders(claimed: Sequence[Order]) -> Processed:
@@ -124,40 +141,65 @@ def process_orders(claimed: Sequence[Order]) -> Processed:
 
     If the outcome of a charge is unknown, the order stays *processing* and is retried with the same key.
     """
-    charging = Payment.objects.started().filter(order__in=claimed, order__status=Status.PROCESSING)
-    attempts = list(charging.select_related("order").order_by("order"))
+    orders = {order.pk: order for order in claimed}
+    charging = Payment.objects.started().filter(order_id__in=orders, order__status=Status.PROCESSING)
+    attempts = list(charging.order_by("order_id"))
+    for payment in attempts:
+        payment.order = orders[payment.order_id]
     outcomes = dict(zip(attempts, payments.charge_all(attempts), strict=True))
-    completed = settle(outcomes, Order.objects.held(claimed))
+    completed = settle_all(outcomes, Order.objects.held(claimed))
     return Processed(completed, [error for error in outcomes.values() if isinstance(error, TemporaryError)])
 
 
 @transaction.atomic(savepoint=False)
 def reserve(order_ids: Iterable[int]) -> None:
     """Reserve stock for the pending ones of these orders, or reject them if it does not suffice."""
-    wanted: dict[int, list[OrderItem]] = defaultdict(list)
-    pending = OrderItem.objects.filter(order__in=order_ids, order__status=Status.PENDING).order_by("order", "pk")
-    # Only locks the orders.
-    locked = pending.select_related("order").select_for_update(of=["order"])
-    for item in locked.only("product", "name", "quantity", "order__status"):
-        wanted[item.order_id].append(item)
-    products = lock_products({item.product_id for items in wanted.values() for item in items})
+    wanted: dict[int, list[Line]] = defaultdict(list)
+    items = OrderItem.objects.filter(order__in=lock(order_ids, status=Status.PENDING)).order_by("order", "pk")
+    for order_id, product, name, quantity in items.values_list("order", "product", "name", "quantity"):
+        wanted[order_id].append(Line(product, name, quantity))
+    if not wanted:
+        return
+    stock = lock_stock({line.product for lines in wanted.values() for line in lines})
     reserved, taken = [], Counter[int]()
-    for pk, items in wanted.items():
-        if short := [item for item in items if products[item.product_id].stock < item.quantity]:
-            reject(pk, short, products)
+    for pk, lines in wanted.items():
+        if short := [line for line in lines if stock[line.product] < line.quantity]:
+            reject(pk, short, stock)
             continue
-        for item in items:
-            products[item.product_id].stock -= item.quantity
-            taken[item.product_id] -= item.quantity
+        for line in lines:
+            stock[line.product] -= line.quantity
+            taken[line.product] -= line.quantity
         reserved.append(pk)
     Product.objects.add_stock(taken)
     Order.objects.filter(pk__in=reserved).move(Status.PROCESSING)
 
 
-def reject(order_id: int, short: Iterable[OrderItem], products: Mapping[int, Product]) -> None:
-    lines = [f"{line.name} ({products[line.product_id].stock} left, {line.quantity} ordered)" for line in short]
+class Line(NamedTuple):
+    """What a pending order wants of a product (by its key)."""
+
+    product: int
+    name: str
+    quantity: int
+
+
+def reject(order_id: int, short: Iterable[Line], stock: Mapping[int, int]) -> None:
+    lines = [f"{texts.isolated(line.name)} ({stock[line.product]} left, {line.quantity} ordered)" for line in short]
     reason = f"Out of stock: {', '.join(lines)}. You were not charged."
     Order.objects.filter(pk=order_id).move(Status.REJECTED, reason)
+
+
+def settle_all(outcomes: Mapping[Payment, payments.Outcome], orders: OrderQuerySet) -> list[int]:
+    """Settle them together; where the database refuses one, each alone, and that one is a person's."""
+    try:
+        return settle(outcomes, orders)
+    except REFUSALS:
+        completed: list[int] = []
+    for payment, outcome in outcomes.items():
+        try:
+            completed += settle({payment: outcome}, orders)
+        except REFUSALS as error:
+            give_to_person(payment.order_id, error)
+    return completed
 
 
 @transaction.atomic
@@ -196,9 +238,10 @@ def still_started(
     return {payment: outcome for payment, outcome in outcomes.items() if payment.pk in keys}
 
 
-def lock(order_ids: Iterable[int]) -> None:
-    """Lock the orders in key order, which prevents deadlocks."""
-    list(Order.objects.filter(pk__in=order_ids).select_for_update().order_by("pk").values_list("pk"))
+def lock(order_ids: Iterable[int], **fields: object) -> list[int]:
+    """Lock the orders with these fields in key order, which prevents deadlocks; return their keys."""
+    orders = Order.objects.filter(pk__in=order_ids, **fields).select_for_update().order_by("pk")
+    return list(orders.values_list("pk", flat=True))
 
 
 def complete(charged: Mapping[Payment, str]) -> list[int]:
@@ -250,13 +293,18 @@ def release(order_ids: Iterable[int]) -> None:
     quantities: Counter[int] = Counter()
     for product_id, quantity in OrderItem.objects.filter(order__in=order_ids).values_list("product", "quantity"):
         quantities[product_id] += quantity
-    lock_products(quantities)
+    lock_stock(quantities)
     Product.objects.add_stock(quantities)
 
 
 def lock_products(ids: Iterable[int]) -> dict[int, Product]:
-    """Lock the products in key order, which prevents deadlocks."""
-    return {p.pk: p for p in Product.objects.filter(pk__in=ids).select_for_update().order_by("pk")}
+    """Lock the products; return them by their keys."""
+    return {p.pk: p for p in Product.objects.locking(ids)}
+
+
+def lock_stock(ids: Iterable[int]) -> dict[int, int]:
+    """Lock the products; return their stock."""
+    return dict(Product.objects.locking(ids).values_list("pk", "stock"))
 
 
 # --- Refunding ---
@@ -288,7 +336,8 @@ def refund(order_id: int) -> bool:
     # Until its task ends, perhaps in another attempt.
     bind_contextvars(order=payment.order.reference)
     try:
-        refund_id = payments.refund(payment)
+        with trace.call(payments.REFUND, payment.order):
+            refund_id = payments.refund(payment)
     except TemporaryError as error:
         if payment.held().exists():
             OrderEvent.objects.record([order_id], Kind.RETRY, detail=f"Refund: {error}")
@@ -347,7 +396,9 @@ def record(notice: payments.Notice) -> list[int]:
     payment.refresh_from_db(fields=["status", "provider_id"])
     with recorded_by(notice.event_id):
         if notice.news == payments.News.CHARGED:
-            return settle({payment: payments.outcome_of(notice, payment)}, Order.objects.filter(pk=payment.order_id))
+            return settle_all(
+                {payment: payments.outcome_of(notice, payment)}, Order.objects.filter(pk=payment.order_id)
+            )
         record_refund(payment, notice)
     return []
 

@@ -2,17 +2,14 @@
 
 from datetime import timedelta
 
-from django.core.exceptions import ImproperlyConfigured
 from django.urls import reverse_lazy
-from iso4217 import Currency
 
 from myproject.variables import PORT, SANDBOX, SANDBOX_PORT, env
 
+from .money import check_currency
+
 # An order keeps the currency that it was placed in.
-CURRENCY = env.str("CURRENCY", default="EUR")
-# ISO 4217 also has gold, and codes for tests, which have no coins.
-if CURRENCY not in {currency.code for currency in Currency if currency.exponent is not None}:
-    raise ImproperlyConfigured(f"CURRENCY is three letters of ISO 4217, such as EUR, not {CURRENCY!r}.")
+CURRENCY = check_currency(env.str("CURRENCY", default="EUR"))
 ACCOUNT_LOGOUT_REDIRECT_URL = reverse_lazy("orders:catalogue")
 
 STRIPE_API_KEY = env.str("STRIPE_API_KEY", default="sk_test_sandbox" if SANDBOX else "")
@@ -26,6 +23,7 @@ WAREHOUSE_URL = env.str("WAREHOUSE_URL", default=f"http://127.0.0.1:{SANDBOX_POR
 WAREHOUSE_TOKEN = env.str("WAREHOUSE_TOKEN", default="wh_test_sandbox" if SANDBOX else "")
 # How the sandbox of `make run` finds the shop.
 RUN_VARIABLES = {
+    "SANDBOX_SHOP_URL": env.str("SITE_URL", default=f"http://localhost:{PORT}"),
     "SANDBOX_WEBHOOK_URL": f"http://127.0.0.1:{PORT}/webhooks/payments/",
     "STRIPE_WEBHOOK_SECRET": STRIPE_WEBHOOK_SECRET,
 }

@@ -1,5 +1,5 @@
 import logging
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from datetime import date, timedelta
 from functools import partial
@@ -8,7 +8,7 @@ from typing import Any
 
 from celery import shared_task
 from django.conf import settings
-from django.db import DatabaseError
+from django.db import DatabaseError, transaction
 from django.utils import timezone
 from structlog.contextvars import bound_contextvars
 
@@ -16,7 +16,7 @@ from accounts.tasks import send_notification_email
 from durable import mail
 from durable.errors import PermanentError, TemporaryError
 from durable.sweeps import Sweep, sweep
-from durable.task import Task, queue_many
+from durable.task import Task, queue_many, survive
 from myproject.storage.clean_ups import CLEAR_LIMITS, delete_in_chunks, going_on_next_night
 
 from . import digests, emails, import_services, inventory, services, thumbnails
@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 
 # Orders per message: batches of fifty drain a backlog far faster than single orders.
 ORDERS_AT_ONCE = 50
+# New orders that share a message in a backlog: half of what it takes along, so that every second one may be lost.
+ORDERS_PER_MESSAGE = 25
 NOISE_KEPT = timedelta(days=365)
 DIGESTS_KEPT = timedelta(weeks=10)
 LEASE_SECONDS = settings.ORDER_LEASE.total_seconds()
@@ -78,14 +80,31 @@ def process_order(self: Task, *, order_id: int) -> dict[str, Any]:
         return {"claimed": 0, "completed": 0}
     processed = services.process_orders(claimed)
     queue_confirmations(processed.completed)
+    queue_waiting_order()
     if processed.unanswered:
         raise processed.unanswered[0]
     return {"claimed": len(claimed), "completed": len(processed.completed)}
 
 
-def queue_confirmations(order_ids: Iterable[int]) -> None:
-    """Queue a mail for each of these orders."""
-    queue_many(send_order_confirmation, [{"order_id": pk} for pk in order_ids])
+def queue_new_order(order: Order) -> None:
+    """Queue an order that has just been placed, after the commit, unless the message of another takes it along."""
+
+    def publish() -> None:
+        if not Order.objects.takes_along(order, every=ORDERS_PER_MESSAGE):
+            process_order.delay_on_commit(order_id=order.pk)
+
+    transaction.on_commit(publish, robust=True)
+
+
+def queue_waiting_order() -> None:
+    """Queue one of the orders that have come meanwhile without a message of their own."""
+    for pk in Order.objects.for_machine().unclaimed().order_by("due_at").values_list("pk", flat=True)[:1]:
+        survive(partial(process_order.delay, order_id=pk), process_order.name)
+
+
+def queue_confirmations(order_ids: Sequence[int]) -> None:
+    """Queue the mails of these orders, which a message sends together."""
+    queue_many(send_order_confirmation, [{"order_id": pk} for pk in order_ids[:: mail.BATCH]])
 
 
 @shared_task(base=OrderTask, soft_time_limit=LEASE_SECONDS * 0.8, time_limit=LEASE_SECONDS)
@@ -144,7 +163,7 @@ class SyncTask(Task):
         super().on_failure(exc, task_id, args, kwargs, einfo)
         is_known = isinstance(exc, (TemporaryError, PermanentError))
         reason = str(exc) if is_known else f"It could not be finished ({type(exc).__name__})."
-        InventorySync.objects.claimed_in(task_id).close(SyncStatus.FAILED, error=reason[:300])
+        InventorySync.objects.claimed_in(task_id).close(SyncStatus.FAILED, error=reason)
 
 
 @shared_task(

@@ -22,10 +22,15 @@ log = logging.getLogger(__name__)
 THUMBNAIL = re.compile(r"[0-9a-f]{32}-")
 
 
-def upload_picture(product: Product, file: File, kind: str) -> None:
-    """Keep a picture that was checked, for a worker to make thumbnails of; `kind` is its ending."""
+def store_picture(file: File, kind: str) -> str:
+    """Keep a picture that was checked, and return its name; `kind` is its ending."""
+    return str(default_storage.save(f"pictures/{uuid.uuid4()}.{kind}", file))
+
+
+def use_picture(product: Product, name: str) -> None:
+    """Have a worker make thumbnails of the stored picture, in place of the product's own."""
     old = product.picture.name
-    product.mark_picture_pending(default_storage.save(f"pictures/{uuid.uuid4()}.{kind}", file))
+    product.mark_picture_pending(name)
     transaction.on_commit(lambda: delete_files([old or ""]), robust=True)
 
 

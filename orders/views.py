@@ -1,29 +1,38 @@
 from typing import cast
+from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_not_required
 from django.core.files.storage import default_storage
-from django.core.paginator import Paginator
 from django.db import transaction
+from django.db.models import Q
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import cache_control
 from django.views.decorators.csrf import csrf_exempt
-from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from django.views.decorators.http import conditional_page, require_http_methods, require_POST, require_safe
+from django.views.decorators.vary import vary_on_headers
 from structlog.contextvars import bind_contextvars
 
 from accounts.models import User
+from durable import trace
 from durable.errors import TemporaryError
+from myproject import texts
+from myproject.traces import waterfall
+from myproject.web.moment import of_one_moment
 from myproject.web.pages import staff_may
+from myproject.web.paging import page_of
 
 from . import basket as baskets
-from . import payments, services, tasks
+from . import drawings, payments, services, tasks
 from .forms import CardForm, CheckoutForm, ProductFilter, QuantityForm, categories
 from .models import InventorySync, Order, Product, actor
 
 PER_PAGE = 12
 DIFFERENCES_PER_PAGE = 50
+# Of the same category, below a product.
+MORE = 4
 
 
 # --- Catalogue and basket: public ---
@@ -31,15 +40,18 @@ DIFFERENCES_PER_PAGE = 50
 
 @login_not_required
 @require_safe
+@vary_on_headers("HX-Request", "HX-Target")
 def catalogue(request: HttpRequest) -> HttpResponse:
     baskets.name_visitor(request)
     products = ProductFilter(request.GET, Product.objects.on_sale().order_by("name", "pk"))
     context = {
         "filter": products,
-        "page": Paginator(products.qs, PER_PAGE).get_page(request.GET.get("page")),
+        "page": page_of(request, products.qs, PER_PAGE),
         "categories": [name for name, _ in categories()],
+        "in_basket": baskets.quantities(request),
     }
-    return render(request, "orders/catalogue.html", context)
+    is_part = request.headers.get("HX-Target") == "results"
+    return render(request, "orders/_results.html" if is_part else "orders/catalogue.html", context)
 
 
 @login_not_required
@@ -47,15 +59,17 @@ def catalogue(request: HttpRequest) -> HttpResponse:
 def product(request: HttpRequest, slug: str) -> HttpResponse:
     found = get_object_or_404(Product.objects.on_sale(), slug=slug)
     baskets.name_visitor(request)
-    return render(request, "orders/product.html", {"product": found, "form": QuantityForm(product=found)})
+    return render(request, "orders/product.html", _product_page(request, found, QuantityForm(product=found)))
 
 
 @login_not_required
 @require_safe
 @cache_control(max_age=86400, public=True)
+@conditional_page
 def picture(request: HttpRequest, slug: str) -> HttpResponse:
     found = get_object_or_404(Product, slug=slug)
-    context = {"product": found, "hue": sum(found.sku.encode()) * 47 % 360}
+    drawing = drawings.template_of(found.name, found.category)
+    context = {"title": texts.in_xml(found.name), "drawing": drawing, "hue": drawings.hue_of(found.sku, found.name)}
     return render(request, "orders/picture.svg", context, content_type="image/svg+xml")
 
 
@@ -74,6 +88,8 @@ def thumbnail(request: HttpRequest, digest: str, width: int) -> FileResponse:
 
 @login_not_required
 @require_safe
+# Of a visitor, too, who has no session.
+@cache_control(private=True, no_store=True)
 def basket(request: HttpRequest) -> HttpResponse:
     return render(request, "orders/basket.html", {"basket": baskets.read(request)})
 
@@ -84,10 +100,13 @@ def basket(request: HttpRequest) -> HttpResponse:
 def basket_add(request: HttpRequest, slug: str) -> HttpResponse:
     found, contents = get_object_or_404(Product.objects.on_sale(), slug=slug), baskets.hold(request)
     form = QuantityForm(request.POST, product=found, in_basket=contents.quantity_of(found))
+    if form.is_valid():
+        contents.put(found, contents.quantity_of(found) + form.cleaned_data["quantity"])
+    if request.headers.get("HX-Request"):
+        return _added(request, found, form)
     if not form.is_valid():
-        return render(request, "orders/product.html", {"product": found, "form": form}, status=422)
-    contents.put(found, contents.quantity_of(found) + form.cleaned_data["quantity"])
-    messages.success(request, f"{found.name} is in your basket.")
+        return render(request, "orders/product.html", _product_page(request, found, form), status=422)
+    messages.success(request, f"{texts.isolated(found.name)} is in your basket.")
     return redirect("orders:basket")
 
 
@@ -96,12 +115,39 @@ def basket_add(request: HttpRequest, slug: str) -> HttpResponse:
 @transaction.atomic
 def basket_change(request: HttpRequest, slug: str) -> HttpResponse:
     found = get_object_or_404(Product, slug=slug)
-    form = QuantityForm(request.POST, product=found, least=0)
-    if form.is_valid():
-        baskets.hold(request).put(found, form.cleaned_data["quantity"])
+    form, contents, refused = QuantityForm(request.POST, product=found, least=0), baskets.hold(request), ""
+    if not contents.quantity_of(found):
+        # Another tab has removed it, or the session has ended and this is a visitor's basket, which a sign-in adds up.
+        refused = f"{texts.isolated(found.name)} is not in this basket any more. Nothing was changed."
+    elif form.is_valid():
+        contents.put(found, form.cleaned_data["quantity"])
     else:
-        messages.error(request, " ".join(map(str, form.errors["quantity"])))
+        refused = " ".join(map(str, form.errors["quantity"]))
+    if request.headers.get("HX-Target") == "basket-live":
+        return render(request, "orders/_basket.html", {"basket": baskets.read(request), "refused": refused})
+    if request.headers.get("HX-Request"):
+        return _added(request, found, form, refused)
+    if refused:
+        messages.error(request, refused)
     return redirect("orders:basket")
+
+
+def _product_page(request: HttpRequest, product: Product, form: QuantityForm) -> dict[str, object]:
+    others = Product.objects.on_sale().filter(category=product.category).exclude(pk=product.pk)
+    # What can be bought comes first.
+    more = others.alias(is_sold_out=Q(stock=0)).order_by("is_sold_out", "name", "pk")[:MORE]
+    return {"product": product, "form": form, "more": more, "in_basket": baskets.quantities(request)}
+
+
+def _added(request: HttpRequest, product: Product, form: QuantityForm, refused: str = "") -> HttpResponse:
+    """Answer a script: the button anew, the number in the basket, and in words what was done."""
+    if not refused and not form.is_valid():
+        refused = " ".join(map(str, form.errors["quantity"]))
+    inside = baskets.quantities(request)
+    told = f"{texts.isolated(product.name)}: {inside.get(product.pk, 0)} in your basket."
+    context = {"product": product, "form": form, "in_basket": inside, "refused": refused, "told": refused or told}
+    context["on_page"] = request.headers.get("HX-Target") == "add-form"
+    return render(request, "orders/_added.html", context, status=422 if refused else 200)
 
 
 # --- Checkout and own orders ---
@@ -125,7 +171,7 @@ def checkout(request: HttpRequest) -> HttpResponse:
     card, token = form.cleaned_data["card"], form.cleaned_data["token"]
     order = services.place_order(cast(User, request.user), contents.as_quantities(), card, token)
     bind_contextvars(order=order.reference)
-    tasks.process_order.delay_on_commit(order_id=order.pk)
+    tasks.queue_new_order(order)
     contents.clear()
     return redirect(order)
 
@@ -133,20 +179,40 @@ def checkout(request: HttpRequest) -> HttpResponse:
 @require_safe
 def order_list(request: HttpRequest) -> HttpResponse:
     orders = Order.objects.of(request.user).order_by("-created_at", "-pk")
-    return render(
-        request, "orders/order_list.html", {"page": Paginator(orders, PER_PAGE).get_page(request.GET.get("page"))}
-    )
+    return render(request, "orders/order_list.html", {"page": page_of(request, orders, PER_PAGE)})
 
 
 @require_safe
+@of_one_moment
 def order_detail(request: HttpRequest, reference: str) -> HttpResponse:
     return render(request, "orders/order.html", _context(request, _visible_order(request, reference)))
 
 
 @require_safe
+@of_one_moment
 def order_status(request: HttpRequest, reference: str) -> HttpResponse:
     """Render the live part of the order page."""
     return render(request, "orders/_order.html", _context(request, _visible_order(request, reference)))
+
+
+@require_safe
+def behind(request: HttpRequest, reference: str) -> HttpResponse:
+    """Show what ran for the order, its payments and its confirmation."""
+    order = _visible_order(request, reference)
+    labels = [trace.label_of(row) for row in (order, *order.payments.order_by("pk"))]
+    owes_mail = order.mail_due_at is not None and order.mail_sent_at is None
+    links = {}
+    if settings.SANDBOX_URL:
+        links["Ledger"] = f"{settings.SANDBOX_URL}/ledger?{urlencode({'order': order.reference})}"
+        links["Mailbox"] = f"{settings.SANDBOX_URL}/mail?{urlencode({'to': order.customer.email})}"
+    return waterfall.answer(
+        request,
+        labels,
+        title=f"Order {order}",
+        back=order.get_absolute_url(),
+        is_open=order.is_open or owes_mail,
+        **links,
+    )
 
 
 @require_POST
@@ -228,8 +294,8 @@ def sync_list(request: HttpRequest) -> HttpResponse:
         run = InventorySync.objects.open_one()
         tasks.sync_inventory.delay_on_commit(sync_id=run.pk)
         return redirect(run)
-    runs = Paginator(InventorySync.objects.with_differences().order_by("-pk"), PER_PAGE)
-    context = {"page": runs.get_page(request.GET.get("page")), "is_on": bool(settings.WAREHOUSE_URL)}
+    runs = page_of(request, InventorySync.objects.with_differences().order_by("-pk"), PER_PAGE)
+    context = {"page": runs, "is_on": bool(settings.WAREHOUSE_URL)}
     return render(request, "orders/sync_list.html", context)
 
 
@@ -237,8 +303,8 @@ def sync_list(request: HttpRequest) -> HttpResponse:
 @staff_may("orders.view_inventorysync")
 def sync_detail(request: HttpRequest, pk: int) -> HttpResponse:
     run = get_object_or_404(InventorySync.objects.with_differences(), pk=pk)
-    differences = Paginator(run.differences.order_by("kind", "sku"), DIFFERENCES_PER_PAGE)
-    context = {"run": run, "page": differences.get_page(request.GET.get("page"))}
+    differences = page_of(request, run.differences.order_by("kind", "sku"), DIFFERENCES_PER_PAGE)
+    context = {"run": run, "page": differences}
     return render(request, "orders/sync.html", context)
 
 
@@ -271,9 +337,7 @@ def payment_webhook(request: HttpRequest) -> HttpResponse:
 
 
 def _visible_order(request: HttpRequest, reference: str) -> Order:
-    sees_all = request.user.is_staff and request.user.has_perm("orders.view_order")
-    orders = Order.objects.all() if sees_all else Order.objects.of(request.user)
-    return get_object_or_404(orders, reference=reference)
+    return get_object_or_404(Order.objects.visible_to(request.user), reference=reference)
 
 
 def _context(request: HttpRequest, order: Order) -> dict[str, object]:

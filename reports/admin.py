@@ -24,11 +24,10 @@ class ReportAdmin(ReadOnlyAdmin):
         "title",
         "format",
         "requested_by",
-        "status",
+        "pill",
         "row_count",
         "size",
         "created_at",
-        "finished_at",
         "error",
     ]
     list_filter = ["kind", "format", "status", "created_at"]
@@ -52,7 +51,7 @@ class ReportScheduleAdmin(ReadOnlyAdmin):
 @admin.register(Pack)
 class PackAdmin(ReadOnlyAdmin):
     task_argument = "pack_id"
-    list_display = ["title", "requested_by", "status", "missing_count", "size", "created_at", "finished_at", "error"]
+    list_display = ["title", "requested_by", "pill", "missing_count", "size", "created_at", "finished_at", "error"]
     list_filter = ["status", "created_at"]
     list_select_related = ["requested_by"]
     search_fields = ["id", "requested_by__email"]

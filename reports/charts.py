@@ -7,7 +7,7 @@ gives them the colours of the scheme, light or dark.
 
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from math import floor, log10
+from math import floor, isfinite, log10
 from typing import Any, NamedTuple, Protocol
 
 from django.template.loader import render_to_string
@@ -18,10 +18,12 @@ from myproject import texts
 Number = Decimal | float | int
 
 WIDTH, HEIGHT = 720, 260
-LEFT, RIGHT, TOP, BOTTOM = 64, 8, 14, 226
+LEFT, RIGHT, TOP, BOTTOM = 64, 8, 34, 226
 TICKS = 4
 # As many labels as fit below the chart; on a narrow screen `shop.css` hides every second one.
 LABELS = 8
+# What a chart says of a value that it cannot draw: the others are drawn all the same.
+NO_NUMBER = "no number"
 
 
 class Mark(NamedTuple):
@@ -44,6 +46,17 @@ class Draw(Protocol):
     ) -> SafeString: ...
 
 
+class Extras(NamedTuple):
+    """What a chart on a page says beside its values: their unit, what the last of them is, and whether to compare.
+
+    The comparison is the average of all but the last, which is not over yet.
+    """
+
+    unit: str = ""
+    last: str = ""
+    compares: bool = False
+
+
 class Text(NamedTuple):
     """An axis label: its position, its text, and whether a narrow screen may hide it."""
 
@@ -52,9 +65,15 @@ class Text(NamedTuple):
     is_minor: bool = False
 
 
-def bars(title: str, labels: Sequence[str], values: Sequence[Number], say: Callable[[Any], str] = str) -> SafeString:
+def bars(
+    title: str,
+    labels: Sequence[str],
+    values: Sequence[Number],
+    say: Callable[[Any], str] = str,
+    extras: Extras | None = None,
+) -> SafeString:
     """Draw a bar for each value; `say` formats a value for people."""
-    return draw("bars", title, labels, values, say)
+    return draw("bars", title, labels, values, say, extras)
 
 
 def line(title: str, labels: Sequence[str], values: Sequence[Number], say: Callable[[Any], str] = str) -> SafeString:
@@ -63,27 +82,66 @@ def line(title: str, labels: Sequence[str], values: Sequence[Number], say: Calla
 
 
 def draw(
-    kind: str, title: str, labels: Sequence[str], values: Sequence[Number], say: Callable[[Any], str]
+    kind: str,
+    title: str,
+    labels: Sequence[str],
+    values: Sequence[Number],
+    say: Callable[[Any], str],
+    extras: Extras | None = None,
 ) -> SafeString:
     # Text from before control characters were refused would break the whole drawing.
     title, labels = texts.in_xml(title), [texts.in_xml(label) for label in labels]
+    bad = {n for n, value in enumerate(values) if not is_drawable(value)}
+    values = [0 if n in bad else value for n, value in enumerate(values)]
     ticks = scale(min([0, *map(float, values)]), max([0, *map(float, values)]))
     step = (WIDTH - LEFT - RIGHT) / max(len(values), 1)
     marks = [
-        mark(LEFT + step * n, step, float(value), ticks, f"{label}: {say(value)}")
+        mark(LEFT + step * n, step, float(value), ticks, f"{label}: {NO_NUMBER if n in bad else say(value)}")
         for n, (label, value) in enumerate(zip(labels, values, strict=True))
     ]
     context = {
         "is_line": kind == "line",
         "title": title,
-        "description": describe(labels, values, say),
+        "description": describe(labels, values, say) + left_out([labels[n] for n in sorted(bad)]),
         "marks": marks,
         "zero": place(0, ticks),
         "levels": [Text(place(tick, ticks), short(tick)) for tick in ticks],
         "labels": sparse(marks, labels),
         "frame": {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "below": HEIGHT - 8},
     }
+    if extras and values:
+        context |= added(extras, marks, values, ticks, say)
     return render_to_string("reports/chart.svg", context)
+
+
+def is_drawable(value: object) -> bool:
+    """Return whether it is a number that has a place on an axis: columns also hold what is none (NaN), and nothing."""
+    return isinstance(value, (Decimal, float, int)) and isfinite(value)
+
+
+def left_out(labels: Sequence[str]) -> str:
+    return f" Not drawn, since there is {NO_NUMBER}: {', '.join(labels)}." if labels else ""
+
+
+def added(
+    extras: Extras, marks: Sequence[Mark], values: Sequence[Number], ticks: Sequence[float], say: Callable[[Any], str]
+) -> dict[str, Any]:
+    """Return what the template draws beside the values."""
+    top = max(range(len(values)), key=values.__getitem__)
+    over: list[Any] = list(values[:-1]) or list(values)
+    average = sum(over) / len(over)
+    return {
+        "unit": extras.unit,
+        "last": extras.last,
+        "now": marks[-1],
+        "peak": {"at": marks[top], "side": side(top, len(values)), "says": say(values[top])} if values[top] else None,
+        "average": {"y": place(float(average), ticks), "says": say(average)} if extras.compares and average else None,
+    }
+
+
+def side(number: int, count: int) -> str:
+    """Where a label is anchored, so that it stays within the drawing."""
+    return "start" if number < count / 5 else "end" if number > count * 4 / 5 else "middle"
 
 
 def mark(left: float, step: float, value: float, ticks: Sequence[float], says: str) -> Mark:

@@ -15,6 +15,7 @@ from accounts import emails
 from accounts import services as accounts
 from accounts.models import Erasure, User
 from durable import mail
+from myproject import texts
 from myproject.storage.files import files_in
 from orders.emails import confirmation
 from orders.models import Basket, Digest, Order, OrderEvent
@@ -75,7 +76,7 @@ def shown(person: User) -> str:
     orders, files = Order.objects.of(known).order_by("-pk"), Report.objects.of(known).order_by("-created_at", "pk")
     last = [f", the last of them {row}" if row else "" for row in (orders.first(), files.first())]
     counts = f"{orders.count()} orders stay{last[0]}; {files.count()} reports go{last[1]}"
-    return f"{known.email}{f' ({known.name})' if known.name else ''}: {counts}"
+    return f"{known.email}{f' ({texts.isolated(known.name)})' if known.name else ''}: {counts}"
 
 
 def obstacles(person: User) -> list[str]:

@@ -15,7 +15,7 @@ from django_celery_results.models import TaskResult
 
 from myproject.alerting.models import Alert
 from orders import money
-from orders.models import OPEN, UNSOLD, Order, Status
+from orders.models import OPEN, UNSOLD, Order, OrderEvent, Status
 
 from . import charts
 from .models import DailyProductSales, DailySales, SalesCount
@@ -25,6 +25,7 @@ RECENT = timedelta(days=30)
 BEST = 8
 MONTHS = 12
 FAILURES = 6
+FEED = 8
 # Sales are counted every minute; after so long, beat or a worker is down.
 STALE_AFTER = timedelta(minutes=5)
 NOTHING: dict[str, Any] = {
@@ -82,12 +83,22 @@ def of_the_shop() -> dict[str, Any]:
         "today": days[-1],
         "week_ago": days[-8],
         "best_sellers": best_sellers(),
-        "open_states": open_states(),
-        "flagged": Order.objects.flagged().count(),
-        "ended_states": ended_states(days[-RECENT.days :]),
+        **now(),
+        "unsold_states": unsold_states(),
+        "sold_states": sold_states(days[-RECENT.days :]),
         "failures": failures() if settings.RESULTS_IN_DATABASE else (),
         "results_in_database": settings.RESULTS_IN_DATABASE,
         "alerts": Alert.objects.filter(last_at__gte=a_day_ago()).order_by("-last_at")[:FAILURES],
+    }
+
+
+def now() -> dict[str, Any]:
+    """Return what changes while one looks; two small queries."""
+    counts = Order.objects.count_unfinished()
+    return {
+        "open_states": [State(status, counts[status]) for status in OPEN],
+        "flagged": counts["flagged"],
+        "feed": OrderEvent.objects.newest()[:FEED],
     }
 
 
@@ -106,7 +117,8 @@ def sales_chart(days: Sequence[DailySales]) -> Chart:
         for day in reversed(days)
     ]
     headings = ["Day", "Orders", "Units", "Sales", "Refunds", "After refunds"]
-    return Chart(title, charts.bars(title, labels, values, say=say), headings, rows)
+    extras = charts.Extras(unit=settings.CURRENCY, last="today", compares=True)
+    return Chart(title, charts.bars(title, labels, values, say=say, extras=extras), headings, rows)
 
 
 def best_sellers() -> Any:
@@ -117,19 +129,17 @@ def best_sellers() -> Any:
     return kept.filter(sold__gt=0).order_by("-sold", "-earned", "slug")[:BEST]
 
 
-def open_states() -> list[State]:
-    """Count the open orders by status; reads only the index of open ones."""
-    counts = Order.objects.open().by_status()
-    return [State(status, counts.get(status, 0)) for status in OPEN]
+def unsold_states() -> list[State]:
+    """Count the orders of the last 30 days that ended without a sale, as they are now."""
+    counts = Order.objects.unsold_since(timezone.now() - RECENT).by_status()
+    return [State(status, counts.get(status, 0)) for status in UNSOLD]
 
 
-def ended_states(days: Sequence[DailySales]) -> list[State]:
-    """Count the orders that ended on these days; those without a sale count on the day they were placed."""
+def sold_states(days: Sequence[DailySales]) -> list[State]:
+    """Add up the sales of these days, as of when they were counted."""
     refunded = sum(day.refunded_orders for day in days)
     completed = sum(day.orders for day in days) - refunded
-    counts = Order.objects.unsold_since(timezone.now() - RECENT).by_status()
-    unsold = [State(status, counts.get(status, 0)) for status in UNSOLD]
-    return [State(Status.COMPLETED, completed), State(Status.REFUNDED, refunded), *unsold]
+    return [State(Status.COMPLETED, completed), State(Status.REFUNDED, refunded)]
 
 
 def failures() -> Any:
@@ -169,7 +179,8 @@ def spending(customer: object) -> Spending:
 def spending_chart(months: Sequence[date], values: Sequence[Decimal]) -> Chart:
     title = "Your spending per month"
     rows = [(f"{month:%B %Y}", say(value)) for month, value in zip(months, values, strict=True)]
-    drawn = charts.bars(title, [f"{month:%b %y}" for month in months], values, say=say)
+    extras = charts.Extras(unit=settings.CURRENCY, last="this month", compares=True)
+    drawn = charts.bars(title, [f"{month:%b %y}" for month in months], values, say=say, extras=extras)
     return Chart(title, drawn, ["Month", "Spent"], rows[::-1])
 
 

@@ -1,4 +1,5 @@
 import uuid
+from collections.abc import Iterable
 from datetime import date, timedelta
 from typing import Any
 from zoneinfo import available_timezones
@@ -9,6 +10,7 @@ from django.utils import timezone
 from django_celery_beat.models import CrontabSchedule
 
 from accounts.models import User
+from accounts.services import staff_with
 
 from .models import DOCUMENTS, FORMATS, SCHEDULED, WITH_CUSTOMER, WITH_DATES, Format, Kind, Report, ReportSchedule
 
@@ -24,6 +26,23 @@ WEEKDAYS = {"1": "Monday", "2": "Tuesday", "3": "Wednesday", "4": "Thursday", "5
 WEEKDAYS |= {"0": "Sunday"}
 # Zones that are named for a place; others, such as EST, are hard to recognise.
 ZONES = [*sorted(name for name in available_timezones() if "/" in name and not name.startswith("Etc/")), "UTC"]
+
+
+class KindSelect(forms.Select):
+    """Says of each kind what it needs, so that the style sheet hides the fields that do not apply."""
+
+    def create_option(self, name: str, value: Any, *args: Any, **options: Any) -> dict[str, Any]:
+        option = super().create_option(name, value, *args, **options)
+        needs = {"data-days": value in WITH_DATES, "data-customer": value in WITH_CUSTOMER}
+        option["attrs"] |= {name: "yes" if needed else "no" for name, needed in needs.items()}
+        return option
+
+
+def mark_needed(form: forms.BaseForm, names: Iterable[str]) -> None:
+    """Have no label say *(optional)* of what some kinds, or times, need."""
+    for name in names:
+        known: Any = form.fields[name]
+        known.is_needed = True
 
 
 class DaysForm(forms.ModelForm):
@@ -61,6 +80,7 @@ class ReportForm(DaysForm):
     kind = forms.ChoiceField(
         label="What",
         choices=[(kind.value, kind.label) for kind in Kind if kind != Kind.PERSONAL_DATA],
+        widget=KindSelect,
     )
     format = forms.ChoiceField(
         choices=FOR_STAFF, help_text="Parquet is for order lines, which come in every format but PDF."
@@ -75,10 +95,11 @@ class ReportForm(DaysForm):
         super().__init__(*args, **kwargs)
         for name in ("start", "end"):
             self.fields[name].required = False
+        mark_needed(self, ["start", "end", "customer"])
 
     def clean_customer(self) -> User | None:
         email = self.cleaned_data["customer"]
-        person = User.objects.filter(email__iexact=email).first() if email else None
+        person = User.objects.filter(email=email).first() if email else None
         if email and person is None:
             raise forms.ValidationError("No customer has this address.")
         return person
@@ -112,7 +133,7 @@ def check_format(form: forms.BaseForm, kind: Kind, chosen: str | None) -> None:
 class ScheduleForm(forms.ModelForm):
     """A schedule and its times; `crontab` returns the times as django-celery-beat stores them."""
 
-    kind = forms.ChoiceField(label="What", choices=[(kind.value, kind.label) for kind in SCHEDULED])
+    kind = forms.ChoiceField(label="What", choices=[(kind.value, kind.label) for kind in SCHEDULED], widget=KindSelect)
     format = forms.ChoiceField(
         choices=FOR_STAFF, help_text="Parquet is for order lines, which come in every format but PDF."
     )
@@ -154,8 +175,9 @@ class ScheduleForm(forms.ModelForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         known: Any = self.fields
-        known["recipients"].queryset = User.objects.filter(is_staff=True, is_active=True).order_by("name", "email")
+        known["recipients"].queryset = staff_with("reports.view_report").order_by("name", "email")
         self.initial.setdefault("time_zone", settings.TIME_ZONE)
+        mark_needed(self, ["weekday", "day"])
         if not self.instance._state.adding:
             self.initial["recipients"] = self.instance.recipients.all()
             self.initial.update(times(self.instance.periodic_task.crontab))

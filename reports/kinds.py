@@ -21,7 +21,7 @@ from orders.models import Order, OrderItem, Product
 from orders.models import Status as OrderStatus
 
 from . import charts
-from .models import Days, Kind, Report
+from .models import Days, Format, Kind, Report
 
 Query = tuple[str, tuple[Any, ...]]
 # More days than these are drawn as months; more bars than these are too thin to name.
@@ -30,7 +30,9 @@ PREVIEWED = 10
 # Characters of a label below a bar, so that labels do not overlap.
 LABEL = 12
 ZERO = Decimal("0.00")
-MONEY = DecimalField(max_digits=14, decimal_places=2)
+# What people open in a spreadsheet, change, and import.
+EDITED = {Format.CSV, Format.XLSX}
+MONEY = DecimalField(max_digits=20, decimal_places=2)
 
 
 class Type(Enum):
@@ -46,13 +48,17 @@ NUMBERS = {Type.WHOLE, Type.MONEY, Type.CHANGE}
 
 
 class Column(NamedTuple):
-    """`name` is for programs, `heading` for people; `width` is in characters."""
+    """`name` is for programs, `heading` for people; `width` is in characters.
+
+    `is_for_import`: it stands only in files that may be edited and imported again.
+    """
 
     name: str
     heading: str
     type: Type = Type.TEXT
     is_summed: bool = False
     width: int = 12
+    is_for_import: bool = False
 
 
 class Chart(NamedTuple):
@@ -134,13 +140,14 @@ def table_of(report: Report) -> Iterator[Table]:
     if not kind.is_snapshot:
         yield Table(kind.columns, sql, params, kind.empty, {}, "")
         return
-    snapshot, columns = f'"report_{report.pk.hex}"', ", ".join(column.name for column in kind.columns)
+    columns = [column for column in kind.columns if report.format in EDITED or not column.is_for_import]
+    snapshot, names = f'"report_{report.pk.hex}"', ", ".join(column.name for column in columns)
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(f"CREATE TEMPORARY TABLE {snapshot} AS {sql}", params)
-        rows = f"SELECT {columns} FROM {snapshot} ORDER BY {kind.order}"
+        rows = f"SELECT {names} FROM {snapshot} ORDER BY {kind.order}"
         drawn = draw(kind.chart, snapshot) if kind.chart else ""
         title = kind.chart.title if kind.chart else ""
-        yield Table(kind.columns, rows, (), kind.empty, totals(kind.columns, snapshot), drawn, title)
+        yield Table(columns, rows, (), kind.empty, totals(columns, snapshot), drawn, title)
         # A failure rolls it back instead.
         cursor.execute(f"DROP TABLE {snapshot}")
 
@@ -278,7 +285,9 @@ def lines(report: Report) -> Query:
 
 def stock(report: Report) -> Query:
     """The available stock at today's prices."""
-    rows = Product.objects.values("sku", "name", "category", "price", units=F("stock"), value=F("price") * F("stock"))
+    units, value = F("stock"), F("price") * F("stock")
+    # By `stock_seen` an import of the edited file knows what was edited, and what has been sold meanwhile.
+    rows = Product.objects.values("sku", "name", "category", "price", units=units, stock_seen=units, value=value)
     return rows.query.sql_with_params()
 
 
@@ -370,6 +379,7 @@ KINDS = {
             Column("category", "Category", width=16),
             Column("price", f"Price ({settings.CURRENCY})", Type.MONEY),
             Column("units", "Units", Type.WHOLE, is_summed=True, width=9),
+            Column("stock_seen", "Units when exported", Type.WHOLE, width=9, is_for_import=True),
             Column("value", f"Value ({settings.CURRENCY})", Type.MONEY, is_summed=True, width=14),
         ],
         "There are no products.",

@@ -6,7 +6,7 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 
 from accounts.models import User
-from accounts.services import notify
+from accounts.services import notify, staff_with
 
 from .models import Report, ReportQuerySet, Status
 
@@ -23,7 +23,7 @@ def finish(report: Report, name: str, *, row_count: int, size: int, preview: dic
 @transaction.atomic
 def fail(reports: ReportQuerySet, reason: str) -> list[Report]:
     """End those of these reports that are open, and write the notices; return the reports."""
-    failed = list(Report.objects.filter(pk__in=reports.close(Status.FAILED, error=reason[:300])))
+    failed = list(Report.objects.filter(pk__in=reports.close(Status.FAILED, error=reason)))
     for report in failed:
         notify_of(report, "could not be made", reason)
     return failed
@@ -37,5 +37,5 @@ def notify_of(report: Report, what: str, message: str) -> None:
 def audience(report: Report) -> QuerySet[User]:
     """Return the people to notify: those who want it and may still read the report."""
     asked = Q(pk=report.requested_by_id) if report.wants_mail else Q(pk=None)
-    people = User.objects.filter(asked | Q(pk__in=report.readers.values("pk")), is_active=True).order_by("pk")
-    return people.filter(is_staff=True) if report.is_for_staff else people
+    people = staff_with("reports.view_report") if report.is_for_staff else User.objects.filter(is_active=True)
+    return people.filter(asked | Q(pk__in=report.readers.values("pk"))).order_by("pk")

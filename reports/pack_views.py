@@ -2,13 +2,15 @@ from typing import cast
 from uuid import UUID
 
 from django.contrib import messages
-from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.models import User
+from durable import trace
+from myproject.traces import waterfall
 from myproject.web.pages import staff_may
+from myproject.web.paging import page_of
 
 from . import downloads, packs, tasks
 from .forms import PackForm
@@ -30,8 +32,8 @@ def pack_list(request: HttpRequest) -> HttpResponse:
         for report_id in packs.open_members(pack):
             tasks.generate_report.delay_on_commit(report_id=str(report_id))
         return redirect(pack)
-    page = Paginator(Pack.objects.of(request.user).order_by("-created_at"), PER_PAGE)
-    context = {"form": form, "page": page.get_page(request.GET.get("page"))}
+    page = page_of(request, Pack.objects.of(request.user).order_by("-created_at"), PER_PAGE)
+    context = {"form": form, "page": page}
     return render(request, "reports/pack_list.html", context, status=422 if form.errors else 200)
 
 
@@ -46,6 +48,15 @@ def pack_detail(request: HttpRequest, pk: UUID) -> HttpResponse:
 def pack_status(request: HttpRequest, pk: UUID) -> HttpResponse:
     """Render the live part of the pack's page."""
     return render(request, "reports/_pack.html", _context(request, pk))
+
+
+@require_safe
+@staff_may("reports.view_pack")
+def behind(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """Show what ran for the pack and its reports."""
+    pack = _own_pack(request, pk)
+    labels = [trace.label_of(row) for row in (pack, *pack.members.order_by("pk"))]
+    return waterfall.answer(request, labels, title=pack.title, back=pack.get_absolute_url(), is_open=pack.is_open)
 
 
 @require_safe

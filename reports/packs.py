@@ -26,7 +26,7 @@ from django.core.files import File
 from django.db import transaction
 
 from accounts.models import User
-from accounts.services import notify
+from accounts.services import notify, staff_with
 from durable.errors import TemporaryError
 from myproject import texts
 from myproject.storage import files
@@ -140,6 +140,8 @@ def add(archive: zipfile.ZipFile, report: Report) -> list[str]:
         source = report.file.open()
     except FileNotFoundError:
         return line(report, note="Its file was removed.")
+    except OSError as error:
+        return line(report, note=f"Its file cannot be read: {error.strerror or type(error).__name__}.")
     # The size is not known yet, so ZIP64 has to be forced.
     with source, archive.open(report.filename, "w", force_zip64=True) as target:
         return line(report, file=report.filename, digest=copy(source, target))
@@ -182,14 +184,14 @@ def finish(pack: Pack, name: str, *, size: int, missing_count: int) -> bool:
 @transaction.atomic
 def fail(rows: PackQuerySet, reason: str = BROKEN) -> list[Pack]:
     """End those of these packs that are open, and write their notices; return the packs."""
-    failed = rows.close(PackStatus.FAILED, error=reason[:300])
+    failed = rows.close(PackStatus.FAILED, error=reason)
     for pack in failed:
         notify_of(pack, "could not be made", reason)
     return failed
 
 
 def notify_of(pack: Pack, what: str, message: str) -> None:
-    if pack.requested_by.is_active and pack.requested_by.is_staff:
+    if staff_with("reports.view_pack").filter(pk=pack.requested_by_id).exists():
         notify(pack.requested_by, f"{pack.title} {what}", message, pack.get_absolute_url())
 
 

@@ -31,6 +31,7 @@ def write(person: User, target: BinaryIO, progress: Callable[[int], None]) -> in
         .iterator(),
         "mails": mails(person),
         "notices": notices(person),
+        "api_tokens": person.api_tokens.order_by("pk").values("name", "created_at", "used_at").iterator(),
         "digests": Digest.objects.filter(person=person).order_by("week").values("week", "mail_sent_at").iterator(),
         "reports": reports(person),
         "packs": packs(person),

@@ -12,12 +12,15 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta, tzinfo
 from typing import Any
 
+from celery.schedules import BaseSchedule, ParseException
 from django.db import transaction
 from django.utils import timezone
 from django_celery_beat.models import CrontabSchedule, PeriodicTask
 
 from accounts.models import User
-from myproject.monitoring.beat import following
+from accounts.services import staff_with
+from myproject import texts
+from myproject.monitoring.beat import following, in_words
 
 from .models import OPEN, Period, Report, ReportSchedule, hold
 
@@ -28,6 +31,8 @@ TASK = "reports.tasks.plan_scheduled_report"
 DESCRIPTION = "Made on the page of scheduled reports, which has the recipients and the history."
 # The columns of beat's row that the form changes; beat and the sweep write the others.
 TIMES = ["name", "kwargs", "expire_seconds", "crontab", "interval", "solar", "clocked", "date_changed"]
+# What Celery raises for times that it cannot read, and for 30 February.
+UNREADABLE = (ParseException, ValueError, RuntimeError)
 # Seconds after which beat's message expires; the sweep queues the slot all the same.
 EXPIRES = 3600
 
@@ -72,10 +77,18 @@ def delete(schedule: ReportSchedule) -> None:
 
 
 def shown(schedule: ReportSchedule) -> str:
-    """Say all that somebody agrees to who saves, runs or deletes it as the page shows it; makes a query."""
-    people = ", ".join(map(str, schedule.recipients.order_by("pk")))
+    """Say all that somebody agrees to who changes, runs or deletes it as the page shows it; makes a query."""
+    # With their addresses: names need not differ.
+    people = [f"{texts.isolated(row.name)} <{row.email}>".strip() for row in schedule.recipients.order_by("pk")]
     paused = ", paused" if schedule.is_paused else ""
-    return f"{schedule.name}: {schedule.what}; {schedule.periodic_task.scheduler}{paused}; for {people or 'no one'}"
+    what = f"{texts.isolated(schedule.name)}: {schedule.what}"
+    return f"{what}; {schedule.periodic_task.scheduler}{paused}; for {', '.join(people) or 'no one'}"
+
+
+def when(schedule: ReportSchedule) -> str:
+    """Say for its page at which times it runs."""
+    times = schedule.periodic_task.crontab
+    return in_words(times) if times else str(schedule.periodic_task.scheduler)
 
 
 def next_run(schedule: ReportSchedule) -> datetime:
@@ -98,17 +111,39 @@ def told(moment: datetime, zone: tzinfo) -> str:
 
 def due_at(schedule: ReportSchedule) -> datetime | None:
     """Return its latest slot that is due and unhandled, or None."""
-    due, last, now = None, seen_to(schedule), timezone.now()
+    times, now = schedule.periodic_task.schedule, timezone.now()
+    due, last = None, shortly_before(times, seen_to(schedule), now)
     # A clocked schedule has a single time, and returns it again when it has passed.
-    while last < (run := following(schedule.periodic_task.schedule, last)) <= now:
+    while last < (run := following(times, last)) <= now:
         due = last = run
     return due
+
+
+def shortly_before(times: BaseSchedule, last: datetime, now: datetime) -> datetime:
+    """Return `last`, or a later moment after which there is a slot: those of a month are not counted one by one."""
+    if every := getattr(times, "run_every", None):
+        return last + max(0, (now - last) // every - 1) * every
+    ago = timedelta(minutes=1)
+    while now - ago > last:
+        if now - ago < following(times, now - ago) <= now:
+            return now - ago
+        ago *= 2
+    return last
 
 
 def all_due() -> list[ReportSchedule]:
     """Return the schedules that are due; makes a query."""
     running = ReportSchedule.objects.filter(periodic_task__enabled=True).select_related("periodic_task__crontab")
-    return [schedule for schedule in running.order_by("pk") if due_at(schedule)]
+    return [schedule for schedule in running.order_by("pk") if is_due(schedule)]
+
+
+def is_due(schedule: ReportSchedule) -> bool:
+    """Return whether it is due; not if its times cannot be read, or never come, as the admin may set them."""
+    try:
+        return due_at(schedule) is not None
+    except UNREADABLE:
+        log.exception("Schedule %s is left out until its times are corrected", schedule.pk)
+        return False
 
 
 @transaction.atomic
@@ -133,10 +168,10 @@ def run_now(schedule: ReportSchedule) -> Report | None:
 
 
 def plan(schedule: ReportSchedule, moment: datetime, slot: date | None) -> Report | None:
-    """Create one report for all recipients; None if none of them is staff any more."""
+    """Create one report for all recipients; None if none of them may read it any more."""
     people = recipients(schedule)
     if not people:
-        log.warning("Schedule %s: none of its recipients is staff any more", schedule.pk)
+        log.warning("Schedule %s: none of its recipients may read reports any more", schedule.pk)
         return None
     same = {"schedule": schedule, "slot": slot} | ({} if slot else {"status__in": OPEN})
     report, is_new = Report.objects.get_or_create(**same, defaults=facts(schedule, moment))
@@ -153,7 +188,7 @@ def facts(schedule: ReportSchedule, moment: datetime) -> dict[str, Any]:
 
 
 def recipients(schedule: ReportSchedule) -> list[User]:
-    return list(schedule.recipients.filter(is_active=True, is_staff=True).order_by("pk"))
+    return list(staff_with("reports.view_report").filter(report_schedules=schedule).order_by("pk"))
 
 
 def days(period: Period, today: date) -> tuple[date, date]:

@@ -8,6 +8,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
 from accounts.models import User
+from myproject import texts
 from myproject.web.pages import staff_may
 
 from . import planning, tasks
@@ -51,6 +52,7 @@ def schedule_detail(request: HttpRequest, pk: UUID) -> HttpResponse:
         "shown": shown,
         "form": form,
         "next": _next(schedule),
+        "when": planning.when(schedule),
         "history": [(report, report.pk in readable) for report in history],
         "recipients": planning.recipients(schedule),
     }
@@ -73,7 +75,7 @@ def run_schedule(request: HttpRequest, pk: UUID) -> HttpResponse:
         tasks.generate_report.delay_on_commit(report_id=str(report.pk))
         messages.success(request, "The report is being made. Its recipients get a mail when it is ready.")
     else:
-        messages.error(request, "None of its recipients is on the shop's staff any more: no one would get it.")
+        messages.error(request, "None of its recipients may read reports any more: no one would get it.")
     return redirect(schedule)
 
 
@@ -82,8 +84,10 @@ def run_schedule(request: HttpRequest, pk: UUID) -> HttpResponse:
 @transaction.atomic
 def pause_schedule(request: HttpRequest, pk: UUID, paused: bool) -> HttpResponse:
     schedule = _schedule(pk)
+    if _is_changed(request, schedule):
+        return redirect(schedule)
     planning.pause(schedule, paused)
-    messages.success(request, f"{schedule} is {'paused' if paused else 'running again'}.")
+    messages.success(request, f"{texts.isolated(str(schedule))} is {'paused' if paused else 'running again'}.")
     return redirect(schedule)
 
 
@@ -95,7 +99,7 @@ def delete_schedule(request: HttpRequest, pk: UUID) -> HttpResponse:
     if _is_changed(request, schedule):
         return redirect(schedule)
     planning.delete(schedule)
-    messages.success(request, f"{schedule} is deleted; the reports that it made stay.")
+    messages.success(request, f"{texts.isolated(str(schedule))} is deleted; the reports that it made stay.")
     return redirect("reports:schedules")
 
 
@@ -121,4 +125,7 @@ def _is_changed(request: HttpRequest, schedule: ReportSchedule) -> bool:
 
 def _next(schedule: ReportSchedule) -> str:
     """Format its next run in its own time zone; empty while it is paused."""
-    return "" if schedule.is_paused else planning.told(planning.next_run(schedule), schedule.zone)
+    try:
+        return "" if schedule.is_paused else planning.told(planning.next_run(schedule), schedule.zone)
+    except planning.UNREADABLE:
+        return "Never: please correct its times"

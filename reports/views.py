@@ -1,50 +1,62 @@
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any, cast
 from uuid import UUID
 
 from django.contrib import messages
 from django.contrib.auth import logout
 from django.contrib.auth.decorators import login_not_required
-from django.contrib.auth.models import AnonymousUser
 from django.core import signing
 from django.core.exceptions import ObjectDoesNotExist, PermissionDenied
-from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
-from django.shortcuts import get_object_or_404, redirect, render
+from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.cache import cache_control
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from accounts.forms import DeleteAccountForm
 from accounts.models import User
+from durable import trace
+from durable.errors import TemporaryError
+from myproject.traces import waterfall
 from myproject.web.pages import staff_may
+from myproject.web.paging import page_of
 
-from . import downloads, erasure, services, tasks
+from . import downloads, erasure, planning, services, tasks
 from .forms import DaysForm, ReportForm
-from .models import Format, Kind, Report, TooMany
+from .models import Format, Kind, Period, Report, TooMany
 
 PER_PAGE = 12
 
 
 @staff_may("reports.view_report", post="reports.add_report")
 def report_list(request: HttpRequest) -> HttpResponse:
-    form = ReportForm(request.POST or None, initial=_last_days() | {"kind": Kind.SALES_BY_DAY})
+    form = ReportForm(request.POST or None, initial=_last_days() | {"kind": Kind.SALES_BY_DAY} | _asked(request))
     if form.is_valid():
         return _ask(request, **form.cleaned_data)
-    page = Paginator(Report.objects.listed_for(request.user).order_by("-created_at"), PER_PAGE)
-    context = {"form": form, "page": page.get_page(request.GET.get("page"))}
+    page = page_of(request, Report.objects.listed_for(request.user).order_by("-created_at"), PER_PAGE)
+    context = {"form": form, "page": page, "presets": _presets()}
     return render(request, "reports/report_list.html", context)
 
 
 @require_http_methods(["GET", "POST"])
 def statement(request: HttpRequest) -> HttpResponse:
     """Show one's own statements; by POST, request one."""
-    form = DaysForm(request.POST or None, initial=_last_days() | {"format": Format.PDF})
+    form = DaysForm(request.POST or None, initial=_last_days() | {"format": Format.PDF} | _asked(request))
     if form.is_valid():
         return _ask(request, kind=Kind.STATEMENT, customer=request.user, **form.cleaned_data)
     reports = Report.objects.of(request.user).statements().order_by("-created_at")[:PER_PAGE]
-    return render(request, "reports/statement.html", {"form": form, "reports": reports})
+    return render(request, "reports/statement.html", {"form": form, "reports": reports, "presets": _presets()})
+
+
+def _asked(request: HttpRequest) -> dict[str, Any]:
+    """Return what the address asks the form to begin with."""
+    return {name: request.GET[name] for name in ("kind", "start", "end") if name in request.GET}
+
+
+def _presets() -> dict[str, tuple[date, date]]:
+    today = timezone.localdate()
+    return {str(period.label): planning.days(period, today) for period in Period}
 
 
 def _last_days() -> dict[str, Any]:
@@ -64,18 +76,31 @@ def _ask(request: HttpRequest, **what: Any) -> HttpResponse:
 
 @require_safe
 def report_detail(request: HttpRequest, pk: UUID) -> HttpResponse:
-    return render(request, "reports/report.html", {"report": _own_report(request, pk)})
+    return render(request, "reports/report.html", {"report": downloads.own_report(request, pk)})
 
 
 @require_safe
 def report_status(request: HttpRequest, pk: UUID) -> HttpResponse:
     """Render the live part of the report's page."""
-    return render(request, "reports/_report.html", {"report": _own_report(request, pk)})
+    return render(request, "reports/_report.html", {"report": downloads.own_report(request, pk)})
+
+
+@require_safe
+def behind(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """Show what ran for the report."""
+    report = downloads.own_report(request, pk)
+    return waterfall.answer(
+        request,
+        [trace.label_of(report)],
+        title=report.title,
+        back=report.get_absolute_url(),
+        is_open=report.is_open,
+    )
 
 
 @require_POST
 def cancel_report(request: HttpRequest, pk: UUID) -> HttpResponse:
-    report = _own_report(request, pk)
+    report = downloads.own_report(request, pk)
     if not report.mark_cancelled():
         messages.info(request, "The report had already ended.")
     return redirect(report)
@@ -84,7 +109,7 @@ def cancel_report(request: HttpRequest, pk: UUID) -> HttpResponse:
 @require_POST
 def ask_again(request: HttpRequest, pk: UUID) -> HttpResponse:
     """Request the same report again after it failed, was cancelled or lost its file."""
-    old = _own_report(request, pk)
+    old = downloads.own_report(request, pk)
     if old.is_for_staff and not request.user.has_perm("reports.add_report"):
         raise PermissionDenied
     try:
@@ -98,38 +123,25 @@ def ask_again(request: HttpRequest, pk: UUID) -> HttpResponse:
 
 @require_safe
 def report_download(request: HttpRequest, pk: UUID) -> HttpResponse:
-    return downloads.give_out(request, _own_report(request, pk))
+    return downloads.give_out(request, downloads.own_report(request, pk))
 
 
 @require_safe
 @login_not_required
 @cache_control(private=True, no_store=True)
 def file(request: HttpRequest, token: str) -> HttpResponseBase:
-    """Serve the file to any holder of its signed address, such as a download manager without cookies."""
+    """Serve the file to any holder of its signed address, such as a download manager without cookies.
+
+    Each time it is asked whether the person to whom the address was given may still read it.
+    """
     try:
-        row = downloads.find(token)
+        return downloads.answer(request, downloads.find(token))
     except signing.SignatureExpired:
         return render(request, "reports/link_expired.html", status=410)
-    except (signing.BadSignature, ObjectDoesNotExist) as error:
+    except (signing.BadSignature, ObjectDoesNotExist, FileNotFoundError) as error:
         raise Http404("There is no such file.") from error
-    if not row.is_readable:
-        raise Http404("This is not ready.")
-    try:
-        return downloads.send(request, row, downloads.open_file(row))
-    except FileNotFoundError as error:
-        raise Http404("The file was removed.") from error
-
-
-def _own_report(request: HttpRequest, pk: UUID) -> Report:
-    """Load a report that the person may read: staff cannot read other people's, and staff reports need staff rights."""
-    report = get_object_or_404(Report.objects.readable_by(request.user).select_related("customer"), pk=pk)
-    if report.is_for_staff and not _may_see_reports(request.user):
-        raise PermissionDenied
-    return report
-
-
-def _may_see_reports(person: User | AnonymousUser) -> bool:
-    return person.is_staff and person.has_perm("reports.view_report")
+    except TemporaryError as error:
+        return render(request, "reports/file_away.html", {"reason": str(error)}, status=503)
 
 
 # --- Personal data and account ---
@@ -149,6 +161,9 @@ def delete_account(request: HttpRequest) -> HttpResponse:
     person = cast(User, request.user)
     form = DeleteAccountForm(request.POST or None, user=person)
     if not form.is_valid():
+        # Sent twice, the other request may have closed it meanwhile, with its password.
+        if request.method == "POST" and User.objects.filter(pk=person.pk, is_active=False).exists():
+            return redirect("orders:catalogue")
         return _ask_before_deletion(request, form, erasure.obstacles(person))
     try:
         erasure.close_own_account(person, request.POST.get("seen", ""))

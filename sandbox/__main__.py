@@ -55,6 +55,7 @@ def read_options() -> argparse.Namespace:
         help="how long the bank of pm_card_slow takes",
     )
     parser.add_argument("--webhook-url", default=environment("SANDBOX_WEBHOOK_URL", ""), help="empty sends none")
+    parser.add_argument("--shop-url", default=environment("SANDBOX_SHOP_URL", ""), help="empty links to none")
     # From the environment only: every user of the machine can read a process's arguments.
     parser.set_defaults(webhook_secret=environment("STRIPE_WEBHOOK_SECRET", "whsec_sandbox"))
     return parser.parse_args()
@@ -66,6 +67,7 @@ async def serve(options: argparse.Namespace) -> None:
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
     world = make_world(options.data, options.slow_seconds)
+    world.shop_url = options.shop_url
     world.webhook_url, world.webhook_secret = options.webhook_url, options.webhook_secret
     http, smtp = await open_ports(world, options)
     sender = asyncio.create_task(webhooks.send_all(world))

@@ -5,7 +5,7 @@ from typing import Any
 
 from tornado.web import Application
 
-from . import chat, crm, faults, mailbox, payments, warehouse
+from . import chat, crm, faults, history, mailbox, payments, warehouse
 from .controls import Controls, ControlsAsJson
 from .database import connect
 from .faults import Faults
@@ -32,7 +32,7 @@ class Health(Page):
 
 
 def make_world(folder: Path, slow_seconds: float) -> World:
-    database = connect(folder, [faults.SCHEMA, *(counterpart.schema for counterpart in COUNTERPARTS)])
+    database = connect(folder, [faults.SCHEMA, history.SCHEMA, *(counterpart.schema for counterpart in COUNTERPARTS)])
     known = (fault for counterpart in COUNTERPARTS for fault in counterpart.faults)
     return World(database, Faults(database, known), COUNTERPARTS, slow_seconds)
 
@@ -43,6 +43,7 @@ def make_app(world: World) -> Application:
         (r"/healthz", Health),
         (r"/controls", Controls),
         (r"/controls\.json", ControlsAsJson),
+        (r"/history", history.History),
     ]
     for counterpart in world.counterparts:
         routes += counterpart.routes

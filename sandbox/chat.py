@@ -1,4 +1,4 @@
-"""Stands in for the operators' chat: receives what apprise posts as JSON, and shows it."""
+"""Stands in for the operators' chat: receives what apprise or Alertmanager posts as JSON, and shows it."""
 
 import asyncio
 import json
@@ -28,11 +28,13 @@ PAGE_SIZE = 100
 
 
 class ChatPage(Page):
+    is_live = True
+
     def get(self) -> None:
         self.render("chat.html", messages=newest(self.world.database), page_size=PAGE_SIZE)
 
     async def post(self) -> None:
-        """Receive a message: an object with `message`, and optionally `title` and `type`."""
+        """Receive a message: an object with `message`, and optionally `title` and `type`; or Alertmanager's alerts."""
         if self.strikes("chat_slow"):
             await asyncio.sleep(self.world.faults.seconds("chat_slow"))
         if self.strikes("chat_error"):
@@ -65,9 +67,19 @@ def read(body: bytes) -> dict[str, str] | None:
         sent = json.loads(body)
     except ValueError:
         return None
+    if isinstance(sent, dict) and isinstance(sent.get("alerts"), list):
+        sent = of_alertmanager(sent)
     if not isinstance(sent, dict) or not sent.get("message"):
         return None
     return {name: str(sent.get(name) or "") for name in ("title", "message", "type")}
+
+
+def of_alertmanager(sent: dict[str, Any]) -> dict[str, str]:
+    """Return the alerts of one group as a message: a line for each."""
+    alerts = [alert for alert in sent["alerts"] if isinstance(alert, dict)]
+    lines = [str((alert.get("annotations") or {}).get("summary") or alert.get("labels")) for alert in alerts]
+    names = sorted({str((alert.get("labels") or {}).get("alertname")) for alert in alerts})
+    return {"title": f"{', '.join(names)}: {sent.get('status')}", "message": "\n".join(lines), "type": "failure"}
 
 
 def keep(database: sqlite3.Connection, message: dict[str, str]) -> None:
@@ -76,6 +88,12 @@ def keep(database: sqlite3.Connection, message: dict[str, str]) -> None:
             "INSERT INTO chat (title, message, kind, received) VALUES (?, ?, ?, ?)", (*message.values(), time.time())
         )
     logger.info("chat: %s", message["title"])
+
+
+def write_old(database: sqlite3.Connection, messages: list[dict[str, Any]]) -> None:
+    """Keep messages of the past."""
+    statement = "INSERT INTO chat (title, message, kind, received) VALUES (:title, :message, :kind, :received)"
+    database.executemany(statement, messages)
 
 
 def newest(database: sqlite3.Connection) -> list[dict[str, Any]]:

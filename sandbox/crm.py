@@ -168,6 +168,14 @@ def read_time(text: object) -> int:
         raise Refused(422, message, "changed_at") from None
 
 
+def write_old(database: sqlite3.Connection, contacts: list[dict[str, Any]]) -> None:
+    """Keep contacts of the past; a newer version that is known stays."""
+    for contact in contacts:
+        changed_at, external_id = read_time(contact["changed_at"]), str(contact["external_id"])
+        values = {**contact, "external_id": external_id, "changed_at": changed_at, "deleted": False}
+        database.execute(WRITE, values | {"updated": changed_at / 1_000_000})
+
+
 def find(database: sqlite3.Connection, external_id: str) -> sqlite3.Row | None:
     row: sqlite3.Row | None = database.execute(
         "SELECT * FROM contacts WHERE external_id = ?", (external_id,)
@@ -181,6 +189,8 @@ def find_contacts(database: sqlite3.Connection, external_id: str = "", limit: in
 
 
 class ContactsPage(Page):
+    is_live = True
+
     def get(self) -> None:
         contacts = find_contacts(self.world.database, limit=PAGE_SIZE)
         self.render("crm.html", contacts=contacts, page_size=PAGE_SIZE)

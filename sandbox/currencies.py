@@ -16,6 +16,12 @@ ZERO_DECIMAL = {"bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "
 WHOLE_IN_HUNDREDTHS = {"isk", "ugx"}
 # Sent in thousandths; the last digit must be zero.
 THREE_DECIMAL = {"bhd", "jod", "kwd", "omr", "tnd"}
+# The largest amount: eight digits, of these more.
+LARGEST = {"idr": 999_999_999_999, "cop": 9_999_999_999, "inr": 999_999_999}
+
+
+def largest(currency: str) -> int:
+    return LARGEST.get(currency, 99_999_999)
 
 
 def step(currency: str) -> int:

@@ -39,6 +39,9 @@ FAULT_ANSWERS = {
     "smtp_temporary": "451 4.3.0 The sandbox was told to refuse this mail for now",
     "smtp_permanent": "550 5.7.1 The sandbox was told to refuse this mail for good",
 }
+INSERT = """
+INSERT INTO mails (sender, recipients, subject, message_id, text, html, raw, received) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
 MAILS = """
 SELECT id, sender, recipients, subject, message_id, received, text, html FROM mails
 WHERE :to = '' OR EXISTS (SELECT 1 FROM json_each(recipients) WHERE lower(value) = lower(:to))
@@ -91,12 +94,15 @@ def keep(database: sqlite3.Connection, envelope: Envelope, message: EmailMessage
         *(envelope.content, time.time()),
     )
     with transaction(database):
-        cursor = database.execute(
-            "INSERT INTO mails (sender, recipients, subject, message_id, text, html, raw, received)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            row,
-        )
-    return cast(int, cursor.lastrowid)
+        return cast(int, database.execute(INSERT, row).lastrowid)
+
+
+def write_old(database: sqlite3.Connection, mails: list[dict[str, Any]]) -> None:
+    """Keep mails of the past, already read, in the order in which they arrived."""
+    for mail in sorted(mails, key=lambda mail: float(mail["received"])):
+        read = (mail[name] for name in ("subject", "message_id", "text", "html"))
+        row = (mail["from"], json.dumps(mail["to"]), *read, mail["raw"].encode(), mail["received"])
+        database.execute(INSERT, row)
 
 
 def body(message: EmailMessage, kind: str) -> str:
@@ -147,6 +153,8 @@ def _mail(row: sqlite3.Row) -> dict[str, Any]:
 
 
 class MailboxPage(Page):
+    is_live = True
+
     def get(self) -> None:
         to = self.get_query_argument("to", "")
         mails = find_mails(self.world.database, to, PAGE_SIZE)

@@ -14,16 +14,20 @@ PAGE_POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; frame-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+# Of a list that follows what arrives.
+LIVE_POLICY = f"{PAGE_POLICY}; script-src 'self'; connect-src 'self'"
 
 
 class Page(RequestHandler):
+    is_live = False
+
     @property
     def world(self) -> World:
         world: World = self.settings["world"]
         return world
 
     def set_default_headers(self) -> None:
-        self.set_header("Content-Security-Policy", PAGE_POLICY)
+        self.set_header("Content-Security-Policy", LIVE_POLICY if self.is_live else PAGE_POLICY)
         self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("Referrer-Policy", "same-origin")
         self.set_header("Cache-Control", "no-store")
@@ -36,7 +40,12 @@ class Page(RequestHandler):
 
     def get_template_namespace(self) -> dict[str, Any]:
         faults_on = self.world.faults.switched_on()
-        return super().get_template_namespace() | {"money": money, "moment": moment, "faults_on": faults_on}
+        return super().get_template_namespace() | {
+            "money": money,
+            "moment": moment,
+            "faults_on": faults_on,
+            "shop_url": self.world.shop_url,
+        }
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         self.render("error.html", status=status_code, reason=responses.get(status_code, "Error"))

@@ -31,6 +31,8 @@ class World:
     slow_seconds: float
     http_address: str = ""
     smtp_address: str = ""
+    # Where every page leads back to; empty shows no way.
+    shop_url: str = ""
     # Where webhooks go; empty sends none.
     webhook_url: str = ""
     webhook_secret: str = ""

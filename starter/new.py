@@ -5,6 +5,7 @@
 
 import keyword
 import re
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -13,8 +14,8 @@ from pathlib import Path
 STARTER = Path(__file__).resolve().parent
 HERE = STARTER.parent
 COPIED = re.compile(
-    r"durable/|myproject/(?!management/commands/reference)|static/.*\.(css|js|svg)$"
-    r"|templates/(?!orders/|reports/|accounts/|admin/|dashboard\.html|_staff\.html)"
+    r"durable/|myproject/(?!demo\.py|api/|management/commands/(reference|seed_demo))|static/(?!lab\.).*\.(css|js|svg|ico)$"
+    r"|templates/(?!lab/|orders/|reports/|accounts/|admin/confirm|dashboard\.html|_staff\.html|_office|_account_menu)"
     r"|deploy/(systemd|redis)/|deploy/[^/]+$|\.ci/audit|\.github/workflows/ci\.yml|\.(docker|git)ignore|\.editorconfig|\.env\.example"
     r"|(Dockerfile|LICENSE|Makefile|Procfile|docker-compose\.yml|flowerconfig\.py|manage\.py|pyproject\.toml|pytest\.ini)$"
     r"|\.pre-commit-config\.yaml|requirements.*|tests/(__init__|environment|ports|servers)\.py$"
@@ -24,46 +25,53 @@ APP = "inquiries"
 
 # Paragraphs to be cut: what stands between blank lines, and matches.
 PARAGRAPHS = {
-    "Makefile": r"^(attack|brokers|faults|bench|docs|new|BROKERS)\b",
+    "Makefile": r"^(attack|looks|screenshots|lighthouse|brokers|faults|guards|lab|bench|docs|new|BROKERS)\b",
     "docker-compose.yml": r"^  sandbox:\n    <<",
-    "pyproject.toml": r'name = "(Inside (accounts|orders|reports)|The sandbox)',
-    ".env.example": r"^# --- Sandbox ",
+    "pyproject.toml": r'name = "(Inside (accounts|orders|reports|lab)|The sandbox)',
+    ".env.example": r"^# --- (Sandbox |The JSON side)",
+    "myproject/settings.py": r"^# --- The JSON side|^# How often the scripts",
 }
 # Lines to be cut.
 LINES = {
     "Makefile": r"no-print-directory docs",
-    ".gitignore": r"docs/|manage.py reference",
+    ".gitignore": r"docs/|manage.py reference|/lab/",
     "Procfile": r"^sandbox:",
     "docker-compose.yml": r"^  sandbox:$|^# (As a demo|puts the sandbox|In production)",
-    "myproject/settings.py": r'"orders\.',
-    "pyproject.toml": r'^"(reports|benchmarks|starter)/|^# Made of the names|^# The sandbox is|^src = ',
-    "pytest.ini": r"^    (proves|faults|properties|attack|every_\w+):",
+    "myproject/settings.py": r'"orders\.|^    (# For the files of the page that describes the API|"ninja",)',
+    "myproject/urls.py": r"\bapi\b",
+    "myproject/variables.py": r"^LAB = |^# Experiments that",
+    "pyproject.toml": r'^"(reports|benchmarks|lab|starter)/|^# Made of the names|^# The sandbox is|^src = ',
+    "pytest.ini": r"^    (proves|faults|properties|attack|lab|looks|every_\w+):",
     "tests/environment.py": r"(REPORT|IMPORT)_LEASE|STRIPE_|SANDBOX_S|WAREHOUSE_|CRM_",
     ".github/workflows/ci.yml": r"# (docs/reference|It installs a browser)",
-    "requirements.in": r"^(stripe|aiosmtpd|Pillow|typst|pyarrow|iso4217|babel|# (PDF|Parquet|Money))",
-    "requirements-dev.in": r"^(hypothesis|playwright|XlsxWriter|rustpy|moto|flask|hadolint|kubernetes-v|check-json)"
-    r"|^(sphinx|furo|myst|openpyxl|pypdf|types-openpyxl|time-machine|django-migration)"
-    r"|^# (Open|The other|An S3|Validates|Reads the D|The doc)",
+    "requirements.in": r"^(django-ninja|stripe|aiosmtpd|Pillow|typst|pyarrow|iso4217|babel|# (PDF|Parquet|Money))",
+    "requirements-dev.in": r"^(hypothesis|playwright|axe|XlsxWriter|rustpy|moto|flask|hadolint|kubernetes-v|check-json)"
+    r"|^(beautifulsoup4|sphinx|furo|myst|openpyxl|pypdf|types-openpyxl|time-machine|django-migration)"
+    r"|^# (Open|Finds what|The other|An S3|Validates|Reads the [Dl]|The doc)",
 }
 # Variables that only the shop reads, with the comments above them.
-VARIABLES = r"STRIPE_|CRM_|WAREHOUSE_|REPORT|IMPORT_|SANDBOX_(?!URL)|SMTP_PORT|CURRENCY"
+VARIABLES = r"API_RATE|STRIPE_|CRM_|WAREHOUSE_|REPORT|IMPORT_|SANDBOX_(?!URL|API)|SMTP_PORT|CURRENCY|LAB"
 # What is written otherwise.
 OTHERWISE = {
     "Makefile": [
         (r"(?<=operations) attack.*docs format new", " check format"),
         (r"Prove what docs/operations/ says.*", "Prove durable/ alone, and in a project that Django has just made"),
     ],
-    "myproject/settings.py": [(r"(?<=^APPS = ).*", f'["{APP}"]')],
+    "myproject/settings.py": [(r"(?<=^APPS = ).*", f'["{APP}"]'), (" LAB,", "")],
     # A route for which there is no task does not pass the checks.
     "myproject/queues.py": [(r'"sync", ', ""), (r', \("generate", "import"\)', ""), (r'"clear"\)', '"clear",)')],
     "pyproject.toml": [
         (r"(?<=^files = )\[.*|(?<=^root_packages = )\[.*", f'["durable", "myproject", "{APP}"]'),
         (r"Apps: .*(?=\")", "The app upon the plumbing"),
-        (r'"reports", "orders", "accounts"', f'"{APP}"'),
-        (r', "benchmarks", "sandbox", "starter"', ""),
+        (r'"lab", "reports", "orders", "accounts"', f'"{APP}"'),
+        (r', "benchmarks", "lab", "sandbox", "starter"', ""),
+        ("; the lab shows what not to do", ""),
+        (r"api \| demo \| try_it", "try_it"),
     ],
+    # The project's own has no history, and nobody to tell of it.
+    "myproject/management/commands/run.py": [(r'"seed_demo", wait=SANDBOX_SECONDS', '"seed_demo"')],
     "pytest.ini": [
-        ("not faults and not operations and not attack", "not operations"),
+        ("not faults and not operations and not attack and not lab and not looks", "not operations"),
         (r"docs/operations/", "durable/ alone"),
     ],
     "tests/environment.py": [("ORDER_LEASE_SECONDS", "INQUIRY_LEASE_SECONDS")],
@@ -86,6 +94,10 @@ def new(folder: Path, name: str) -> int:
     listed = subprocess.run(["git", "ls-files"], cwd=HERE, capture_output=True, text=True, check=True).stdout.split()
     cut = 0
     for path in filter(COPIED.match, listed):
+        if path.endswith(".ico"):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(HERE / path, folder / path)
+            continue
         text = (HERE / path).read_text()
         ours = tailored(path, text)
         cut += text.count("\n") - ours.count("\n")

@@ -16,7 +16,7 @@ import boto3
 import pytest
 from django.conf import settings
 
-from tests.bucket_server import KEY, SECRET
+from tests.bucket_server import KEY, RESET, SECRET
 from tests.ports import free_port
 from tests.shop import wait_for
 
@@ -24,7 +24,7 @@ REGION, NAME = "eu-central-1", "files"
 
 
 class Server:
-    """The process; `stop` and `start` take it away and bring it back, empty."""
+    """The process; `stop` and `begin` take it away and bring it back, empty."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -38,6 +38,15 @@ class Server:
             command = [sys.executable, "-m", "tests.bucket_server", str(self.port)]
             self.process = subprocess.Popen(command, cwd=settings.BASE_DIR, stdout=log, stderr=log)
         wait_for(self.answers, "the bucket's server")
+
+    def begin(self) -> None:
+        """Have one bucket, with nothing in it, whatever the test before has left."""
+        if self.process.poll() is not None:
+            self.start()
+        urlopen(f"{self.endpoint}{RESET}", b"", timeout=5).close()
+        self.make_bucket()
+
+    def make_bucket(self) -> None:
         self.client.create_bucket(Bucket=NAME, CreateBucketConfiguration={"LocationConstraint": REGION})
 
     def answers(self) -> bool:
@@ -66,9 +75,15 @@ class Server:
         return content
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def started_server() -> Iterator[Server]:
     server = Server()
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def server(started_server: Server) -> Server:
+    started_server.begin()
+    return started_server

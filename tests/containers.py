@@ -25,7 +25,7 @@ ROOT = settings.BASE_DIR
 PROGRAMS = Path(sys.executable).parent
 RESET = object()
 # Ports of the containers, by the name under which the others know them.
-PORTS = {"postgres": [5432], "redis": [6379], "web": [8000], "flower": [5555], "sandbox": [8001, 1025]}
+PORTS = {"postgres": [5432], "redis": [6379], "web": [8000], "live": [8002], "flower": [5555], "sandbox": [8001, 1025]}
 # All that a container may write to: its volumes and /tmp. The programs' own folder is read like the rest.
 READ_ONLY = """
 for folder in "$@"; do [ "$folder" = -- ] && break; mount --bind "$folder" "$folder"; done || exit 1
@@ -218,7 +218,7 @@ class Machine:
         """Run the service's command, or this one, to its end and return what it says; fail if it fails."""
         command = [*self.prefix(service), *words] if words else self.words(service)
         done = subprocess.run(
-            command, cwd=ROOT, env=self.environment(service), capture_output=True, text=True, timeout=100, check=False
+            command, cwd=ROOT, env=self.environment(service), capture_output=True, text=True, timeout=240, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

@@ -4,8 +4,10 @@ import atexit
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from tests.ports import free_offset
 HOME = Path(tempfile.mkdtemp(prefix="shop-test-"))
 # Also where no test runs: with `-n` the first process only hands them out.
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
-PORTS = (8000, 5555, 8001, 1025, 9101, 9102)
+PORTS = (8000, 5555, 8001, 8002, 1025, 9101, 9102)
 
 
 os.environ.update(
@@ -39,9 +41,9 @@ os.environ.update(
     DJANGO_ALLOW_ASYNC_UNSAFE="true",
 )
 for variable in (
-    *("SITE_URL", "FLOWER_URL", "SANDBOX_URL", "EMAIL_URL"),
+    *("SITE_URL", "FLOWER_URL", "SANDBOX_URL", "EMAIL_URL", "LIVE_URL", "LIVE_BIND", "LIVE_DATABASE_URL"),
     *("WAREHOUSE_URL", "WAREHOUSE_TOKEN"),
-    *("STRIPE_API_BASE", "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET", "SANDBOX_WEBHOOK_URL"),
+    *("STRIPE_API_BASE", "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET", "SANDBOX_WEBHOOK_URL", "SANDBOX_SHOP_URL"),
     *("CRM_URL", "CRM_TOKEN"),
     *("HEARTBEAT_DIR", "HEARTBEAT_SECONDS"),
     *("METRICS_PORT", "METRICS_BIND"),
@@ -52,10 +54,22 @@ for variable in (
     os.environ.pop(variable, None)
 
 
+# Even where it is set: without compiled files each process that a test starts compiles the whole shop again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+# Another PostgreSQL than that of the wheel, by the folder of its programs.
+if programs := os.environ.get("TEST_POSTGRES"):
+    embedded.Postgres._binary = staticmethod(Path(programs).joinpath)  # type: ignore[method-assign, assignment]
+
 # `redis` or `django-cache`: `make brokers` runs the tests that are marked so with both.
 if results := os.environ.get("TEST_RESULTS"):
     url = f"{embedded.broker_url(HOME)}?virtual_host=2" if results == "redis" else results
     os.environ["CELERY_RESULT_BACKEND"] = url
+
+# Data of a PostgreSQL whose tables are made already; as they are, since it may run as somebody else.
+if template := os.environ.get("TEST_TEMPLATE"):
+    subprocess.run(["cp", "-a", f"{template}/.", str(HOME)], check=True)
 
 # whitenoise warns when nothing was collected yet.
 (HOME / "static").mkdir()
@@ -64,9 +78,16 @@ for number in (signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, signal.default_int_handler)
 
 
+class Postgres(embedded.Postgres):
+    """Like that of `make run`, without waiting for the disk: whatever is killed, only the machine's own end shows."""
+
+    def command(self) -> Sequence[str | Path]:
+        return [*super().command(), "-c", "fsync=off", "-c", "full_page_writes=off"]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def servers() -> Iterator[tuple[embedded.Postgres, embedded.Server]]:
-    with embedded.Postgres(HOME) as postgres, broker_server() as broker:
+    with Postgres(HOME) as postgres, broker_server() as broker:
         yield postgres, broker
     shutil.rmtree(HOME, ignore_errors=True)
 

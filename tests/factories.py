@@ -1,6 +1,8 @@
 """Rows for tests: what a test does not care about has a default."""
 
+import json
 import uuid
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
@@ -9,6 +11,7 @@ from functools import cache
 from itertools import count
 from typing import Any
 
+from allauth.account.models import EmailAddress
 from celery._state import _task_stack
 from django.contrib.auth.hashers import make_password
 from django.core.files.base import ContentFile
@@ -17,7 +20,7 @@ from django.utils import timezone
 
 from accounts import services as people
 from accounts.models import AccountMail, CrmContact, CrmStatus, Erasure, Notification, User
-from myproject.alerting.models import Alert
+from myproject.alerting.models import Alert, DeadLetter
 from myproject.celery import debug_task
 from orders import services
 from orders.models import OPEN, Card, Digest, Order, Product, ProductImport, Status, StockSeen, week_of
@@ -33,6 +36,11 @@ def make_user(password: str = PASSWORD, **fields: Any) -> User:
     number = next(_numbers)
     defaults = {"email": f"person{number}@example.com", "name": f"Person {number}"}
     return User.objects.create(**defaults | {"password": hashed(password)} | fields)
+
+
+def verified(person: User) -> User:
+    EmailAddress.objects.create(user=person, email=person.email, verified=True, primary=True)
+    return person
 
 
 @cache
@@ -114,12 +122,12 @@ def make_schedule(*recipients: User, **fields: Any) -> ReportSchedule:
     at_eight = {"minute": "0", "hour": "8", "day_of_week": "1", "day_of_month": "*", "month_of_year": "*"}
     when = at_eight | {"timezone": "Europe/Berlin"} | fields.pop("when", {})
     schedule = ReportSchedule(**{"name": "Monday sales", "made_by": make_user(is_staff=True)} | fields)
-    planning.save(schedule, recipients or [make_user(is_staff=True)], when)
+    planning.save(schedule, recipients or [make_user(is_staff=True, is_superuser=True)], when)
     return ReportSchedule.objects.select_related("periodic_task__crontab").get(pk=schedule.pk)
 
 
 def make_pack(person: User | None = None, month: date = date(2026, 10, 1)) -> Pack:
-    return packs.ask_for_pack(person or make_user(is_staff=True), month)
+    return packs.ask_for_pack(person or make_user(is_staff=True, is_superuser=True), month)
 
 
 def make_import(data: str | bytes = "", **fields: Any) -> ProductImport:
@@ -171,6 +179,15 @@ def make_contact(person: User | None = None, **fields: Any) -> CrmContact:
     user = person or make_user()
     due_at = timezone.now() if fields.get("status", CrmStatus.WAITING) == CrmStatus.WAITING else None
     return CrmContact.objects.create(external_id=user.pk, user=user, **{"due_at": due_at} | fields)
+
+
+def make_letter() -> DeadLetter:
+    """Bury a message of which no worker knew the task."""
+    raw: dict[str, Any] = {"body": b64encode(b"[[], {}, {}]").decode(), "content-type": "application/json"}
+    raw |= {"content-encoding": "utf-8", "headers": {"task": "gone", "id": "1"}, "properties": {}}
+    whole = json.dumps(raw).encode()
+    kept = {"kind": "unknown task", "queue": "default", "reason": "unknown", "size": len(whole)}
+    return DeadLetter.objects.create(raw=whole, **kept)
 
 
 def make_alert(**fields: Any) -> Alert:

@@ -26,18 +26,22 @@ from myproject.transport.broker_url import RABBITMQ
 
 T = TypeVar("T")
 SECONDS = 60
-OURS = ("web", "worker", "beat", "flower")
+OURS = ("web", "live", "worker", "beat", "flower")
 METRICS_PORTS = {"worker": 9101 + settings.PORT_OFFSET, "beat": 9102 + settings.PORT_OFFSET}
 
 
 def wait_for(condition: Callable[[], T], what: str, seconds: float = SECONDS) -> T:
     """Ask until the condition holds and return its value; fail loudly when time is up."""
     deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        if time.monotonic() > deadline:
+    while True:
+        asked = time.monotonic()
+        if value := condition():
+            return value
+        answered = time.monotonic()
+        if answered > deadline:
             raise AssertionError(f"waited {seconds} s in vain for {what}")
-        time.sleep(0.05)
-    return value
+        # As long as the answer took: questions must not keep a core from what is waited for.
+        time.sleep(max(0.05, answered - asked))
 
 
 class Shop:
@@ -66,10 +70,7 @@ class Shop:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        for process in self.running.values():
-            process.terminate()
-        for process in self.running.values():
-            process.wait(SECONDS)
+        self.stop(*self.running)
 
     def start(self, name: str) -> None:
         with self.log.open("ab") as log:
@@ -89,29 +90,35 @@ class Shop:
             "SANDBOX_PORT": str(settings.SANDBOX_PORT),
             "SMTP_PORT": str(settings.SMTP_PORT),
             "SANDBOX_DATA": str(settings.VAR_DIR / "sandbox"),
+            "SANDBOX_SHOP_URL": settings.SITE_URL,
             "SANDBOX_WEBHOOK_URL": f"http://127.0.0.1:{settings.PORT}/webhooks/payments/",
             "DJANGO_ALLOW_ASYNC_UNSAFE": "",
             **self.variables,
         }
 
     @contextmanager
-    def started_anew(self, log: Path, **variables: str) -> Iterator[None]:
-        """Run our own processes, not the sandbox, with these variables and into that log; afterwards as before."""
+    def started_anew(self, log: Path, *names: str, **variables: str) -> Iterator[None]:
+        """Run these of the processes with these variables and into that log; afterwards as before."""
         before = self.log
         try:
             self.log, self.variables = log, variables
-            self.stop(*OURS)
+            # What it sends meanwhile would stand before what the test sends.
+            self.pause("beat")
+            self.stop(*names)
             self.heal()
             yield
         finally:
             self.log, self.variables = before, {}
-            self.stop(*OURS)
+            self.pause("beat")
+            self.stop(*names)
             self.heal()
 
     def stop(self, *names: str) -> None:
         running = [self.running[name] for name in names if name in self.running]
         for process in running:
             process.terminate()
+            # A paused process takes no signal until it goes on.
+            process.send_signal(signal.SIGCONT)
         for process in running:
             process.wait(SECONDS)
 
@@ -123,23 +130,33 @@ class Shop:
         os.killpg(self.running[name].pid, signal.SIGKILL)
         self.running[name].wait()
 
+    def pause(self, name: str) -> None:
+        os.killpg(self.running[name].pid, signal.SIGSTOP)
+
+    def resume(self, name: str) -> None:
+        os.killpg(self.running[name].pid, signal.SIGCONT)
+
     def heal(self) -> None:
-        """Start beat, and again what a test has killed."""
+        """Let beat go on, and start what a test has killed."""
         for name in self.commands:
             if name not in self.running or self.running[name].poll() is not None:
                 self.start(name)
         self.wait_until_ready()
+        # It reads the schedules anew, since they have changed.
+        self.resume("beat")
 
     def wait_until_ready(self) -> None:
         wait_for(lambda: answers(f"{settings.SITE_URL}/accounts/login/"), "the web server")
+        wait_for(lambda: answers(f"http://{settings.LIVE_BIND}/healthz/ready"), "push")
         wait_for(lambda: answers(f"{settings.SANDBOX_URL}/healthz"), "the sandbox")
         wait_for(lambda: answers(f"{settings.FLOWER_URL}/healthcheck"), "Flower")
         wait_for(worker_answers, "the worker")
 
     def settle(self) -> None:
-        """Stop beat, wait until the worker is idle, and forget what waits for a later attempt or was left behind."""
-        self.running["beat"].terminate()
-        self.running["beat"].wait(SECONDS)
+        """Pause beat, wait until the worker is idle, and forget what waits for a later attempt or was left behind."""
+        # It takes seconds to start; one that a test has ended stays so until the next.
+        if self.running["beat"].poll() is None:
+            self.pause("beat")
         # Twice: what an ending task has sent may have been on its way from the queue at the first look.
         wait_for(lambda: all(not self.waits() and self.is_idle() for _ in range(2)), "an idle worker")
         self.forget_retries()
@@ -180,12 +197,13 @@ def worker_answers() -> bool:
         return False
 
 
-def strike(claimed_by: str, number: int) -> None:
-    """Send the signal to the process that works on the task, named by its id or by its claim of a row."""
+def strike(claimed_by: str, number: int) -> int:
+    """Send the signal to the process that works on the task, named by its id or by its claim of a row; return it."""
     task_id = claimed_by.partition("/")[0]
     pid = wait_for(lambda: busy_with(task_id), "the task")
     assert pid is not None
     os.kill(pid, number)
+    return pid
 
 
 def busy_with(task_id: str) -> int | None:

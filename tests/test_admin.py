@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -24,7 +25,7 @@ from django_celery_beat.models import (
 )
 from django_celery_results.models import GroupResult, TaskResult
 
-from accounts.models import AccountMail, CrmContact, Erasure, Notification, User
+from accounts.models import AccountMail, ApiToken, CrmContact, Erasure, Notification, User
 from myproject.alerting.models import Alert, DeadLetter
 from orders.models import (
     Digest,
@@ -37,6 +38,7 @@ from orders.models import (
     ProductImport,
     Status,
 )
+from reports import planning
 from reports.models import Pack, Report, ReportSchedule
 from tests.broker import Broker
 from tests.factories import (
@@ -169,6 +171,22 @@ def test_pages_are_closed_to_customers(model: type[Model], login: Callable[[User
 @pytest.mark.parametrize("path", ["/admin/"])
 def test_page_answers(path: str, office: Client) -> None:
     assert office.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("model", ROWS, ids=lambda model: model.__name__)
+def test_page_of_a_row_refuses_a_field_without_a_name(model: type[Model], office: Client) -> None:
+    row = ROWS[model]()
+
+    assert office.get(f"{url(model, 'change', row.pk)}?_to_field=").status_code == 400
+
+
+@pytest.mark.parametrize("odd", [{"day_of_month": "-1"}, {"day_of_week": ""}, {"initial-timezone": "w" * 70_000}])
+def test_crontab_refuses_what_it_cannot_read(odd: dict[str, str], office: Client) -> None:
+    fields = dict.fromkeys(("minute", "hour", "day_of_month", "month_of_year", "day_of_week"), "*")
+
+    answer = office.post(url(CrontabSchedule, "add"), fields | {"timezone": "UTC"} | odd)
+
+    assert answer.status_code in (200, 400)
 
 
 # --- What is not to be changed by hand ---
@@ -457,15 +475,26 @@ def test_periodic_task_is_edited(office: Client) -> None:
     assert (answer.status_code, task.priority, task.enabled) == (302, 3, False)
 
 
+def test_task_that_is_chosen_from_the_list_is_written(office: Client) -> None:
+    row = make_periodic_task()
+    fields = opened(office, row) | {"regtask": "orders.tasks.check_pending_orders"}
+
+    office.post(url(PeriodicTask, "change", row.pk), fields)
+
+    row.refresh_from_db()
+    assert row.task == "orders.tasks.check_pending_orders"
+
+
 # --- Two people at one row ---
 
 
-def opened(client: Client, row: Product | User) -> dict[str, Any]:
+def opened(client: Client, row: Model) -> dict[str, Any]:
     """Return what a browser sends back of the form as it was opened, with what it was opened with."""
     form = client.get(url(type(row), "change", row.pk)).context["adminform"].form
     bound = [field for field in form if field.value() not in (None, False, [])]
     values = {field.html_name: field.value() for field in bound}
-    return values | {field.html_initial_name: field.value() for field in form if field.field.show_hidden_initial}
+    sent_back = [field for field in form if field.field.show_hidden_initial]
+    return values | {field.html_initial_name: "" if (was := field.value()) is None else was for field in sent_back}
 
 
 def test_admin_writes_only_what_this_person_has_edited(office: Client) -> None:
@@ -494,6 +523,96 @@ def test_admin_refuses_to_change_what_somebody_else_has_changed_meanwhile(office
     assert "Somebody else has changed this meanwhile" in answer.content.decode()
 
 
+def test_admin_refuses_to_change_a_schedule_that_somebody_else_has_changed_meanwhile(office: Client) -> None:
+    row = make_periodic_task()
+    mine = opened(office, row)
+    PeriodicTask.objects.filter(pk=row.pk).update(priority=7)
+
+    answer = office.post(url(PeriodicTask, "change", row.pk), mine | {"priority": 3})
+
+    row.refresh_from_db()
+    assert (answer.status_code, row.priority) == (200, 7)
+
+
+def test_group_keeps_the_permission_that_somebody_else_has_taken_away_meanwhile(office: Client) -> None:
+    """Django's own form would write the whole list as it was opened, and grant again what is gone."""
+    view, change = Permission.objects.filter(content_type__model="order").order_by("codename")[1:3]
+    group = Group.objects.create(name="Clerks")
+    group.permissions.set([view])
+    mine = opened(office, group)
+    group.permissions.clear()
+
+    refused = office.post(url(Group, "change", group.pk), mine | {"permissions": [view.pk, change.pk]})
+    renamed = office.post(url(Group, "change", group.pk), mine | {"name": "Office"})
+
+    group.refresh_from_db()
+    assert "Somebody else has changed this meanwhile" in refused.content.decode()
+    assert (renamed.status_code, group.name, group.permissions.count()) == (302, "Office", 0)
+
+
+def test_times_that_tasks_share_keep_what_somebody_else_has_changed_meanwhile(office: Client) -> None:
+    times = CrontabSchedule.objects.create(hour="3", minute="0")
+    mine = opened(office, times) | {f"periodictask_set-{name}_FORMS": 0 for name in ("TOTAL", "INITIAL")}
+    CrontabSchedule.objects.update(hour="5")
+
+    refused = office.post(url(CrontabSchedule, "change", times.pk), mine | {"hour": "4"})
+    answer = office.post(url(CrontabSchedule, "change", times.pk), mine | {"minute": "30"})
+
+    times.refresh_from_db()
+    assert "Somebody else has changed this meanwhile" in refused.content.decode()
+    assert (answer.status_code, times.hour, times.minute) == (302, "5", "30")
+
+
+def rename(row: User) -> None:
+    User.objects.filter(pk=row.pk).update(name="Boss")
+
+
+def make_token(person: User) -> None:
+    ApiToken.objects.make(person, "Script")
+
+
+@pytest.mark.parametrize("change", [make_token, rename], ids=["another row", "another name"])
+@pytest.mark.parametrize("page", ["delete", "changelist"])
+def test_admin_deletes_what_its_page_has_listed_and_nothing_else(
+    page: str, change: Callable[[User], object], office: Client
+) -> None:
+    person = make_user(name="Ann")
+    make_token(person)
+    path = url(User, page, person.pk) if page == "delete" else url(User, page)
+    chosen = {"_selected_action": [person.pk]} | ({"action": "delete_selected"} if page == "changelist" else {})
+
+    def ask() -> dict[str, Any]:
+        asked = office.get(path) if page == "delete" else office.post(path, chosen)
+        assert f'name="seen" value="{asked.context["seen"]}"' in asked.content.decode()
+        return chosen | {"post": "yes", "seen": asked.context["seen"]}
+
+    old = ask()
+    change(person)
+    refused, unread = office.post(path, old, follow=True), office.post(path, chosen | {"post": "yes"}, follow=True)
+
+    assert User.objects.filter(pk=person.pk).exists()
+    for answer in (refused, unread):
+        assert "Nothing was deleted, since what the page listed has changed" in answer.content.decode()
+    office.post(path, ask())
+    assert not User.objects.filter(pk=person.pk).exists()
+
+
+def test_schedule_runs_as_its_page_said_or_not_at_all(office: Client, broker: Broker) -> None:
+    row = make_periodic_task()
+    form = {"action": "run_tasks", "_selected_action": [row.pk]}
+    form["seen"] = office.get(url(PeriodicTask, "change", row.pk)).context["shown"]
+
+    answers = [office.post(url(PeriodicTask, "changelist"), form)]
+    PeriodicTask.objects.filter(pk=row.pk).update(task="orders.tasks.send_weekly_digest")
+    answers.append(office.post(url(PeriodicTask, "changelist"), form))
+
+    assert broker.messages() == [("default", "myproject.tasks.heartbeat", {})]
+    assert messages_of(answers[1])[-1] == (
+        "Beat was changed meanwhile. It would now run orders.tasks.send_weekly_digest, "
+        "with [] and {}, on the queue of its task."
+    )
+
+
 def test_admin_leaves_alone_what_tasks_and_the_person_write(office: Client) -> None:
     person = make_user(name="Ann", wants_digest=True)
     mine = opened(office, person)
@@ -504,3 +623,59 @@ def test_admin_leaves_alone_what_tasks_and_the_person_write(office: Client) -> N
     person.refresh_from_db()
     assert answer.status_code == 302
     assert (person.name, person.wants_digest, person.mail_error) == ("Anna", False, "550 unknown")
+
+
+def test_schedule_runs_now_from_its_own_page(office: Client) -> None:
+    row = make_periodic_task()
+
+    page = office.get(url(PeriodicTask, "change", row.pk)).content.decode()
+
+    assert '<input type="hidden" name="action" value="run_tasks">' in page
+    assert f'<input type="hidden" name="_selected_action" value="{row.pk}">' in page
+
+
+def test_admin_wears_the_shop_s_clothes(office: Client) -> None:
+    order = place_order()
+
+    page = office.get(url(Order, "changelist")).content.decode()
+
+    assert '<span class="pill pill-pending">Pending</span>' in page
+    assert "tokens.css" in page
+    assert "theme.js" not in page
+    assert order.reference in page
+
+
+def test_schedule_that_is_resumed_in_the_admin_does_not_catch_up(office: Client, staff: User) -> None:
+    schedule = make_schedule(staff)
+    row = schedule.periodic_task
+    a_month_ago = timezone.now() - timedelta(days=30)
+    PeriodicTask.objects.filter(pk=row.pk).update(enabled=False, date_changed=a_month_ago)
+
+    answer = office.post(url(PeriodicTask, "change", row.pk), opened(office, row) | {"enabled": "on"})
+
+    schedule.periodic_task.refresh_from_db()
+    assert (answer.status_code, schedule.periodic_task.enabled) == (302, True)
+    assert planning.due_at(schedule) is None
+
+
+def test_schedule_that_is_paused_in_the_admin_forgets_its_last_run(office: Client, staff: User) -> None:
+    row = make_schedule(staff).periodic_task
+    PeriodicTask.objects.filter(pk=row.pk).update(last_run_at=timezone.now())
+    fields = opened(office, row)
+    del fields["enabled"]
+
+    office.post(url(PeriodicTask, "change", row.pk), fields)
+
+    row.refresh_from_db()
+    assert (row.enabled, row.last_run_at) == (False, None)
+
+
+def test_schedule_whose_form_changes_nothing_keeps_its_time(office: Client, staff: User) -> None:
+    row = make_schedule(staff).periodic_task
+    a_month_ago = timezone.now() - timedelta(days=30)
+    PeriodicTask.objects.filter(pk=row.pk).update(date_changed=a_month_ago)
+
+    office.post(url(PeriodicTask, "change", row.pk), opened(office, row))
+
+    row.refresh_from_db()
+    assert row.date_changed == a_month_ago

@@ -4,12 +4,14 @@ import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from django.conf import settings
 
+from myproject.live import metrics as live
 from myproject.monitoring import gauges, metrics
 
 DEPLOY = settings.BASE_DIR / "deploy"
@@ -33,6 +35,34 @@ def test_rules_do_as_their_tests_say() -> None:
     command = ["promtool", "test", "rules", str(DEPLOY / "prometheus" / "rules_test.yml")]
 
     done = subprocess.run(command, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="needs promtool, of Debian's package prometheus, on the PATH")
+def test_prometheus_takes_its_configuration(tmp_path: Path) -> None:
+    # Where the container has the token.
+    config = (DEPLOY / "prometheus" / "prometheus.yml").read_text().replace("/tmp/metrics_token", "metrics_token")
+    (tmp_path / "metrics_token").write_text("secret")
+    (tmp_path / "rules.yml").write_text((DEPLOY / "prometheus" / "rules.yml").read_text())
+    (tmp_path / "prometheus.yml").write_text(config)
+
+    done = subprocess.run(
+        ["promtool", "check", "config", str(tmp_path / "prometheus.yml")], capture_output=True, text=True
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="needs promtool, of Debian's package prometheus, on the PATH")
+def test_prometheus_can_read_each_query_of_the_dashboard(tmp_path: Path) -> None:
+    # As rules, which promtool parses; Grafana fills in the interval.
+    rules = [
+        {"record": f"shop:panel{n}", "expr": query.replace("$__rate_interval", "1m")} for n, query in enumerate(QUERIES)
+    ]
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+
+    done = subprocess.run(["promtool", "check", "rules", str(tmp_path / "rules.yml")], capture_output=True, text=True)
 
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -75,6 +105,6 @@ def test_metrics_of_rules_panels_and_documentation_are_those_that_are_exported()
 
 def metrics_exported() -> set[str]:
     """Return the names of all metrics: asked in this thread, which sees the test's database."""
-    counted = {family.name for family in metrics.COUNTED.collect()}
+    counted = {family.name for counts in (metrics.COUNTED, live.COUNTED) for family in counts.collect()}
     questions = [*gauges.database.questions, *gauges.the_broker.questions]
     return counted | {found.name for question in questions for found in question()} | {"shop_up"}

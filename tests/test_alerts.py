@@ -8,6 +8,7 @@ from typing import Any
 from unittest.mock import patch
 from uuid import uuid4
 
+import psutil
 import pytest
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from django.db import DatabaseError, connection
@@ -23,7 +24,8 @@ from orders.tasks import process_order
 from tests.broker import Broker
 from tests.factories import claim, make_alert, place_order
 from tests.sandbox.conftest import Sandbox
-from tests.shop import Shop, strike, wait_for
+from tests.shop import METRICS_PORTS, Shop, strike, wait_for
+from tests.test_metrics import read, value
 
 pytest_plugins = ["tests.broker"]
 pytestmark = pytest.mark.django_db
@@ -210,6 +212,18 @@ def test_send_alert_owes_another_message_for_what_happens_while_it_tells(chat: S
     assert row.due_at > timezone.now()
 
 
+def test_worker_that_has_told_of_an_alert_holds_it_no_more() -> None:
+    held = claim(make_alert())
+    make_alert()
+
+    told = [held.mark_sent(), held.mark_sent()]
+
+    row = Alert.objects.get()
+    assert told == [True, False]
+    assert (row.count, row.told_count, row.claimed_by) == (2, 1, "")
+    assert row.due_at is not None
+
+
 def test_send_alert_tries_again_when_the_chat_fails(chat: Sandbox, cause: str) -> None:
     chat.switch_on("chat_error", count=2)
     row = make_alert(cause=cause, subject=cause)
@@ -292,6 +306,14 @@ def test_task_that_gives_up_is_one_alert_without_its_arguments() -> None:
     assert SECRET not in row.message
 
 
+def test_alert_of_a_failure_has_no_word_of_its_error() -> None:
+    note_failure(tasks.heartbeat, ValueError("Ada Lovelace of Bakers Street is unknown"), "t-1")
+
+    row = Alert.objects.get()
+    assert row.cause == "myproject.tasks.heartbeat ValueError"
+    assert "Lovelace" not in row.message
+
+
 def test_task_that_is_tried_again_is_no_alert_until_it_gives_up() -> None:
     with patch("myproject.monitoring.tasks.timezone.now", side_effect=[TemporaryError("away"), timezone.now()]):
         tasks.heartbeat.apply()
@@ -359,15 +381,22 @@ def slow_charge(shop: Shop) -> Iterator[Order]:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_worker_alerts_once_of_a_hard_limit(shop: Shop, slow_charge: Order) -> None:
+def test_worker_alerts_once_of_a_hard_limit_and_counts_it_once(shop: Shop, slow_charge: Order) -> None:
     sent = process_order.apply_async(kwargs={"order_id": slow_charge.pk})
+    failed, port = {"task": process_order.name, "outcome": "failed"}, METRICS_PORTS["worker"]
+    before = value(read(port), "shop_tasks_total", **failed)
 
     # Frozen, it cannot answer its soft limit.
-    strike(sent.id, signal.SIGSTOP)
+    pid = strike(sent.id, signal.SIGSTOP)
 
     cause = "orders.tasks.process_order TimeLimitExceeded"
     wait_for(Alert.objects.filter(cause=cause, due_at=None).exists, "the alert")
+    # Celery reports it again when the process is gone.
+    wait_for(lambda: not psutil.pid_exists(pid), "the end of the process")
     assert Alert.objects.get(cause=cause).count == 1
+    assert value(read(port), "shop_tasks_total", **failed) == before + 1
+    lines = [line for line in shop.log.read_text().splitlines() if sent.id in line]
+    assert sum("task_failed" in line for line in lines) == 1
 
 
 @pytest.mark.django_db(transaction=True)

@@ -50,6 +50,8 @@ def test_app_finds_the_tasks_of_each_installed_app() -> None:
 def test_shared_task_binds_to_our_app_and_base() -> None:
     assert process_order.app is app
     assert isinstance(process_order, myproject.celery.Task)
+    # It names no base class of its own.
+    assert isinstance(add, myproject.celery.Task)
 
 
 @pytest.mark.parametrize(
@@ -193,6 +195,18 @@ def test_delay_on_commit_only_warns_when_the_broker_is_away(broker: Broker, capl
 
     assert [record.levelno for record in caplog.records if record.name == "durable.task"] == [logging.WARNING]
     assert "myproject.tasks.add was not queued, the broker does not answer" in caplog.text
+
+
+@pytest.mark.django_db(transaction=True)
+def test_delay_on_commit_stops_nothing_when_the_message_cannot_be_made() -> None:
+    done: list[str] = []
+
+    with transaction.atomic():
+        # An argument is missing: Celery refuses it at the commit, which can no longer fail.
+        add.delay_on_commit(1)
+        transaction.on_commit(lambda: done.append("the next hook"))
+
+    assert done == ["the next hook"]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -39,15 +39,16 @@ def conf(**changes: Any) -> Setup:
     return replace(SHOP, conf=ChainMap(changes, app.conf))
 
 
+SAFE = {"acks_late": True, "retry_on_worker_lost": True}
+
+
 def task(**options: Any) -> Setup:
     """Return the shop with one more task."""
 
     def sample() -> None:
         pass
 
-    made = Celery(set_as_current=False, fixups=[]).task(name="sample", lazy=False, **{"acks_late": True} | options)(
-        sample
-    )
+    made = Celery(set_as_current=False, fixups=[]).task(name="sample", lazy=False, **SAFE | options)(sample)
     return replace(SHOP, tasks={**SHOP.tasks, "sample": made})
 
 
@@ -91,7 +92,7 @@ WRONG: list[tuple[str, Setup, str]] = [
     ("E002", task(soft_time_limit=10, time_limit=3600), "sample"),
     ("E002", rabbitmq({}), "hard limit 1800, consumer timeout 1800"),
     ("E003", conf(task_reject_on_worker_lost=True, task_retry_on_worker_lost=False), "all tasks"),
-    ("E003", task(**LIMITS, reject_on_worker_lost=True), "sample"),
+    ("E003", task(**LIMITS, reject_on_worker_lost=True, retry_on_worker_lost=False), "sample"),
     ("E003", task(**LIMITS, retry_on_worker_lost=True, max_retries=None), "sample"),
     ("E003", task(**LIMITS | {"acks_late": False}, retry_on_worker_lost=True, max_retries=None), "sample"),
     ("E004", conf(task_acks_on_timeout=False), "all tasks"),
@@ -126,6 +127,8 @@ WRONG: list[tuple[str, Setup, str]] = [
     ("W004", Setup(unanswered=["The broker does not answer: refused"]), "refused"),
     ("W005", conf(**signed(days=5)), "ends on"),
     ("W006", conf(cache_backend="django-cache"), "'django-cache'"),
+    ("W008", conf(task_retry_on_worker_lost=None), "all tasks: acks_late"),
+    ("W008", task(**LIMITS, retry_on_worker_lost=None), "sample: acks_late"),
     ("W007", conf(beat_schedule={"Sum": {}}), "'Sum'"),
 ]
 

@@ -256,7 +256,7 @@ def test_clear_old_files_removes_uploads_without_a_row_but_nothing_that_is_new_n
 
 def test_clear_old_files_removes_pictures_that_no_product_names(media: Path) -> None:
     product, digest, lost = make_product(), "a" * 32, "b" * 32
-    thumbnails.upload_picture(product, ContentFile(b"x"), "jpg")
+    thumbnails.use_picture(product, thumbnails.store_picture(ContentFile(b"x"), "jpg"))
     original = Product.objects.get(pk=product.pk).picture.name
     Product.objects.filter(pk=product.pk).update(thumbnails=digest)
     kept = [

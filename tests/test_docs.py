@@ -10,10 +10,11 @@ from django.core.management import call_command
 
 from durable.checks.traps import TRAPS
 from myproject.celery import app
+from tests.guards import all_guards
 from tests.test_env_example import example
 
 ROOT = settings.BASE_DIR
-WRITTEN = ("tasks.md", "environment.md", "celery_settings.md", "checks.md")
+WRITTEN = ("tasks.md", "environment.md", "celery_settings.md", "checks.md", "guards.md", "tutorials.md")
 OURS = [path for path in ROOT.rglob("*.md") if not {".venv", "var", "node_modules"} & set(path.relative_to(ROOT).parts)]
 PAGES = sorted(path for path in OURS if path.name not in WRITTEN)
 PLACE = re.compile(r"`([\w/.-]+)`\s·\s`(\w+)`")
@@ -33,7 +34,8 @@ def defines(path: str, name: str) -> bool:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_page_names_only_files_and_places_that_exist(page: Path) -> None:
     text = page.read_text()
-    ours = [path for path in FILE.findall(text) if (ROOT / path.split("/")[0]).is_dir()]
+    # What stands in var/ is written by the software, here or not yet.
+    ours = [path for path in FILE.findall(text) if (ROOT / path.split("/")[0]).is_dir() and not path.startswith("var/")]
 
     # The threat model names tests as one does in that folder.
     assert [path for path in ours if not any((base / path).exists() for base in (ROOT, ROOT / "tests"))] == []
@@ -48,9 +50,8 @@ def test_page_wraps_at_120_characters(page: Path) -> None:
     assert [number for number, line in lines if len(line) > 120 and not line.startswith("|")] == []
 
 
-@pytest.mark.parametrize("page", ["errata.md", "glossary.md"])
-def test_each_section_of_a_list_says_where_the_code_answers(page: str) -> None:
-    _, *sections = re.split("^## ", (ROOT / "docs" / "patterns" / page).read_text(), flags=re.MULTILINE)
+def test_each_section_of_the_glossary_says_where_the_code_answers() -> None:
+    _, *sections = re.split("^## ", (ROOT / "docs" / "patterns" / "glossary.md").read_text(), flags=re.MULTILINE)
 
     assert len(sections) > 15
     assert [section.split("\n")[0] for section in sections if not PLACE.search(section)] == []
@@ -65,6 +66,7 @@ def test_reference_has_each_task_variable_and_check(tmp_path: Path) -> None:
     assert entries("tasks.md", r"^## (.+)$") == {name for name in app.tasks if not name.startswith("celery.")}
     assert entries("environment.md", "^`([A-Z_]+)`") == set(example())
     assert entries("checks.md", r"^## (.+)$") == {trap.id for trap in TRAPS}
+    assert [row for guard in all_guards() if (row := guard.practice) not in (tmp_path / "guards.md").read_text()] == []
     assert "CELERY_TASK_ACKS_LATE" in (tmp_path / "celery_settings.md").read_text()
 
 

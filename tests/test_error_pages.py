@@ -1,9 +1,5 @@
 """An error page needs nothing that can fail: no database, no session, no collected static files."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 from django.conf import settings
 from django.contrib.staticfiles.storage import staticfiles_storage
@@ -13,7 +9,6 @@ from django.test import Client
 from django.urls import get_resolver
 
 from myproject.web import pages
-from tests.production import Web
 
 # Nothing here may use the database: pytest-django fails tests that use it without asking.
 PAGES = {
@@ -69,38 +64,3 @@ def test_address_that_is_wrong_is_not_found_while_the_database_is_away() -> None
     answer = client.get("/nothing/")
 
     assert (answer.status_code, PAGES["404"] in answer.content.decode()) == (404, True)
-
-
-def test_shop_without_collected_files_sells_and_says_what_was_forgotten(transactional_db: None, tmp_path: Path) -> None:
-    with Web(tmp_path, collected=False, LOG_FORMAT="console") as web:
-        shown = [web.get(path).status for path in ("/", "/accounts/login/", "/healthz/live")]
-        lost = web.get("/nothing/")
-    checked = subprocess.run(
-        [sys.executable, "manage.py", "check", "--deploy"],
-        cwd=settings.BASE_DIR,
-        env=web.environment,
-        capture_output=True,
-        text=True,
-    )
-
-    assert shown == [200, 200, 200]
-    assert (lost.status, PAGES["404"] in lost.text) == (404, True)
-    assert "static files were not collected" in web.log.read_text()
-    assert "Traceback" not in web.log.read_text()
-    assert checked.returncode == 1
-    assert "(myproject.E001)" in checked.stderr
-
-
-def test_page_that_fails_for_the_database_is_our_own(tmp_path: Path, db: None) -> None:
-    with Broken(tmp_path, collected=False, DATABASE_URL="postgres://127.0.0.1:1/shop") as web:
-        answer = web.get("/orders/", Cookie="__Host-sessionid=of-some-visitor")
-
-    assert (answer.status, PAGES["500"] in answer.text) == (500, True)
-
-
-class Broken(Web):
-    def answers(self) -> bool:
-        try:
-            return self.get("/healthz/live").status == 200
-        except OSError:
-            return False

@@ -23,7 +23,11 @@ class Process(NamedTuple):
 
 def of_compose() -> dict[str, Process]:
     services = production({})["services"]
-    ours = {name: it for name, it in services.items() if name not in ("postgres", "redis", "migrate", "sandbox")}
+    ours = {
+        name: it
+        for name, it in services.items()
+        if name not in ("postgres", "redis", "migrate") and "profiles" not in it
+    }
     return {
         name: Process(
             it["command"].split(),
@@ -49,7 +53,7 @@ def of_systemd() -> dict[str, Process]:
 def of_kubernetes() -> dict[str, Process]:
     folder = ROOT / "deploy" / "kubernetes"
     found = {}
-    for name in ("web", "beat", "flower"):
+    for name in ("web", "live", "beat", "flower"):
         pod = next(yaml.safe_load_all((folder / "base" / f"{name}.yaml").read_text()))["spec"]["template"]["spec"]
         found[name] = Process(pod["containers"][0]["args"], pod["terminationGracePeriodSeconds"])
     worker = next(yaml.safe_load_all((folder / "worker" / "worker.yaml").read_text()))

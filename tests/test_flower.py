@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Callable
 from http.client import HTTPConnection
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
@@ -15,7 +16,7 @@ from flower.urls import handlers
 from tornado.web import create_signed_value
 
 from accounts.models import User
-from myproject.web.flower import SIGNER, TOKEN_LASTS
+from myproject.web.flower import SIGNER, TOKEN_LASTS, note
 from tests.factories import make_user
 from tests.shop import Shop, answers, wait_for
 
@@ -62,9 +63,24 @@ def is_login(where: str) -> bool:
     return where.startswith(("/login", f"{settings.SITE_URL}/flower/"))
 
 
+def browser_of(user: User) -> Client:
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def noted(user: User) -> str:
+    """Return the key by which Flower finds a new session of this person."""
+    return note(str(browser_of(user).session.session_key))
+
+
+def token_of(user: User) -> str:
+    return SIGNER.sign(noted(user))
+
+
 def aged(user: User, seconds: int) -> str:
     """Return the token that the shop has made so many seconds ago."""
-    return Signer(salt=SIGNER.salt).sign(f"{user.pk}:{b62_encode(int(time.time()) - seconds)}")
+    return Signer(salt=SIGNER.salt).sign(f"{noted(user)}:{b62_encode(int(time.time()) - seconds)}")
 
 
 def log_in(token: str) -> requests.Response:
@@ -115,8 +131,8 @@ def test_token_is_of_no_use_after_half_a_minute(flower: Shop, staff: User) -> No
     ids=["other salt", "other key"],
 )
 def test_token_of_another_signer_is_refused(signer: TimestampSigner, flower: Shop, staff: User) -> None:
-    assert enters(SIGNER.sign(str(staff.pk)))
-    assert not enters(signer.sign(str(staff.pk)))
+    assert enters(token_of(staff))
+    assert not enters(signer.sign(noted(staff)))
 
 
 @pytest.mark.parametrize("token", ["", ":", "1", "1:1:1", "x" * 5000, "é", "\x00", "1:1sNnqK:"])
@@ -125,21 +141,21 @@ def test_token_that_is_none_is_refused(token: str, flower: Shop) -> None:
 
 
 def test_token_of_one_is_none_of_another(flower: Shop, staff: User) -> None:
-    _, _, signed = SIGNER.sign(str(make_user().pk)).partition(":")
+    _, _, signed = token_of(make_user()).partition(":")
 
-    assert not enters(f"{staff.pk}:{signed}")
+    assert not enters(f"{noted(staff)}:{signed}")
 
 
 @pytest.mark.parametrize("change", [{"is_staff": False}, {"is_active": False}], ids=str)
 def test_token_of_who_is_no_staff_any_more_is_refused(change: dict[str, bool], flower: Shop, staff: User) -> None:
-    token = SIGNER.sign(str(staff.pk))
+    token = token_of(staff)
     User.objects.filter(pk=staff.pk).update(**change)
 
     assert not enters(token)
 
 
 def test_token_of_who_is_gone_is_refused(flower: Shop, staff: User) -> None:
-    token = SIGNER.sign(str(staff.pk))
+    token = token_of(staff)
     staff.delete()
 
     assert not enters(token)
@@ -147,7 +163,7 @@ def test_token_of_who_is_gone_is_refused(flower: Shop, staff: User) -> None:
 
 @pytest.mark.parametrize("elsewhere", ["https://evil.example/", "//evil.example/", "/\\evil.example/"])
 def test_flower_leads_nowhere_else(elsewhere: str, flower: Shop, staff: User) -> None:
-    query = urlencode({"next": elsewhere, "token": SIGNER.sign(str(staff.pk))})
+    query = urlencode({"next": elsewhere, "token": token_of(staff)})
 
     answer = requests.get(f"{settings.FLOWER_URL}/login?{query}", timeout=20, allow_redirects=False)
 
@@ -157,15 +173,71 @@ def test_flower_leads_nowhere_else(elsewhere: str, flower: Shop, staff: User) ->
 @pytest.mark.parametrize(("minutes", "status"), [(50, 200), (70, 302)])
 def test_cookie_is_believed_for_an_hour(minutes: int, status: int, flower: Shop, staff: User) -> None:
     then = time.time() - minutes * 60
-    cookie = create_signed_value(settings.SECRET_KEY, "user", f"{staff.pk}@staff", clock=lambda: then).decode()
+    cookie = create_signed_value(settings.SECRET_KEY, "user", noted(staff), clock=lambda: then).decode()
 
     answer = requests.get(settings.FLOWER_URL, cookies={"user": cookie}, timeout=20, allow_redirects=False)
 
     assert answer.status_code == status
 
 
+def sees(cookie: str, path: str = "/") -> bool:
+    answer = requests.get(settings.FLOWER_URL + path, cookies={"user": cookie}, timeout=20, allow_redirects=False)
+    assert answer.status_code == 200 or is_login(answer.headers["Location"])
+    return answer.status_code == 200
+
+
+def sign_out(staff: User, browser: Client) -> None:
+    browser.post("/accounts/logout/")
+
+
+def change_password(staff: User, browser: Client) -> None:
+    staff.set_password("quite-new-words-7")
+    staff.save()
+
+
+ENDS: dict[str, Callable[[User, Client], Any]] = {
+    "signs out": sign_out,
+    "has another password": change_password,
+    "is deactivated": lambda staff, browser: User.objects.filter(pk=staff.pk).update(is_active=False),
+    "is staff no more": lambda staff, browser: User.objects.filter(pk=staff.pk).update(is_staff=False),
+    "loses the permission": lambda staff, browser: User.objects.filter(pk=staff.pk).update(is_superuser=False),
+    "is deleted": lambda staff, browser: staff.delete(),
+}
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_cookie_ends_at_once_when_the_person(end: Callable[[User, Client], Any], flower: Shop, staff: User) -> None:
+    browser = browser_of(staff)
+    key = note(str(browser.session.session_key))
+    cookie = log_in(SIGNER.sign(key)).cookies["user"]
+    assert [sees(cookie), sees(cookie, "/api/task/types"), sees(cookie, "/metrics")] == [True] * 3
+
+    end(staff, browser)
+
+    assert [sees(cookie), sees(cookie, "/api/task/types"), sees(cookie, "/metrics")] == [False] * 3
+    assert not enters(SIGNER.sign(key))
+
+
+def test_copy_of_the_cookie_ends_when_its_person_logs_out_of_flower(flower: Shop, staff: User) -> None:
+    cookie = log_in(token_of(staff)).cookies["user"]
+    assert sees(cookie)
+
+    requests.get(f"{settings.FLOWER_URL}/logout", cookies={"user": cookie}, timeout=20)
+
+    assert not sees(cookie)
+
+
+def test_neither_token_nor_cookie_holds_the_session(staff: User) -> None:
+    browser = browser_of(staff)
+
+    sent = browser.get("/flower/").headers["Location"]
+
+    assert "token=" in sent
+    assert str(browser.session.session_key) not in sent
+
+
 def test_token_is_in_no_log(flower: Shop, staff: User) -> None:
-    token = SIGNER.sign(str(staff.pk))
+    token = token_of(staff)
     before = len(flower.log.read_text(errors="replace"))
 
     assert enters(token)
@@ -182,18 +254,29 @@ def test_token_is_in_no_log(flower: Shop, staff: User) -> None:
 
 def test_cookie_behind_tls_is_secure_and_a_former_key_lets_in(flower: Shop, staff: User) -> None:
     former = TimestampSigner(key="the-former-key", salt=SIGNER.salt)
-    assert not enters(former.sign(str(staff.pk)))
+    assert not enters(former.sign(noted(staff)))
     try:
         flower.variables = {"HTTPS": "true", "SECRET_KEY_FALLBACKS": "the-former-key"}
         restart(flower)
 
-        cookie = log_in(former.sign(str(staff.pk))).headers["Set-Cookie"]
+        entered = log_in(former.sign(noted(staff)))
+        cookie = entered.headers["Set-Cookie"]
+        name, _, value = cookie.partition(";")[0].partition("=")
+        page, anybody_s = (
+            requests.get(settings.FLOWER_URL, headers={"Cookie": f"{of}={value}"}, timeout=20, allow_redirects=False)
+            for of in (name, "user")
+        )
+        left = requests.get(f"{settings.FLOWER_URL}/logout", headers={"Cookie": f"{name}={value}"}, timeout=20)
     finally:
         flower.variables = {}
         restart(flower)
 
-    assert cookie.startswith("user=")
-    assert {"Secure", "HttpOnly", "SameSite=Lax"} <= set(cookie.split("; "))
+    # No other site of the domain can set a cookie of this name.
+    assert (name, page.status_code, anybody_s.status_code) == ("__Host-user", 200, 302)
+    assert {"Secure", "HttpOnly", "SameSite=Lax", "Path=/"} <= set(cookie.split("; "))
+    # A browser drops a cookie of this name only where it is said anew with these.
+    (gone,) = [said for said in left.raw.headers.getlist("Set-Cookie") if said.startswith('__Host-user=""; ')]
+    assert {"Secure", "Path=/"} <= set(gone.split("; "))
 
 
 def restart(flower: Shop) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator
 from threading import Barrier
 from typing import Any
@@ -10,6 +11,7 @@ from unittest.mock import patch
 
 import pytest
 import structlog
+from celery.utils.log import get_task_logger
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
 from django.test import Client, RequestFactory
@@ -305,3 +307,26 @@ def test_worker_takes_messages_without_ids_or_with_rubbish_for_them(shop: Shop) 
     known = [line for line in lines if "request_id=the-request-of-a-test" in line]
     assert {sent[3]} == {pk for pk in sent for line in known if f" task_id={pk}" in line}
     assert not any("Signal handler" in line for line in lines)
+
+
+@pytest.mark.parametrize(("outside", "times"), [("", 1), ("1", 0)])
+def test_line_for_people_has_one_clock_the_one_on_the_wall(
+    outside: str, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LINES_HAVE_TIMES", outside)
+    record = logging.LogRecord("orders", logging.INFO, __file__, 1, "Order 7 is placed", (), None)
+
+    line = re.sub("\x1b\\[[0-9;]*m", "", logs.console().format(record))
+
+    assert "Order 7 is placed" in line
+    assert len(re.findall(r"\d\d:\d\d:\d\d", line)) == times
+    assert "Z" not in line.split("[")[0]
+
+
+def test_line_of_celerys_own_task_logger_carries_the_ids_too(written: Callable[[], list[dict[str, Any]]]) -> None:
+    bind_contextvars(task_id="a-task", task="orders.tasks.process_order")
+
+    get_task_logger("orders.tasks").info("Done")
+
+    [line] = written()
+    assert (line["event"], line["task_id"], line["task"]) == ("Done", "a-task", "orders.tasks.process_order")

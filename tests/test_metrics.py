@@ -3,19 +3,15 @@
 import fcntl
 import os
 import re
-import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
-from http.client import HTTPConnection
 from pathlib import Path
 from threading import Event
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-import psutil
 import pytest
 from django.conf import LazySettings, settings
 from django.db import connection, connections
@@ -23,8 +19,6 @@ from django.test import Client
 from prometheus_client.parser import text_string_to_metric_families
 
 from accounts.models import User
-from myproject import embedded
-from myproject.celery import app
 from myproject.monitoring import gauges, metrics
 from myproject.tasks import add, fail, fail_twice
 from tests.broker import Broker
@@ -46,12 +40,6 @@ def value(text: str, name: str, **labels: str) -> float:
     """Return the sum of all samples of that name with these labels."""
     samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
     return sum(s.value for s in samples if s.name == name and labels.items() <= s.labels.items())
-
-
-def folder_of(pid: int) -> Path:
-    """Return the folder that a family's first process holds open."""
-    links = (str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir())
-    return Path(next(link for link in links if metrics.FOLDER in link))
 
 
 @pytest.fixture
@@ -111,34 +99,6 @@ def test_requests_are_counted_by_view_and_not_by_what_a_visitor_types(
     assert not re.search("alice|BREW|ABCD", after)
 
 
-def test_web_keeps_its_counts_when_a_process_is_killed(shop: Shop) -> None:
-    page = {"view": "account_login", "status": "2xx"}
-
-    def pids() -> set[str]:
-        return set(Path(f"/proc/{shop.running['web'].pid}/task/{shop.running['web'].pid}/children").read_text().split())
-
-    def count() -> float:
-        return value(read(settings.PORT), "shop_requests_total", **page)
-
-    def ask(times: int) -> None:
-        for _ in range(times):
-            urlopen(f"{settings.SITE_URL}/accounts/login/", timeout=10).close()
-
-    ask(20)
-    before, old = count(), pids()
-    files = {path.name for path in folder_of(shop.running["web"].pid).glob("*.db")}
-
-    for pid in old:
-        os.kill(int(pid), signal.SIGKILL)
-    wait_for(lambda: len(pids() - old) == len(old), "new processes")
-    shop.wait_until_ready()
-    ask(20)
-
-    # `wait_until_ready` has asked for that page, too.
-    assert before + 20 <= count() <= before + 25
-    assert {path.name for path in folder_of(shop.running["web"].pid).glob("*.db")} == files
-
-
 # --- Workers and beat ---
 
 
@@ -165,43 +125,6 @@ def test_worker_counts_outcomes_retries_and_times(shop: Shop) -> None:
     assert more("shop_task_queue_seconds_count", queue="default") >= 3
 
 
-def test_worker_keeps_its_counts_when_a_child_is_killed(shop: Shop) -> None:
-    port, main = METRICS_PORTS["worker"], shop.running["worker"].pid
-
-    def children() -> set[int]:
-        stats = wait_for(app.control.inspect(timeout=1, limit=1).stats, "the worker's answer")
-        return {pid for worker in stats.values() for pid in worker["pool"]["processes"]}
-
-    def count() -> float:
-        return value(read(port), "shop_tasks_total", **ADD)
-
-    start = count()
-    for _ in range(20):
-        add.delay(1, 2)
-    wait_for(lambda: count() == start + 20, "twenty tasks")
-    old, files = children(), {path.name for path in folder_of(main).glob("*.db")}
-
-    for pid in old:
-        os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: len(children() - old) == len(old), "new children")
-    assert count() == start + 20
-    for _ in range(20):
-        add.delay(1, 2)
-
-    wait_for(lambda: count() == start + 40, "twenty more")
-    new = {path.name for path in folder_of(main).glob("*.db")}
-    assert {name for name in new if "child" in name} == {name for name in files if "child" in name}
-    # They have closed the port: only the main process would answer there.
-    assert not any(listens(pid, port) for pid in children())
-    assert listens(main, port)
-
-
-def listens(pid: int, port: int) -> bool:
-    sockets = {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()}
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return any(row[1].endswith(f":{port:04X}") and row[3] == "0A" and f"socket:[{row[9]}]" in sockets for row in rows)
-
-
 @pytest.mark.parametrize(("path", "headers", "status"), [("/metrics", {}, 401), ("/", TOKEN, 404)])
 def test_beats_own_server_wants_the_token_and_has_nothing_else(
     path: str, headers: dict[str, str], status: int, shop: Shop
@@ -214,22 +137,6 @@ def test_beats_own_server_wants_the_token_and_has_nothing_else(
 
     assert refused.value.code == status
     wait_for(lambda: value(read(port), "shop_messages_total", queue="orders"), "a message to be sent")
-
-
-def test_beat_works_on_when_its_port_is_taken(shop: Shop, tmp_path: Path) -> None:
-    said = tmp_path / "log"
-    environment = shop.environment() | {"METRICS_PORT": str(METRICS_PORTS["worker"])}
-
-    with said.open("wb") as log:
-        beat = subprocess.Popen(
-            shop.commands["beat"].split(), cwd=settings.BASE_DIR, env=environment, stdout=log, stderr=log
-        )
-        wait_for(lambda: "task_enqueued" in said.read_text(), "it to work")
-    beat.terminate()
-    beat.wait(20)
-
-    assert said.read_text().count("No metrics: 127.0.0.1") == 1
-    assert "Traceback" not in said.read_text()
 
 
 def is_open(port: int) -> bool:
@@ -273,30 +180,6 @@ def test_broker_that_is_away_is_a_metric_and_not_a_failure(is_frozen: bool, brok
     assert value(text, "shop_up", part="database") == 1
     assert "shop_queue_waiting" not in text
     assert "shop_orders_oldest_seconds" in text
-
-
-def test_frozen_database_is_a_metric_while_all_pages_wait_for_it(
-    shop: Shop, servers: tuple[embedded.Postgres, embedded.Redis]
-) -> None:
-    assert servers[0].process
-    parent = psutil.Process(servers[0].process.pid)
-    family = [parent, *parent.children(recursive=True)]
-    pages = [HTTPConnection("127.0.0.1", settings.PORT) for _ in range(16)]
-    try:
-        for process in family:
-            process.suspend()
-        for page in pages:
-            page.request("GET", "/")
-
-        wait_for(
-            lambda: value(text := read(settings.PORT), "shop_up") == value(text, "shop_up", part="broker") == 1, "it"
-        )
-    finally:
-        for process in family:
-            process.resume()
-    assert {page.getresponse().status for page in pages} <= {200, 500}
-    shop.wait_until_ready()
-    wait_for(lambda: value(read(settings.PORT), "shop_up") == 2, "the database to answer again")
 
 
 @pytest.mark.django_db(transaction=True)

@@ -99,6 +99,15 @@ def test_nothing_is_missing_of_any_task(login: Callable[[User], Client], staff: 
     assert not faults, "\n".join(["", *faults])
 
 
+@pytest.mark.parametrize("target", ["attack", "faults", "lab", "looks", "operations"])
+def test_slow_target_reads_the_folder_that_has_its_tests(target: str) -> None:
+    tests = (settings.BASE_DIR / "tests").rglob("test_*.py")
+
+    folders = {path.parent.name for path in tests if f"mark.{target}" in path.read_text()}
+
+    assert folders == {target}
+
+
 # --- What no other test proves ---
 
 

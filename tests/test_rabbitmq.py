@@ -11,12 +11,16 @@ from threading import Thread
 
 import pytest
 from amqp.exceptions import NotFound, PreconditionFailed
+from django.conf import settings
 
 from myproject import tasks
 from myproject.celery import app
 from myproject.monitoring.beat import Scheduler
 from tests.broker import QUEUES, Broker
-from tests.servers import IS_RABBITMQ
+from tests.operations.test_addresses import certificate, listens, run, said_lines
+from tests.ports import HOST, free_port
+from tests.servers import IS_RABBITMQ, USER, RabbitMQ
+from tests.servers import PASSWORD as RABBIT_PASSWORD
 from tests.shop import wait_for
 
 pytest_plugins = ["tests.broker"]
@@ -89,7 +93,7 @@ def test_worker_of_one_queue_declares_all_and_lets_retries_find_them(broker: Bro
 
 
 def test_queues_are_quorum_queues(broker: Broker) -> None:
-    classic = {"x-queue-type": "classic"}
+    classic = settings.BROKER.queue["queue_arguments"] | {"x-queue-type": "classic"}
 
     # RabbitMQ refuses to declare a queue again as another kind than it is.
     with app.connection_for_write() as connection, pytest.raises(PreconditionFailed, match="x-queue-type"):
@@ -121,3 +125,63 @@ def test_beat_ends_when_it_was_cut_short_in_the_middle_of_an_answer(broker: Brok
     ending.join(20)
 
     assert not ending.is_alive()
+
+
+# --- TLS ---
+
+
+class SecureRabbitMQ(RabbitMQ):
+    """One that speaks TLS only; `certificate` is what its clients have to trust."""
+
+    port = free_port()
+
+    def prepare(self) -> None:
+        super().prepare()
+        key, self.certificate = certificate(self.data, "localhost")
+        config = self.data / "rabbitmq.conf"
+        _, *others = config.read_text().splitlines()
+        files = {"cacertfile": self.certificate, "certfile": self.certificate, "keyfile": key}
+        options = [f"ssl_options.{name} = {path}" for name, path in files.items()]
+        listeners = ["listeners.tcp = none", f"listeners.ssl.default = {HOST}:{self.port}"]
+        config.write_text("\n".join([*listeners, *options, "ssl_options.verify = verify_none", *others, ""]))
+
+    def answers(self) -> bool:
+        return listens(self.port)
+
+
+# Sends a message and takes it again, as this process does with its own settings.
+ROUND = """import django; django.setup()
+from myproject.celery import app
+from myproject.tasks import heartbeat
+with app.connection_for_write() as link:
+    queue = app.amqp.queues["default"].bind(link.default_channel)
+    queue.declare()
+    heartbeat.apply_async(queue="default")
+    while not (message := queue.get(no_ack=True)):
+        pass
+    print(message.headers["task"])
+"""
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureRabbitMQ]:
+    with SecureRabbitMQ(tmp_path_factory.mktemp("tls")) as server:
+        yield server
+
+
+def test_tls_trusts_the_certificate_that_the_address_names(secure: SecureRabbitMQ) -> None:
+    url = f"amqps://{USER}:{RABBIT_PASSWORD}@localhost:{secure.port}/shop?ssl_ca_certs={secure.certificate}"
+
+    code, said = run([sys.executable, "-c", ROUND], CELERY_BROKER_URL=url)
+
+    assert (code, said_lines(said)) == (0, ["myproject.tasks.heartbeat"]), said
+
+
+@pytest.mark.parametrize(("host", "query"), [("localhost", ""), (HOST, "?ssl_ca_certs={}")], ids=["unknown", "name"])
+def test_tls_refuses_whom_it_cannot_verify(host: str, query: str, secure: SecureRabbitMQ) -> None:
+    url = f"amqps://{USER}:{RABBIT_PASSWORD}@{host}:{secure.port}/shop{query.format(secure.certificate)}"
+
+    code, said = run([sys.executable, "-c", ROUND], CELERY_BROKER_URL=url)
+
+    assert code != 0
+    assert "CERTIFICATE_VERIFY_FAILED" in said

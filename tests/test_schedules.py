@@ -7,11 +7,12 @@ import pytest
 from celery.schedules import crontab
 from django.conf import settings
 from django.core.management import CommandError, call_command
-from django_celery_beat.models import IntervalSchedule, PeriodicTask
+from django_celery_beat.models import CrontabSchedule, IntervalSchedule, PeriodicTask
 from django_celery_beat.schedulers import DatabaseScheduler
 
 from durable.schedules import Schedule, declared
 from myproject.celery import app
+from myproject.monitoring.beat import in_words
 from orders.schedules import SCHEDULES
 
 pytestmark = pytest.mark.django_db
@@ -51,6 +52,16 @@ def test_sync_writes_intervals_in_seconds(capsys: pytest.CaptureFixture[str]) ->
     sync(capsys)
 
     assert (row().interval.every, row().interval.period, row().crontab) == (30, "seconds", None)
+
+
+def test_sync_takes_one_of_times_that_somebody_has_added_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    sync(capsys)
+    for times in (row().interval, row("Clear sessions").crontab):
+        times.pk = None
+        times.save()
+    PeriodicTask.objects.all().delete()
+
+    assert len(sync(capsys)) == len(declared())
 
 
 def test_sync_writes_crontabs_in_the_shop_s_time_zone(capsys: pytest.CaptureFixture[str]) -> None:
@@ -206,3 +217,11 @@ def test_sync_knows_what_the_release_before_has_written(
 
     assert sync(capsys) == [f"update {NAME}", "disable Sync inventory"]
     assert row("Clear sessions").description.startswith(FORMER)
+
+
+@pytest.mark.parametrize(
+    ("hour", "words"),
+    [("0", "At 00:05"), ("8", "At 08:05"), ("12", "At 12:05"), ("21", "At 21:05"), ("*", "At 5 minutes")],
+)
+def test_times_of_a_schedule_are_said_with_24_hours(hour: str, words: str) -> None:
+    assert in_words(CrontabSchedule(minute="5", hour=hour)).startswith(words)

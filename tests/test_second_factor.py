@@ -10,7 +10,7 @@ from django.core.cache import cache
 from django.test import Client
 from django.urls import reverse
 
-from accounts.models import AccountMail, User
+from accounts.models import AccountMail, ApiToken, User
 from accounts.services import anonymise
 from tests.factories import PASSWORD, make_user
 
@@ -132,7 +132,8 @@ def test_admin_shows_no_secret_and_deletes(staff: User, settings: Any) -> None:
 
     page = client.get(f"/admin/mfa/authenticator/{row.pk}/change/").content.decode()
     changed = client.post(f"/admin/mfa/authenticator/{row.pk}/change/", {"data": "{}"})
-    client.post(f"/admin/mfa/authenticator/{row.pk}/delete/", {"post": "yes"})
+    asked = client.get(f"/admin/mfa/authenticator/{row.pk}/delete/")
+    client.post(f"/admin/mfa/authenticator/{row.pk}/delete/", {"post": "yes", "seen": asked.context["seen"]})
 
     assert (row.data["secret"] in page, "id_data" in page, changed.status_code) == (False, False, 403)
     assert not Authenticator.objects.filter(pk=row.pk).exists()
@@ -197,3 +198,15 @@ def test_pages_are_in_the_shops_frame(path: str, staff: User) -> None:
 
     assert page.status_code == 200
     assert 'class="site-header"' in page.content.decode()
+
+
+def test_token_that_staff_made_as_a_customer_opens_nothing_before_there_is_an_app(customer: User) -> None:
+    headers = {"Authorization": f"Bearer {ApiToken.objects.make(customer, 'script')}"}
+    before = Client().get("/api/v1/orders/", headers=headers).status_code
+    User.objects.update(is_staff=True)
+
+    without = Client().get("/api/v1/orders/", headers=headers).status_code
+    TOTP.activate(customer, "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP")
+
+    assert (before, without) == (200, 401)
+    assert Client().get("/api/v1/orders/", headers=headers).status_code == 200

@@ -21,12 +21,14 @@ NEEDS: dict[str, set[str]] = {
     "worker-reports": {"STORAGE_URL", "METRICS_TOKEN"},
     "worker-default": {"STORAGE_URL", "CRM_TOKEN", "WAREHOUSE_TOKEN", "METRICS_TOKEN"},
     "beat": {"METRICS_TOKEN"},
+    "live": {"METRICS_TOKEN"},
     "flower": set(),
     "migrate": set(),
 }
 # Sessions, links and queues are everybody's.
 COMMON = {
     *("SECRET_KEY", "SECRET_KEY_FALLBACKS", "DATABASE_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND", "SENTRY_DSN"),
+    "LIVE_DATABASE_URL",
     "CELERY_SECURITY_KEY",
 }
 # Of Compose's own servers.
@@ -54,7 +56,7 @@ def of_kubernetes() -> dict[str, set[str]]:
         env = workload["spec"]["template"]["spec"]["containers"][0]["env"]
         return SECRETS - {each["name"] for each in env if each["value"] == ""}
 
-    bases = {name: folder / "base" / f"{name}.yaml" for name in ("web", "beat", "flower", "migrate")}
+    bases = {name: folder / "base" / f"{name}.yaml" for name in ("web", "live", "beat", "flower", "migrate")}
     found = {name: held(next(yaml.safe_load_all(path.read_text()))) for name, path in bases.items()}
     for name in FAMILIES:
         family = yaml.safe_load((folder / "families" / name / "kustomization.yaml").read_text())

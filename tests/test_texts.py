@@ -6,6 +6,7 @@ import sys
 import unicodedata
 
 import pytest
+from django.db import connection
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,8 +30,10 @@ def test_all_that_can_be_shown_is_taken_and_nothing_else() -> None:
         letter for letter in ALL if unicodedata.category(letter)[0] in "LMNPS" and letter not in texts.UNSEEN
     )
 
-    assert [hex(ord(letter)) for letter in shown if not is_taken(letter)] == []
-    others = {letter for letter in ALL if is_taken(letter)} - set(shown)
+    taken = set(filter(is_taken, ALL))
+    others = taken - set(shown)
+
+    assert [hex(ord(letter)) for letter in shown if letter not in taken] == []
     assert {unicodedata.category(letter) for letter in others} == {"Zs", "Cf", "Co", "Cn"}
     assert {letter for letter in others if unicodedata.category(letter) == "Zs"} == {" "}
     assert all(texts.KEPT.match(letter) for letter in others if unicodedata.category(letter) == "Cf")
@@ -66,6 +69,31 @@ def test_words_come_back_from_a_csv_file_as_they_were(text: str) -> None:
 
     if not texts.FORMULA.search(words, 1):
         assert texts.from_csv_cell(texts.csv_cell(words)) == words
+
+
+@pytest.mark.django_db
+def test_python_and_database_have_one_upper_case() -> None:
+    """Whatever the database's locale is, and whatever `str.upper` makes of ß, ŉ and ᾳ."""
+    # What is no letter of anybody's has no other case; PostgreSQL refuses a NUL and halves of a pair.
+    letters = [letter for letter in ALL if unicodedata.category(letter) not in ("Cc", "Cn", "Co", "Cs")]
+
+    with connection.cursor() as cursor:
+        sql = "SELECT translate(letter, %s, %s) FROM unnest(%s::text[]) WITH ORDINALITY AS a (letter, n) ORDER BY n"
+        cursor.execute(sql, [texts.SMALL, texts.CAPITAL, letters])
+        theirs = [found for (found,) in cursor.fetchall()]
+
+    assert theirs == [texts.in_capitals(letter) for letter in letters]
+    assert (len(texts.SMALL), texts.in_capitals("straße-ıäλдạ")) == (len(texts.CAPITAL), "STRAßE-IÄΛДẠ")
+
+
+@pytest.mark.django_db
+def test_check_warns_of_a_database_that_knows_no_letters_but_those_of_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = texts.check_letters(databases=["default"])
+    monkeypatch.setattr(texts, "ASK_FOR_LETTERS", """SELECT upper('я' COLLATE "C") = 'Я'""")
+
+    [warning] = texts.check_letters(databases=["default"])
+
+    assert (here, warning.id, texts.check_letters()) == ([], "myproject.W001", [])
 
 
 @pytest.mark.parametrize("text", ["A\x1b[31mred", "a\0b", "\ud800", "\ufffe", "\U0001ffff"])

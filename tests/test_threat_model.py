@@ -7,6 +7,12 @@ from django.conf import settings
 PAGE = settings.BASE_DIR / "docs" / "operations" / "threat-model.md"
 
 
+def test_each_attack_stands_on_the_page() -> None:
+    attacks = {f"attack/{path.name}" for path in (settings.BASE_DIR / "tests" / "attack").glob("test_*.py")}
+
+    assert {name for name in attacks if name not in PAGE.read_text()} == set()
+
+
 def test_each_promise_names_tests_that_there_are() -> None:
     promises = re.findall(r"^- (.*?)(?=\n\n|\n- )", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     named = [re.findall(r"`([\w/]+(?:\.py|/))`", promise.rpartition("(")[2]) for promise in promises]

@@ -2,11 +2,13 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import settings
 from django.core.management import call_command
 from django.template.loader import get_template
+from django.test import Client
 
 from accounts.models import User
 from orders.models import Product
@@ -85,3 +87,23 @@ def test_seed_demo_makes_no_people_when_somebody_is_there() -> None:
     call_command("seed_demo")
 
     assert list(User.objects.values_list("email", flat=True)) == ["owner@example.com"]
+
+
+@pytest.mark.parametrize("path", ["/nothing/", "/products/no-such-thing/"])
+def test_address_without_a_page_is_answered_in_development_as_in_production(
+    path: str, client: Client, settings: Any, db: None
+) -> None:
+    settings.DEBUG = True
+
+    answer = client.get(path)
+
+    assert answer.status_code == 404
+    assert "There is nothing at this address" in answer.content.decode()
+
+
+def test_page_of_a_broken_link_stays_itself_in_development(client: Client, settings: Any, db: None) -> None:
+    settings.DEBUG = True
+
+    answer = client.get("/people/unsubscribe/broken/")
+
+    assert (answer.status_code, "This link is not whole" in answer.content.decode()) == (404, True)

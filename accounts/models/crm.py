@@ -8,6 +8,7 @@ from django.db.models import F, Q, Value
 from django.db.models.functions import Greatest
 from django.utils import timezone
 
+from durable.errors import ReasonField
 from durable.leases import Lease, Leased, LeasedQuerySet
 
 from .people import User
@@ -24,6 +25,11 @@ class CrmContactQuerySet(LeasedQuerySet["CrmContact"]):
     def gave_up(self) -> Self:
         """Contacts whose attempts are used up; those that the CRM refused need a person."""
         return self.filter(status=CrmStatus.FAILED) | self.exhausted()
+
+    def give_up(self) -> None:
+        """Fail contacts whose attempts are used up without an answer of the CRM; they are tried again tonight."""
+        error = f"It could not be sent in {CrmContact.lease.max_attempts} attempts."
+        self.exhausted().finish(status=CrmStatus.FAILED, error=error)
 
     def want(self, **fields: Any) -> int:
         """Mark these contacts for synchronisation; return how many they are.
@@ -55,7 +61,7 @@ class CrmContact(Leased):
     due_at = models.DateTimeField(null=True, default=timezone.now)
     attempts = models.PositiveSmallIntegerField(default=0)
     synced_at = models.DateTimeField(null=True)
-    error = models.CharField(max_length=300, blank=True)
+    error = ReasonField(max_length=300, blank=True)
 
     objects = CrmContactQuerySet.as_manager()
 
@@ -87,10 +93,10 @@ class CrmContact(Leased):
             self.mark_failed(reason)
         else:
             # The sweep must not come before the retry, nor before the CRM's Retry-After is over.
-            self.put_off(pause + self.lease.lasts(), error=reason[:300])
+            self.put_off(pause + self.lease.lasts(), error=reason)
 
     def mark_failed(self, reason: str) -> None:
-        self.finish(status=CrmStatus.FAILED, error=reason[:300])
+        self.finish(status=CrmStatus.FAILED, error=reason)
 
     def mark_refused(self, reason: str) -> None:
-        self.finish(status=CrmStatus.REFUSED, error=reason[:300])
+        self.finish(status=CrmStatus.REFUSED, error=reason)

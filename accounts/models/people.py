@@ -4,17 +4,25 @@ from typing import Any, ClassVar
 
 from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import AbstractUser, BaseUserManager, Permission
-from django.db import models
+from django.core.exceptions import ValidationError
+from django.db import connection, models, transaction
 from django.db.models import Q
 from django.db.models.functions import Lower
 from django.utils import timezone
+from django.utils.functional import cached_property
 
 from durable.errors import PermanentError
 from durable.mail import MAIL, TRIED_FOR, MailQuerySet, OwesMail
-from myproject.texts import WordsField
+from myproject.texts import AddressField, WordsField
 
 # A reserved domain (RFC 2606): mail to a deleted account cannot be delivered.
 NOWHERE = "deleted.invalid"
+
+
+def check_address(email: str) -> None:
+    """Refuse an address that a deleted account may need; a validator, for each door."""
+    if email.lower().endswith(f"@{NOWHERE}"):
+        raise ValidationError("No mail reaches this address.", code="nowhere")
 
 
 class UserManager(BaseUserManager.from_queryset(MailQuerySet)):  # type: ignore[misc]
@@ -31,8 +39,12 @@ class UserManager(BaseUserManager.from_queryset(MailQuerySet)):  # type: ignore[
     def create_superuser(self, email: str, password: str | None = None, **fields: Any) -> "User":
         return self.create_user(email, password, is_staff=True, is_superuser=True, **fields)
 
+    def administrators(self) -> models.QuerySet["User"]:
+        """People who may do everything, and by their *staff* also get to the pages where it is done."""
+        return self.filter(is_superuser=True, is_staff=True, is_active=True)
+
     def get_by_natural_key(self, email: str | None) -> "User":
-        user: User = self.get(email__iexact=email)
+        user: User = self.get(email=email)
         return user
 
 
@@ -42,7 +54,7 @@ class User(OwesMail, AbstractUser):
     owed_since = "date_joined"
 
     username = first_name = last_name = None  # type: ignore[assignment]
-    email = models.EmailField("e-mail address", unique=True)
+    email = AddressField("e-mail address", unique=True, validators=[check_address])
     name = WordsField(max_length=100, blank=True)
     # Also a database default: during a rolling deploy the old version still registers people.
     wants_digest = models.BooleanField(
@@ -61,10 +73,24 @@ class User(OwesMail, AbstractUser):
         constraints = [
             models.UniqueConstraint(Lower("email"), name="user_email_unique_in_any_case"),
             models.CheckConstraint(condition=Q(deleted_at=None) | Q(is_active=False), name="user_deleted_is_inactive"),
+            # A person who had it would keep the account with that key from being deleted.
+            models.CheckConstraint(
+                condition=Q(deleted_at__isnull=False) | ~Q(email__iendswith=f"@{NOWHERE}"),
+                name="user_nowhere_is_deleted",
+            ),
         ]
 
     def __str__(self) -> str:
         return self.name or self.email
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        # Django sets it with a new password, and not with the old one that is only hashed anew.
+        if self._password is None or self._state.adding:  # type: ignore[attr-defined]
+            super().save(*args, **kwargs)
+            return
+        with transaction.atomic():
+            super().save(*args, **kwargs)
+            self.end_access()
 
     def get_full_name(self) -> str:
         return str(self)
@@ -86,16 +112,47 @@ class User(OwesMail, AbstractUser):
             raise PermanentError("The account was deleted.") from error
 
     @property
+    def name_in_mails(self) -> str:
+        """The name by which mails greet; empty until the address is verified, since a stranger may have typed both.
+
+        Makes a query where `emailaddress_set` is not prefetched.
+        """
+        addresses: Any = self.emailaddress_set  # type: ignore[attr-defined]
+        is_own = any(row.verified and row.email.lower() == self.email.lower() for row in addresses.all())
+        return self.name if is_own else ""
+
+    @property
     def alias(self) -> str:
         """The person's name after name and address are erased."""
         return f"deleted-{self.pk}"
 
     def may_act_for(self, other: "User") -> bool:
         """Return whether this person may change the other account: not one that has more rights. Makes queries."""
-        # Inactive accounts count too, since they may be reactivated; Django's own methods grant them nothing.
-        granted = Permission.objects.filter(Q(user=other) | Q(group__user=other)).select_related("content_type")
-        names = {f"{row.content_type.app_label}.{row.codename}" for row in granted}
-        return self.is_superuser or (not other.is_superuser and self.has_perms(names))
+        if self.is_superuser or other.is_superuser:
+            return self.is_superuser
+        return self.has_perms(other.granted)
+
+    @cached_property
+    def granted(self) -> set[str]:
+        """Permissions of the person and the groups. Those of inactive accounts too, since they may be reactivated."""
+        rows = Permission.objects.filter(Q(user=self) | Q(group__user=self)).select_related("content_type")
+        return {f"{row.content_type.app_label}.{row.codename}" for row in rows}
+
+    def keep_open(self) -> None:
+        """Make the closing of the account wait for the end of this transaction, and see what it has written.
+
+        It is the lock that a foreign key takes as well, but at the commit only, which is too late.
+        """
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT FROM accounts_user WHERE id = %s FOR KEY SHARE", [self.pk])
+
+    def end_access(self) -> None:
+        """End what somebody who knew the former password may have left: tokens, and an address to be confirmed.
+
+        Sessions and links that reset the password end by themselves.
+        """
+        self.api_tokens.all().delete()
+        self.emailaddress_set.filter(verified=False).exclude(email__iexact=self.email).delete()  # type: ignore[attr-defined]
 
     def mark_deleted(self) -> bool:
         """Anonymise the row, which logs the person out everywhere; False if that was done before."""

@@ -143,6 +143,16 @@ def timeout_is_repeated_forever(setup: Setup) -> Iterator[str]:
 
 
 @trap(
+    "W008",
+    "Late acknowledgement does not cover it: the message of a task whose process is killed is acknowledged as failed.",
+    hint="Set task_retry_on_worker_lost, which max_retries bounds, and make the task safe to repeat.",
+)
+def killed_process_loses_its_task(setup: Setup) -> Iterator[str]:
+    for policy in worst(setup, loses_what_is_killed):
+        yield f"{policy.where}: acks_late without retry_on_worker_lost"
+
+
+@trap(
     "E014",
     "This pool does not enforce time limits: an overdue task keeps running beside the worker that takes over its row.",
     hint="Start the worker with --pool prefork, which is Celery's default.",
@@ -369,6 +379,10 @@ def repeats_forever(policy: Policy) -> bool:
     if policy.retry_on_worker_lost:
         return policy.max_retries is None
     return bool(policy.acks_late and policy.reject_on_worker_lost)
+
+
+def loses_what_is_killed(policy: Policy) -> bool:
+    return bool(policy.acks_late and not (policy.retry_on_worker_lost or policy.reject_on_worker_lost))
 
 
 def uses_redis(setup: Setup) -> bool:

@@ -1,14 +1,16 @@
 """A row is held by one worker at a time, and a worker that was overtaken writes nothing."""
 
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from threading import Barrier, Thread
 
 import pytest
 from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from durable.leases import LeaseLost
+from durable.leases import NEWEST_WAIT, SHORTEST_WAIT, LeaseLost
 from durable.tests.conftest import claim, end_lease, task
 from durable.tests.jobs.models import Job
 
@@ -20,14 +22,16 @@ def job(**fields: object) -> Job:
 
 
 def test_claim_takes_a_new_row_before_the_sweep_would() -> None:
-    held = claim(row := job(), "one")
+    row, start = job(), timezone.now()
+
+    held = claim(row, "one")
 
     row.refresh_from_db()
     assert held is not None
     assert (held.claimed_by, held.attempts) == (row.claimed_by, 1)
     assert row.claimed_by.startswith("one/")
     assert row.due_at is not None
-    assert abs(row.due_at - timezone.now() - Job.lease.lasts()) < timedelta(seconds=1)
+    assert start + Job.lease.lasts() <= row.due_at <= timezone.now() + Job.lease.lasts()
 
 
 def test_claim_leaves_a_row_to_the_worker_that_holds_it_until_its_lease_is_over() -> None:
@@ -72,6 +76,63 @@ def test_claim_of_one_named_row_never_takes_another() -> None:
 
     assert claim(taken) is None
     assert Job.objects.get(pk=other.pk).claimed_by == ""
+
+
+def test_claim_is_one_statement() -> None:
+    row = job()
+
+    with CaptureQueriesContext(connection) as queries:
+        claim(row)
+
+    assert len(queries) == 1
+
+
+def waiting(before: timedelta = 2 * SHORTEST_WAIT) -> Job:
+    """Return a job whose message has been on its way for so long."""
+    return job(**Job.lease.until(Job.lease.lasts() - before))
+
+
+@pytest.fixture
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no time pass but what the test says."""
+    moment = timezone.now()
+    monkeypatch.setattr(timezone, "now", lambda: moment)
+
+
+@pytest.mark.usefixtures("still")
+def test_row_written_while_an_older_one_waits_is_taken_along() -> None:
+    waiting()
+
+    assert Job.objects.all().takes_along(job(pk=10_001), every=25)
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        lambda: None,
+        lambda: claim(waiting()),
+        lambda: waiting(before=2 * NEWEST_WAIT),
+        lambda: waiting(before=timedelta(0)),
+        lambda: job(pk=20_000, **Job.lease.until(Job.lease.lasts() - 2 * SHORTEST_WAIT)),
+        lambda: Job.objects.filter(pk=waiting().pk).finish(is_done=True),
+    ],
+    ids=["alone", "the other is claimed", "its message may be lost", "no worker is late", "it is newer", "it is done"],
+)
+@pytest.mark.usefixtures("still")
+def test_row_has_a_message_of_its_own_unless_an_older_one_waits(prepare: Callable[[], object]) -> None:
+    prepare()
+
+    assert not Job.objects.all().takes_along(job(pk=10_001), every=25)
+
+
+@pytest.mark.usefixtures("still")
+def test_each_so_many_rows_one_has_a_message_of_its_own_for_those_that_are_lost() -> None:
+    waiting()
+    rows = [job(pk=10_000 + n) for n in range(50)]
+
+    own = [row.pk for row in rows if not Job.objects.all().takes_along(row, every=25)]
+
+    assert own == [10_000, 10_025]
 
 
 WRITES: dict[str, Callable[[Job], object]] = {
@@ -164,6 +225,63 @@ def test_one_of_many_workers_wins_the_row() -> None:
 
     assert len(won) == 8
     assert [held for held in won if held] == [row]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_claim_waits_for_its_named_row_and_returns_it_as_it_is_then() -> None:
+    named, other = job(), job()
+    found: list[Job] = []
+
+    def work() -> None:
+        try:
+            with task():
+                found.extend(Job.objects.claim(first=Job.objects.filter(pk=named.pk), limit=2))
+        finally:
+            connection.close()
+
+    with transaction.atomic():
+        Job.objects.filter(pk=named.pk).update(effects=7)
+        thread = Thread(target=work)
+        thread.start()
+        wait_until_locked_out()
+        # It holds no lock while it waits.
+        Job.objects.select_for_update(nowait=True).get(pk=other.pk)
+    thread.join(10)
+
+    assert [(row.pk, row.effects) for row in found] == [(named.pk, 7), (other.pk, 0)]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_claim_that_has_waited_for_its_row_leaves_it_to_who_has_taken_it() -> None:
+    row = job()
+    found: list[Job | None] = []
+
+    def work() -> None:
+        try:
+            found.append(claim(row))
+        finally:
+            connection.close()
+
+    with transaction.atomic():
+        claim(row)
+        thread = Thread(target=work)
+        thread.start()
+        wait_until_locked_out()
+    thread.join(10)
+
+    assert found == [None]
+
+
+def wait_until_locked_out() -> None:
+    """Wait until another connection waits for a lock of this one."""
+    deadline = time.monotonic() + 10
+    with connection.cursor() as cursor:
+        while time.monotonic() < deadline:
+            cursor.execute("SELECT 1 FROM pg_locks WHERE NOT granted")
+            if cursor.fetchall():
+                return
+            time.sleep(0.01)
+    raise AssertionError("nothing waits for a lock")
 
 
 @pytest.mark.django_db(transaction=True)

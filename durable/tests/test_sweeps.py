@@ -6,7 +6,7 @@ import pytest
 
 from durable.tests.conftest import end_lease, messages
 from durable.tests.jobs.models import Job
-from durable.tests.jobs.tasks import check_jobs, finish_job
+from durable.tests.jobs.tasks import check_broken_jobs_first, check_jobs, finish_job
 from durable.tests.settings import HOME
 from durable.tests.test_leases import job
 
@@ -41,6 +41,15 @@ def test_sweep_gives_up_what_is_exhausted() -> None:
 
     tired.refresh_from_db()
     assert (tired.has_failed, tired.due_at, messages()) == (True, None, [])
+
+
+def test_sweep_that_fails_keeps_no_other_from_running() -> None:
+    end_lease(row := job())
+
+    with pytest.raises(ZeroDivisionError):
+        check_broken_jobs_first()
+
+    assert [message.payload[1] for message in messages()] == [{"job_id": row.pk}]
 
 
 def test_broker_that_is_away_costs_time_and_no_error() -> None:

@@ -61,11 +61,7 @@ class DeadLetterAdmin(ReadOnlyAdmin):
         sent = 0
         try:
             for letter in rows.order_by("pk"):
-                if letter.can_be_sent_again:
-                    dead_letters.send_again(letter)
-                    # Gone only when it is in its queue; a worker that does not know it either buries it anew.
-                    letter.delete()
-                    sent += 1
+                sent += letter.can_be_sent_again and dead_letters.send_again(letter)
         except (BrokerError, OSError) as error:
             self.message_user(request, f"The broker does not take them: {error}", messages.ERROR)
         self.message_user(request, f"{sent} sent again; the others are no tasks.")

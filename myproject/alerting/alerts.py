@@ -8,6 +8,7 @@ from celery import signals
 from celery.exceptions import Reject
 from django.db import Error, close_old_connections, connection, connections, transaction
 
+from durable.task import is_second_report
 from myproject.alerting.models import Alert
 from myproject.alerting.tasks import send_alert
 from myproject.logs import log_context
@@ -53,9 +54,8 @@ def note_failure(
     sender: Any, exception: BaseException, task_id: str, args: Any = (), kwargs: Any = None, **rest: Any
 ) -> None:
     """Log and alert that a task failed. The alert's own task is only logged, to avoid a loop."""
-    # Celery also sends it for messages that are rejected on purpose, and twice for a hard limit.
-    is_second = isinstance(exception, TimeLimitExceeded) and sender.request.id == task_id
-    if is_second or isinstance(exception, Reject):
+    # Celery also sends it for messages that are rejected on purpose.
+    if is_second_report(sender, exception, task_id) or isinstance(exception, Reject):
         return
     with log_context.about(sender.request, task_id, sender.name):
         log.error("%s gave up, %s, task %s: %r", sender.name, kwargs or args, task_id, exception)

@@ -54,7 +54,13 @@ def send(found: NotifyBase, alert: Alert) -> bool:
         return True
     page = settings.SITE_URL + reverse("admin:myproject_alert_change", args=[alert.pk])
     title = f"{settings.SITE_NAME}: {alert.subject}"
-    if not found.notify(title=title, body=f"{alert.text}\n{page}", notify_type=NotifyType.FAILURE):
+    try:
+        is_told = found.notify(title=title, body=f"{alert.text}\n{page}", notify_type=NotifyType.FAILURE)
+    except Exception:
+        # A fault of one service, or of its library, keeps the alert from no other address.
+        log.exception("Alert %s: %s", alert.pk, found.service_name)
+        return False
+    if not is_told:
         return False
     alert.mark_reached(digest)
     return True

@@ -9,7 +9,7 @@ from queue import Empty, Full, Queue
 from threading import Thread
 from typing import Any
 
-from django.db import Error, connections
+from django.db import Error, connections, transaction
 
 from myproject.alerting.alerts import alert
 from myproject.alerting.models import MAX_KEPT, DeadLetter
@@ -93,8 +93,19 @@ def alert_of(letter: Refusal, times: int) -> None:
     alert("A message was refused", message, cause=f"dead letter, {letter.kind}", times=times)
 
 
-def send_again(letter: DeadLetter) -> None:
-    """Put the unchanged message back in its queue: its signature is verified again."""
+@transaction.atomic
+def send_again(letter: DeadLetter) -> bool:
+    """Put the unchanged message back in its queue, as the one who deletes its row; False if somebody else did.
+
+    It is gone only when it is in its queue. A worker that does not know it either, or its signature, buries it anew.
+    """
+    gone, _ = DeadLetter.objects.filter(pk=letter.pk).delete()
+    if gone:
+        publish(letter)
+    return bool(gone)
+
+
+def publish(letter: DeadLetter) -> None:
     whole = json.loads(bytes(letter.raw))
     kept = {name: whole["properties"].get(name) for name in ("correlation_id", "reply_to", "delivery_mode", "priority")}
     with app.connection_for_write() as link, link.channel() as channel:

@@ -11,6 +11,7 @@ from django.db import models
 from django.db.models import Case, F, Q, Value, When
 from django.utils import timezone
 
+from durable.errors import ReasonField, readable
 from durable.leases import Lease, Leased, LeasedQuerySet
 from myproject.queues import QUEUES
 from myproject.transport.envelope import Kind, Refusal
@@ -44,6 +45,7 @@ class AlertQuerySet(LeasedQuerySet["Alert"]):
         Due even where no address is known: only the worker that tells of it knows whether there are any.
         """
         now = timezone.now()
+        cause, subject, message = map(readable, (cause, subject, message))
         values = {"cause": cause[:200], "subject": subject[:200], "message": message, "times": times, "now": now}
         values |= {"due_at": now, "cool_down": settings.ALERT_COOL_DOWN}
         return self.raw(RECORD, values)[0]
@@ -77,7 +79,7 @@ class Alert(Leased):
     last_at = models.DateTimeField(default=timezone.now)
     sent_at = models.DateTimeField(null=True, blank=True)
     reached = ArrayField(models.CharField(max_length=16), default=list, blank=True, editable=False)
-    error = models.CharField(max_length=300, blank=True)
+    error = ReasonField(max_length=300, blank=True)
 
     objects = AlertQuerySet.as_manager()
 
@@ -114,7 +116,7 @@ class Alert(Leased):
         self.held().update(reached=self.reached)
 
     def mark_silent(self, reason: str) -> None:
-        self.held().update(error=reason[:300])
+        self.held().update(error=reason)
 
     def mark_sent(self, error: str = "") -> bool:
         """Record what was sent; what has happened since is due after the cool-down."""
@@ -124,7 +126,7 @@ class Alert(Leased):
         return bool(self.held().update(**fields, error=error))
 
     def mark_failed(self, reason: str) -> None:
-        self.finish(error=reason[:300])
+        self.finish(error=reason)
 
 
 class CanaryQuerySet(models.QuerySet["Canary"]):

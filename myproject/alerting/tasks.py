@@ -10,7 +10,6 @@ from django.utils import timezone
 
 from durable.sweeps import Sweep, sweep
 from durable.task import Task
-from myproject.alerting import chat
 from myproject.alerting.models import Alert, DeadLetter
 from myproject.schedules import SCHEDULES
 from myproject.storage.clean_ups import CLEAR_LIMITS, delete_in_chunks, going_on_next_night
@@ -30,6 +29,9 @@ class AlertTask(Task):
 @shared_task(name="myproject.tasks.send_alert", base=AlertTask, **LIMITS, ignore_result=True)
 def send_alert(*, alert_id: int) -> None:
     """Send an alert to each address. Safe to repeat: the row is claimed, and records which addresses were reached."""
+    # Imported here, since apprise costs 60 ms per start, and only few processes ever send an alert.
+    from myproject.alerting import chat
+
     chat.deliver(alert_id)
 
 

@@ -18,6 +18,8 @@ from django_structlog.celery.receivers import CeleryReceiver
 from django_structlog.middlewares.request import RequestMiddleware
 from structlog.contextvars import bind_contextvars, bound_contextvars, clear_contextvars, get_contextvars
 
+from durable.task import is_second_report
+
 logger = structlog.get_logger(__name__)
 
 HEADER = "__django_structlog__"
@@ -96,6 +98,8 @@ class Receiver(CeleryReceiver):
         *args: Any,
         **kwargs: Any,
     ) -> None:
+        if is_second_report(sender, exception, task_id):
+            return
         with about(sender.request, task_id, sender.name):
             super().receiver_task_failure(task_id, exception, sender=sender)
 

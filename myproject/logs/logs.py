@@ -4,9 +4,11 @@ All of them reach one handler, whose formatter is one of the two below: `LOG_FOR
 the ids of its request and task, comes from `log_context.py`.
 """
 
+import os
 import re
 import sys
 from collections.abc import MutableMapping
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -79,16 +81,25 @@ def json() -> ProcessorFormatter:
     return _formatter(structlog.processors.JSONRenderer(default=repr))
 
 
+def local_time(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Say the time as the clock on the wall does, unless something else writes it before each line."""
+    told = event.pop("timestamp", "")
+    if told and not os.environ.get("LINES_HAVE_TIMES"):
+        event["timestamp"] = f"{datetime.fromisoformat(told).astimezone():%H:%M:%S}"
+    return event
+
+
 def console() -> ProcessorFormatter:
     """Lines for people."""
     colours = sys.stderr.isatty()
     plain = structlog.dev.plain_traceback
-    return _formatter(structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=plain, pad_event_to=0))
+    renderer = structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=plain, pad_event_to=0)
+    return _formatter(local_time, renderer)
 
 
-def _formatter(renderer: Any) -> ProcessorFormatter:
+def _formatter(*renderers: Any) -> ProcessorFormatter:
     clean = ProcessorFormatter.remove_processors_meta
-    last: list[Any] = [name_the_view, clean, structlog.processors.format_exc_info, scrub_all, renderer]
+    last: list[Any] = [name_the_view, clean, structlog.processors.format_exc_info, scrub_all, *renderers]
     return ProcessorFormatter(foreign_pre_chain=SHARED, processors=last)
 
 

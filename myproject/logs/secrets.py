@@ -10,8 +10,8 @@ from urllib.parse import unquote
 from celery.app.utils import Settings
 from django.views.debug import SafeExceptionReporterFilter
 
-# Variables of .env.example that are a secret, or an address that holds one.
-VARIABLES = re.compile(r"(\w+_)?(KEY|KEY_FALLBACKS|SECRET|TOKEN|PASSWORD|DSN|URLS?|BACKEND|BASE)$")
+# Variables of .env.example that are a secret, or an address that holds one; HEADERS are those of OpenTelemetry's SDK.
+VARIABLES = re.compile(r"(\w+_)?(KEY|KEY_FALLBACKS|SECRET|TOKEN|PASSWORD|DSN|URLS?|BACKEND|BASE|ENDPOINT|HEADERS)$")
 KEYS = {"SENTRY_DSN", "STORAGE_URL"}
 # Shorter ones stand in too many words.
 SHORTEST = 6
@@ -41,7 +41,10 @@ def secrets_in(environment: Mapping[str, str]) -> Iterator[str]:
     for name, value in environment.items():
         if not VARIABLES.fullmatch(name):
             continue
-        if "://" not in value:
+        if name.endswith("HEADERS"):
+            # authorization=Bearer%20…,api-key=…
+            found = [unquote(pair.partition("=")[2]).rpartition(" ")[2] for pair in value.split(",")]
+        elif "://" not in value:
             found = value.split(",")
         elif name == "ALERT_URLS":
             # Tokens stand in the place of a host, in paths and in queries; hosts have dots.

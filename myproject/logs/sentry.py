@@ -13,6 +13,7 @@ from sentry_sdk.integrations.django import DjangoIntegration
 from sentry_sdk.integrations.logging import ignore_logger
 from structlog.contextvars import get_contextvars
 
+from durable.task import is_second_report
 from myproject.logs.log_context import about
 from myproject.logs.logs import scrub
 
@@ -63,6 +64,7 @@ def scrubbed(value: Any) -> Any:
 
 def send_lost_task(sender: Any, task_id: str, exception: BaseException, **kwargs: Any) -> None:
     """Report a task whose process died, which only the worker's main process knows."""
-    if isinstance(exception, TimeLimitExceeded | WorkerLostError):
+    is_lost = isinstance(exception, TimeLimitExceeded | WorkerLostError)
+    if is_lost and not is_second_report(sender, exception, task_id):
         with about(sender.request, task_id, sender.name):
             sentry_sdk.capture_exception(exception)

@@ -14,6 +14,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.functional import cached_property
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import mark_safe
 from django_celery_beat.admin import CrontabScheduleAdmin as BaseCrontabScheduleAdmin
@@ -27,8 +28,8 @@ from django_celery_results.models import TaskResult
 
 from durable.task import survive
 from myproject.celery import app
-from myproject.monitoring.beat import OVERDUE, next_runs
-from myproject.web.admin import ActingAdmin, ReadOnlyAdmin
+from myproject.monitoring.beat import OVERDUE, in_words, next_runs
+from myproject.web.admin import ActingAdmin, EditedForm, ReadOnlyAdmin
 
 ARGUMENT = re.compile(r"'(\w+_id)': '?([\w-]+)")
 QUEUES = [(queue.name, queue.name) for queue in settings.CELERY_TASK_QUEUES]
@@ -67,10 +68,16 @@ def pages() -> dict[str, str]:
 admin.site.unregister(PeriodicTask)
 
 
-class PeriodicTaskForm(BasePeriodicTaskForm):
+class PeriodicTaskForm(EditedForm, BasePeriodicTaskForm):
     """Rejects what beat could not read or no worker would run."""
 
     queue = forms.ChoiceField(required=False, choices=[("", "As its task says"), *QUEUES])
+
+    @cached_property
+    def changed_data(self) -> list[str]:
+        changed: list[str] = super().changed_data
+        # A choice from the list of registered tasks changes the task.
+        return changed if "regtask" not in changed or "task" in changed else [*changed, "task"]
 
     def clean(self) -> dict[str, Any]:
         if "task" in self.errors:
@@ -124,7 +131,7 @@ class PeriodicTaskForm(BasePeriodicTaskForm):
 class PeriodicTaskAdmin(ActingAdmin, BasePeriodicTaskAdmin):
     form = PeriodicTaskForm
     # The package's form has an inline script, which our Content-Security-Policy blocks.
-    change_form_template = "admin/change_form.html"
+    change_form_template = "admin/run_now.html"
     list_display = ["name", "enabled", "when", "last_run", "next_run", "task"]
     list_filter = ()
     date_hierarchy = None
@@ -140,9 +147,19 @@ class PeriodicTaskAdmin(ActingAdmin, BasePeriodicTaskAdmin):
         ("Message", {"fields": ["queue", "expire_seconds", "priority", "headers"]}),
     ]
 
+    def save_model(self, request: HttpRequest, obj: PeriodicTask, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        if "enabled" in form.changed_data and not obj.enabled:
+            # The extension forgets the last run of one that is paused, so that it does not catch up when it is resumed.
+            PeriodicTask.objects.filter(pk=obj.pk).update(last_run_at=None)
+
+    def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> HttpResponse:
+        context["shown"] = shown(kwargs["obj"]) if kwargs.get("obj") else ""
+        return super().render_change_form(request, context, *args, **kwargs)
+
     @admin.display(description="Schedule")
     def when(self, row: PeriodicTask) -> str:
-        return str(row.crontab.human_readable) if row.crontab else str(row.scheduler).capitalize()
+        return in_words(row.crontab) if row.crontab else str(row.scheduler).capitalize()
 
     @admin.display(description="Last run", ordering="last_run_at", empty_value="–")
     def last_run(self, row: PeriodicTask) -> str | None:
@@ -173,7 +190,7 @@ class PeriodicTaskAdmin(ActingAdmin, BasePeriodicTaskAdmin):
 
     def crontab_translation(self, row: PeriodicTask) -> str:
         # The extension's own fails for a schedule that is no crontab.
-        return row.crontab.human_readable if row.crontab else ""
+        return in_words(row.crontab) if row.crontab else ""
 
     @admin.action(description="Enable selected tasks")
     def enable_tasks(self, request: HttpRequest, rows: QuerySet[PeriodicTask]) -> None:
@@ -184,6 +201,10 @@ class PeriodicTaskAdmin(ActingAdmin, BasePeriodicTaskAdmin):
     @admin.action(description="Run now, beside the schedule")
     def run_tasks(self, request: HttpRequest, rows: QuerySet[PeriodicTask]) -> None:
         for row in rows.order_by("name"):
+            # The button of its own page; the list says no more than the name.
+            if request.POST.get("seen", said := shown(row)) != said:
+                self.message_user(request, f"{row.name} was changed meanwhile. It would now run {said}", messages.ERROR)
+                continue
             try:
                 is_queued = survive(partial(queue_now, row), row.name)
             except (LookupError, TypeError, ValueError) as error:
@@ -195,8 +216,10 @@ class PeriodicTaskAdmin(ActingAdmin, BasePeriodicTaskAdmin):
             self.message_user(request, f"{row.name} is queued; its schedule stays as it is.", messages.SUCCESS)
 
 
-class TimesAdmin(BaseScheduleAdmin):
+class TimesAdmin(ActingAdmin, BaseScheduleAdmin):
     """Times that tasks share: changing them changes each of these tasks."""
+
+    form = EditedForm
 
     def save_model(self, request: HttpRequest, times: Any, *args: Any) -> None:
         super().save_model(request, times, *args)
@@ -208,12 +231,19 @@ admin.site.unregister([CrontabSchedule, IntervalSchedule])
 
 @admin.register(CrontabSchedule)
 class CrontabScheduleAdmin(TimesAdmin, BaseCrontabScheduleAdmin):
-    pass
+    @admin.display(description="In words")
+    def human_readable(self, times: CrontabSchedule) -> str:
+        return in_words(times)
 
 
 @admin.register(IntervalSchedule)
 class IntervalScheduleAdmin(TimesAdmin, BaseIntervalScheduleAdmin):
     pass
+
+
+def shown(row: PeriodicTask) -> str:
+    """Say what somebody agrees to who runs it now."""
+    return f"{row.task}, with {row.args or '[]'} and {row.kwargs or '{}'}, on the queue {row.queue or 'of its task'}."
 
 
 def queue_now(row: PeriodicTask) -> None:

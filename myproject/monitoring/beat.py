@@ -1,13 +1,14 @@
 """Beat: how it reads the schedules of the database, and when each of them will run next."""
 
 import logging
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from celery.schedules import BaseSchedule
+from celery.schedules import BaseSchedule, ParseException
 from django.db import connection
 from django.utils import timezone
-from django_celery_beat.models import PeriodicTask
+from django_celery_beat.models import CrontabSchedule, PeriodicTask
 from django_celery_beat.schedulers import DatabaseScheduler, ModelEntry
 
 from myproject.monitoring.heartbeats import Heartbeat
@@ -16,6 +17,7 @@ log = logging.getLogger(__name__)
 
 # Beat checks its schedules every few seconds; if one is later than this, beat is down.
 OVERDUE = timedelta(minutes=2)
+TWELVE_HOURS = re.compile(r"\b(\d\d):(\d\d) ([AP])M\b")
 
 
 class OurEntry(ModelEntry):
@@ -83,6 +85,22 @@ class Scheduler(DatabaseScheduler):
             else:
                 entries[row.name] = entry
         return entries
+
+
+def in_words(times: CrontabSchedule) -> str:
+    """Say when it runs, with 24 hours; the extension asks the machine's locale, and many say 08:00 AM.
+
+    Empty for times that cannot be read, as in a form that is shown again.
+    """
+    try:
+        words = str(times.human_readable)
+    except ParseException:
+        return ""
+    return TWELVE_HOURS.sub(_of_24, words)
+
+
+def _of_24(found: re.Match[str]) -> str:
+    return f"{int(found[1]) % 12 + 12 * (found[3] == 'P'):02}:{found[2]}"
 
 
 def next_runs(row: PeriodicTask, count: int) -> list[datetime]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import islice
 from typing import Any, NamedTuple
 
 from amqp.exceptions import AMQPError, NotFound
@@ -91,14 +92,11 @@ def running(connection: Connection) -> dict[str, int]:
     if settings.BROKER is RABBITMQ:
         return {}
     channel: Any = connection.default_channel
-    held = channel.client.hlen(channel.unacked_key)
-    sample: list[bytes] = []
-    for _, message in channel.client.hscan_iter(channel.unacked_key, count=SAMPLE // 4):
-        sample.append(message)
-        if len(sample) >= SAMPLE:
-            break
-    found = Counter(map(queue_of, sample))
-    return {queue.name: round(found[queue.name] * held / max(len(sample), 1)) for queue in settings.CELERY_TASK_QUEUES}
+    messages = channel.client.hscan_iter(channel.unacked_key, count=SAMPLE // 4)
+    found = Counter(queue_of(message) for _, message in islice(messages, SAMPLE))
+    all_of_them = found.total() < SAMPLE
+    share = 1 if all_of_them else channel.client.hlen(channel.unacked_key) / SAMPLE
+    return {queue.name: round(found[queue.name] * share) for queue in settings.CELERY_TASK_QUEUES}
 
 
 def queue_of(message: bytes) -> str:

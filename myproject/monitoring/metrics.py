@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import cache
-from hmac import compare_digest
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -33,7 +32,8 @@ from django.http.response import HttpResponseBase
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from durable.task import Task
+from durable.task import Task, is_second_report
+from myproject.bearer import challenge, refusal
 from myproject.web.pages import View
 
 log = logging.getLogger(__name__)
@@ -149,8 +149,9 @@ def count_success(sender: Task, runtime: float, **kwargs: Any) -> None:
     RUN_TIME.labels(sender.name).observe(runtime)
 
 
-def count_failure(sender: Task, exception: BaseException, **kwargs: Any) -> None:
-    TASKS.labels(sender.name, "rejected" if isinstance(exception, Reject) else "failed").inc()
+def count_failure(sender: Task, exception: BaseException, task_id: str, **kwargs: Any) -> None:
+    if not is_second_report(sender, exception, task_id):
+        TASKS.labels(sender.name, "rejected" if isinstance(exception, Reject) else "failed").inc()
 
 
 def count_retry(sender: Task, reason: Any, **kwargs: Any) -> None:
@@ -215,18 +216,6 @@ def metrics_page(request: HttpRequest) -> HttpResponse:
     if status:
         return HttpResponse(status.phrase, status=status, content_type="text/plain", headers=challenge(status))
     return HttpResponse(counts() + generate_latest(ASKED), content_type=CONTENT_TYPE_LATEST)
-
-
-def refusal(authorization: str) -> HTTPStatus | None:
-    """Return why this client may not read, None when it may."""
-    if not settings.METRICS_TOKEN:
-        return HTTPStatus.NOT_FOUND
-    expected = f"Bearer {settings.METRICS_TOKEN}"
-    return None if compare_digest(authorization.encode(), expected.encode()) else HTTPStatus.UNAUTHORIZED
-
-
-def challenge(status: HTTPStatus) -> dict[str, str]:
-    return {"WWW-Authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else {}
 
 
 def counts() -> bytes:

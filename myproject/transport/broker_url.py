@@ -5,6 +5,9 @@ from typing import Any, NamedTuple
 from django.conf import settings
 from kombu import Exchange
 
+# The queue for what RabbitMQ gives up: rejected, over a limit of length or of deliveries, or expired.
+DEAD_LETTERS = "dead_letters"
+
 
 class Broker(NamedTuple):
     """In what one broker is set otherwise than another; `worker_options` and `probe_options` go above the `options`."""
@@ -54,7 +57,13 @@ RABBITMQ = Broker(
         "exchange": Exchange("shop", type="topic"),
         # Quorum: on disk, on several machines where there are several. The timeout, in milliseconds, exceeds the
         # longest hard time limit; RabbitMQ's own is half an hour, and before 3.12 only rabbitmq.conf can change it.
-        "queue_arguments": {"x-queue-type": "quorum", "x-consumer-timeout": 3_600_000},
+        "queue_arguments": {
+            "x-queue-type": "quorum",
+            "x-consumer-timeout": 3_600_000,
+            # An argument and no policy, which only an administrator of RabbitMQ could set.
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": DEAD_LETTERS,
+        },
     },
 )
 

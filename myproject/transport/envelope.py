@@ -34,6 +34,7 @@ class Kind(StrEnum):
     UNSIGNED = "not signed by us"
     UNKNOWN = "unknown task"
     CONTROL = "control"
+    GIVEN_UP = "given up"
 
 
 class Unfit(Exception):

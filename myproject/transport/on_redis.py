@@ -2,6 +2,8 @@
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from kombu.transport import redis, virtual
@@ -83,6 +85,17 @@ class Guard:
     """What `Channel` and the one of Sentinel have in common."""
 
     QoS = QoS
+    kept: Any = None
+
+    @contextmanager
+    def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
+        """Yield the client, or one that is kept: kombu makes a new one, which takes longer than what it is asked.
+
+        A fork, and a lost connection, give the channel another pool, and so another client.
+        """
+        if client is None and (self.kept is None or self.kept.connection_pool is not self.pool):  # type: ignore[attr-defined]
+            self.kept = self._create_client()
+        yield client or self.kept
 
     def _create_client(self, asynchronous: bool = False) -> Any:
         client = super()._create_client(asynchronous)  # type: ignore[misc]

@@ -84,6 +84,8 @@ def described(status: str, result: Any) -> str:
     """Return what the task returned, or its error, in words."""
     if status == states.STARTED:
         return ""
+    if isinstance(result, dict) and result.keys() == {"done", "of"}:
+        return f"{result['done']} of {result['of']}"
     if isinstance(result, BaseException):
         return f"{type(result).__name__}: {result}"
     if isinstance(result, dict) and "exc_type" in result:

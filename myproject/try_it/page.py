@@ -7,10 +7,9 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
-from celery import Task, states
-from django import forms
+from celery import Signature, states
 from django.conf import settings
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
@@ -22,89 +21,26 @@ from durable.task import survive
 from myproject.celery import app
 from myproject.transport import results
 from myproject.transport.results import Result
-from myproject.try_it import tasks
+from myproject.try_it.samples import SAMPLES, SampleForm
 from myproject.web.pages import staff_may
 
 KEY = "try_it"
-RUNS_KEPT = 10
-BURST = 200
+RUNS_KEPT = 20
+# Of a run with more tasks, these are drawn.
+DRAWN = 24
+WIDTH, ROW = 600, 10
 # A message that is still waiting by then is lost, or no worker runs: the page stops polling.
 FOLLOWED_FOR = timedelta(minutes=10)
-QUEUES = [(queue.name, queue.name) for queue in settings.CELERY_TASK_QUEUES]
-PILLS = {states.STARTED: "running", states.RETRY: "pending", states.SUCCESS: "succeeded"}
-WORDS = {states.STARTED: "Running", states.RETRY: "Waits for its retry", states.SUCCESS: "Succeeded"}
-
-
-class SampleForm(forms.Form):
-    queue = forms.ChoiceField(choices=QUEUES, initial=settings.CELERY_TASK_DEFAULT_QUEUE)
-
-    def calls(self) -> list[dict[str, Any]]:
-        """Return the arguments of each task to queue."""
-        return [{name: value for name, value in self.cleaned_data.items() if name != "queue"}]
-
-
-class NumbersForm(SampleForm):
-    x = forms.FloatField(label="First number", initial=6, min_value=-1e9, max_value=1e9)
-    y = forms.FloatField(label="Second number", initial=7, min_value=-1e9, max_value=1e9)
-    field_order = ["x", "y", "queue"]
-
-
-class WaitForm(SampleForm):
-    seconds = forms.IntegerField(initial=5, min_value=1, max_value=tasks.MAX_WAIT)
-    field_order = ["seconds", "queue"]
-
-
-class BurstForm(SampleForm):
-    count = forms.IntegerField(label="How many", initial=50, min_value=2, max_value=BURST)
-    field_order = ["count", "queue"]
-
-    def calls(self) -> list[dict[str, Any]]:
-        return [{"x": number, "y": 1} for number in range(self.cleaned_data["count"])]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One thing to try: what it is called, the task that it queues, and what there is to see."""
-
-    title: str
-    task: Task
-    form: type[SampleForm]
-    shows: str
-
-    @property
-    def code(self) -> tuple[str, str]:
-        """Return the file and the function of the task."""
-        return f"{self.task.__module__.replace('.', '/')}.py", self.task.__name__
-
-
-SAMPLES = {
-    "add": Sample("Add", tasks.add, NumbersForm, "The shortest way through queue, worker and result."),
-    "multiply": Sample("Multiply", tasks.multiply, NumbersForm, "A second task, found by its name in the message."),
-    "wait": Sample(
-        "Take a while",
-        tasks.wait,
-        WaitForm,
-        "Queue several: each occupies one process of a worker, and what comes after them waits.",
-    ),
-    "fail": Sample(
-        "Fail",
-        tasks.fail,
-        SampleForm,
-        "A permanent error: nothing tries it again, and its reason is kept as the result.",
-    ),
-    "retry": Sample(
-        "Fail twice, then succeed",
-        tasks.fail_twice,
-        SampleForm,
-        "A temporary error: the task is queued again after a second or so, then after two, a little off each time.",
-    ),
-    "burst": Sample(
-        "Burst",
-        tasks.add,
-        BurstForm,
-        "Many at once: the queue grows in a moment, and the workers empty it side by side.",
-    ),
+PROGRESS = "PROGRESS"
+PILLS = {
+    states.STARTED: "running",
+    PROGRESS: "running",
+    states.RETRY: "pending",
+    states.SUCCESS: "succeeded",
+    states.REVOKED: "cancelled",
 }
+WORDS = {states.STARTED: "Running", states.RETRY: "Waits for its retry", states.SUCCESS: "Succeeded"}
+WORDS |= {PROGRESS: "Running", states.REVOKED: "Revoked"}
 
 
 @dataclass(frozen=True)
@@ -163,6 +99,29 @@ class Run:
         return sum(ran, timedelta()) if ran else None
 
     @property
+    def progress(self) -> tuple[int, int] | None:
+        """How far a task says that it is, which alone is in such a state."""
+        if self.count > 1 or not self.results or self.results[0].status != PROGRESS:
+            return None
+        done, _, of = self.results[0].outcome.partition(" of ")
+        return (int(done), int(of)) if done.isdecimal() and of.isdecimal() else None
+
+    @property
+    def bars(self) -> list["Bar"]:
+        """Each task as it is drawn: how long it waited, and ran, from the click on; empty while no times are known."""
+        known = [row for row in self.results if row.date_created][:DRAWN]
+        ends = [row.date_done or timezone.now() for row in known]
+        whole = max([positive(end - self.queued_at) for end in ends], default=timedelta()) or timedelta(seconds=1)
+        return [
+            bar_of(number, row, self.queued_at, end, whole)
+            for number, (row, end) in enumerate(zip(known, ends, strict=True))
+        ]
+
+    @property
+    def height(self) -> int:
+        return len(self.bars) * ROW
+
+    @property
     def workers(self) -> list[str]:
         return sorted({result.worker for result in self.results if result.worker})
 
@@ -174,6 +133,24 @@ class Run:
     def outcome(self) -> str:
         """What the task returned, or its error; of many, nothing."""
         return self.results[0].outcome if self.count == 1 and self.results else ""
+
+
+class Bar(NamedTuple):
+    """In units of the drawing; the words are for a pointer that rests on it, and for screen readers."""
+
+    y: int
+    waited: str
+    start: str
+    ran: str
+    says: str
+
+
+def bar_of(number: int, row: Result, queued_at: datetime, end: datetime, whole: timedelta) -> Bar:
+    begun = row.date_started or row.date_created or end
+    waited, ran = positive(begun - queued_at), positive(end - begun)
+    start, length = waited / whole * WIDTH, max(ran / whole * WIDTH, 2)
+    says = f"{row.worker or 'a worker'}: waited {waited.total_seconds():.3f} s, ran {ran.total_seconds():.3f} s"
+    return Bar(number * ROW, f"{start:.1f}", f"{min(start, WIDTH - 2):.1f}", f"{length:.1f}", says)
 
 
 def positive(duration: timedelta) -> timedelta:
@@ -206,8 +183,12 @@ def queue(request: HttpRequest, name: str) -> HttpResponse:
     form = SAMPLES[name].form(request.POST, auto_id=f"{name}-%s")
     if not form.is_valid():
         return render(request, "try_it/try_it.html", _context(request, {name: form}), status=422)
-    run = Run(name, uuid.uuid4().hex, len(form.calls()), form.cleaned_data["queue"], timezone.now())
-    published = publish(run, form.calls())
+    chosen = dict(form.cleaned_data)
+    queue_name = chosen.pop("queue")
+    parts = SAMPLES[name].parts(chosen)
+    # The person is part of the ids, for the channel on which the page hears of them.
+    run = Run(name, f"try-{request.user.pk}-{uuid.uuid4().hex}", len(parts), queue_name, timezone.now())
+    published = publish(run, parts)
     if published < run.count:
         messages.error(request, f"The broker does not answer: {published} of {run.count} queued. Try again soon.")
     if published:
@@ -215,21 +196,27 @@ def queue(request: HttpRequest, name: str) -> HttpResponse:
     return redirect("try_it")
 
 
-def publish(run: Run, calls: list[dict[str, Any]]) -> int:
-    """Queue the calls over one connection; return how many the broker took.
+def publish(run: Run, parts: list[Signature]) -> int:
+    """Publish them over one connection; return how many the broker took.
 
     At once and not after the commit: no row is written here, and the page is to say when the broker is away.
     """
-    sent: list[str] = []
+    sample, sent = SAMPLES[run.sample], 0
+    for task_id, part in zip(run.ids, parts, strict=True):
+        part.set(task_id=task_id, queue=run.queue)
+    joined = sample.joined(parts)
 
     def send() -> None:
+        nonlocal sent
         with app.producer_or_acquire() as producer:
-            for task_id, kwargs in zip(run.ids, calls, strict=True):
-                SAMPLES[run.sample].task.apply_async(kwargs=kwargs, task_id=task_id, queue=run.queue, producer=producer)
-                sent.append(task_id)
+            for signature in joined:
+                signature.apply_async(producer=producer)
+                sent += run.count // len(joined)
+        if sample.after:
+            sample.after(run.ids)
 
     survive(send, f"A sample of {run.count} tasks")
-    return len(sent)
+    return sent
 
 
 def remember(request: HttpRequest, run: Run) -> None:
@@ -254,6 +241,8 @@ def _context(request: HttpRequest, bound: dict[str, SampleForm] | None = None) -
     return {
         "runs": kept,
         "follow": any(run.is_followed for run in kept),
+        # A trigger of that table tells of each result; of those in another store nothing does.
+        "are_told": settings.RESULTS_IN_DATABASE,
         "samples": [
             (name, sample, (bound or {}).get(name) or sample.form(auto_id=f"{name}-%s"))
             for name, sample in SAMPLES.items()

@@ -46,3 +46,20 @@ def fail_twice(self: Task) -> str:
     if attempt < 3:
         raise TemporaryError(f"Attempt {attempt} fails on purpose; another one follows.")
     return f"Attempt {attempt} succeeded."
+
+
+@shared_task(name="myproject.tasks.total")
+def total(numbers: list[float]) -> float:
+    """Add up the results of a chord. Safe to repeat: it changes nothing."""
+    return sum(numbers)
+
+
+@shared_task(bind=True, name="myproject.tasks.progress", **LIMITS)
+def progress(self: Task, *, steps: int) -> str:
+    """Say after each second how far it is, to show update_state. Safe to repeat: it begins anew."""
+    steps = min(steps, MAX_WAIT)
+    for done in range(steps):
+        if self.request.id:
+            self.update_state(state="PROGRESS", meta={"done": done, "of": steps})
+        time.sleep(1)
+    return f"{steps} steps are done."

@@ -6,12 +6,20 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied
 from django.db.models import Field, Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
 
-# Below DATA_UPLOAD_MAX_NUMBER_FIELDS, since the page that asks for confirmation sends all of them back.
-MAX_CONFIRMED = 500
+from durable import trace
+from durable.leases import HasLease
+from myproject.texts import Unprintable, clean_words
+from myproject.traces import waterfall
+from myproject.web.confirming import MAX_CONFIRMED, seen_by, why_not
+from myproject.web.paging import FirstRows
 
 
 class EditedForm(forms.ModelForm):
@@ -32,8 +40,42 @@ class EditedForm(forms.ModelForm):
 class ActingAdmin(admin.ModelAdmin):
     """Actions without explicit permissions require the change permission; in Django, view is enough."""
 
+    paginator = FirstRows
+    # The number beside what a search has found is not worth a count of all.
+    show_full_result_count = False
     # By which name tasks are given the id of such a row: the list of results links to its page.
     task_argument = ""
+    change_form_template = "admin/acting_change_form.html"
+
+    def get_urls(self) -> list[URLPattern]:
+        view = path("<path:object_id>/behind/", self.admin_site.admin_view(self.behind), name=self._behind)
+        return [*([view] if self._has_runs else []), *super().get_urls()]
+
+    @property
+    def _behind(self) -> str:
+        return f"{self.opts.app_label}_{self.opts.model_name}_behind"
+
+    @property
+    def _has_runs(self) -> bool:
+        # What has a page of its own shows its runs there.
+        return issubclass(self.model, HasLease) and not hasattr(self.model, "get_absolute_url")
+
+    def behind(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Show what ran for this row."""
+        row = self.get_object(request, unquote(object_id))
+        if row is None or not self.has_view_permission(request, row):
+            raise PermissionDenied
+        back = reverse(f"{self.admin_site.name}:{self.opts.app_label}_{self.opts.model_name}_change", args=[object_id])
+        return waterfall.answer(request, [trace.label_of(row)], title=str(row), back=back, is_open=False)
+
+    def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> HttpResponse:
+        context["behind"] = f"{self.admin_site.name}:{self._behind}" if self._has_runs else ""
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    # A status has its pill, as on the pages of the shop.
+    @admin.display(description="status", ordering="status")
+    def pill(self, row: Any) -> str:
+        return format_html('<span class="pill pill-{}">{}</span>', row.status, row.get_status_display())
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
         # Django's own check: a page without editable rows still has its actions.
@@ -49,10 +91,20 @@ class ActingAdmin(admin.ModelAdmin):
             field.show_hidden_initial = request.method == "GET" or f"initial-{db_field.name}" in request.POST
         return field
 
+    def get_search_results(self, request: HttpRequest, rows: QuerySet[Any], term: str) -> tuple[QuerySet[Any], bool]:
+        """Search for the words as they are stored, however the keyboard puts its letters together."""
+        try:
+            return super().get_search_results(request, rows, clean_words(term))
+        except Unprintable:
+            return rows.none(), False
+
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Write only what was edited: tasks and other people write other columns of the row meanwhile."""
-        columns = {field.name for field in obj._meta.concrete_fields}
-        obj.save(update_fields=columns & set(form.changed_data) if change else None)
+        columns = {field.name: field for field in obj._meta.concrete_fields}
+        edited = columns.keys() & set(form.changed_data)
+        # With an edit, not without one, belongs the time of the last one.
+        stamps = {name for name, field in columns.items() if edited and getattr(field, "auto_now", False)}
+        obj.save(update_fields=edited | stamps if change else None)
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         if change:
@@ -68,12 +120,11 @@ class ActingAdmin(admin.ModelAdmin):
         said, so that no one confirms what they have not read.
         """
         now = {str(row.pk): shown(row) for row in rows.select_for_update(of=["self"]).order_by("pk")}
-        seen = _seen(request)
+        seen = seen_by(request)
         if seen == now:
             return None
-        if changed := [f"“{seen[pk]}”" for pk in seen if seen[pk] != now.get(pk)]:
-            text = f"Nothing was done, since this is no longer so: {', '.join(changed)}. Please look again."
-            self.message_user(request, text, messages.ERROR)
+        if changed := why_not(seen, now):
+            self.message_user(request, changed, messages.ERROR)
         action = request.POST["action"]
         context = {"rows": now, "seen": json.dumps(now), "action": action, "opts": self.model._meta} | words
         return render(request, "admin/confirm.html", self.admin_site.each_context(request) | context)
@@ -86,20 +137,8 @@ class ActingAdmin(admin.ModelAdmin):
         return True
 
 
-def _seen(request: HttpRequest) -> dict[str, str]:
-    """Return what the page said of each row that it asked about; empty before it has asked."""
-    try:
-        seen = json.loads(request.POST.get("seen", "{}"))
-    except ValueError:
-        return {}
-    return {pk: str(said) for pk, said in seen.items()} if isinstance(seen, dict) else {}
-
-
 class ReadOnlyAdmin(ActingAdmin):
     """Shows rows that only code may write, so that no edit can violate their state machine."""
-
-    # There are many of them, and their number is not worth a second count.
-    show_full_result_count = False
 
     def has_add_permission(self, request: HttpRequest, *args: Any) -> bool:
         return False

@@ -18,7 +18,7 @@ class Required(LoginRequiredMiddleware):
     def handle_no_permission(self, request: HttpRequest, view_func: View) -> HttpResponseRedirect:
         if request.method in {"GET", "HEAD"}:
             return super().handle_no_permission(request, view_func)
-        messages.warning(request, "You were signed out, and nothing was changed. Please sign in and press it again.")
+        messages.warning(request, "You were signed out, so this was not done. Please sign in and press it again.")
         page = urlsplit(request.headers.get("Referer", ""))
         is_ours = page.netloc == request.get_host()
         return redirect_to_login(page.path if is_ours else resolve_url(settings.LOGIN_REDIRECT_URL))

@@ -1,10 +1,12 @@
 import logging
 from collections.abc import Callable
 from functools import wraps
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urljoin
 
 from django.conf import settings
+from django.contrib.auth.decorators import login_not_required
 from django.contrib.messages.storage.cookie import CookieStorage
 from django.contrib.messages.storage.fallback import FallbackStorage
 from django.contrib.messages.storage.session import SessionStorage
@@ -12,9 +14,17 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import DataError, IntegrityError
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from django.middleware.gzip import GZipMiddleware
+from django.shortcuts import redirect
 from django.template.loader import render_to_string
+from django.templatetags.static import static
 from django.utils.encoding import iri_to_uri
+from django.views.decorators.http import require_safe
 from django.views.defaults import bad_request
+
+from myproject.traces.readers import may_look
+from myproject.web import theme
+from myproject.web.answers import is_for_script, of_status
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +40,27 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
+COMPRESSED = {"text/html", "application/json", "image/svg+xml"}
+
 
 def links(request: HttpRequest) -> dict[str, Any]:
     """Template context of every page: the addresses of what runs beside the shop."""
     return {
         "site_name": settings.SITE_NAME,
         "sandbox_url": settings.SANDBOX_URL,
+        # Asked only by pages that have such a part.
+        "shows_behind": lambda: may_look(request),
+        "live_url": settings.LIVE_URL,
+        "theme": theme.chosen(request),
+        "themes": theme.THEMES,
     }
+
+
+@login_not_required
+@require_safe
+def favicon(request: HttpRequest) -> HttpResponseBase:
+    """For programs that ask for it by this name without having read a page."""
+    return redirect(static("favicon.ico"))
 
 
 def add_headers(get_response: View) -> View:
@@ -46,12 +70,28 @@ def add_headers(get_response: View) -> View:
         response = get_response(request)
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
-        if settings.SESSION_COOKIE_NAME in request.COOKIES or settings.SESSION_COOKIE_NAME in response.cookies:
-            # A page made for one person: no proxy may keep it, nor the browser of a machine that others use.
+        if request.COOKIES or response.cookies or "Authorization" in request.headers:
+            # A session, a basket, a theme, a token: no proxy may keep it, nor the browser of a machine that others use.
             response.headers.setdefault("Cache-Control", "private, no-store")
         return response
 
     return headed
+
+
+class Compression(GZipMiddleware):
+    """Middleware: compress text, padded at random against BREACH as Django does it.
+
+    Not a page that shows a secret: a view says so by `no-transform`, and those of the second factor are known by name.
+    Not files, of which a client may ask for a part.
+    """
+
+    def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        kind = response.headers.get("Content-Type", "").partition(";")[0]
+        name = request.resolver_match.view_name if request.resolver_match else ""
+        is_secret = "no-transform" in response.headers.get("Cache-Control", "") or name.startswith("mfa_")
+        if response.streaming or kind not in COMPRESSED or is_secret:
+            return response
+        return super().process_response(request, response)
 
 
 def link_to_site_url(get_response: View) -> View:
@@ -85,6 +125,8 @@ def refuse_huge_requests(get_response: View) -> View:
     def checked(request: HttpRequest) -> HttpResponseBase:
         length = request.META.get("CONTENT_LENGTH") or ""
         if length.isdecimal() and int(length) > settings.REQUEST_MAX_BYTES:
+            if is_for_script(request):
+                return of_status(413)
             return HttpResponse(render_to_string("413.html", {"limit": settings.REQUEST_MAX_BYTES}), status=413)
         return get_response(request)
 
@@ -95,9 +137,24 @@ def error(status: int) -> Callable[..., HttpResponse]:
     """Return a view that needs nothing of what may have failed: neither session nor database nor context processors."""
 
     def view(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        return HttpResponse(render_to_string(f"{status}.html"), status=status)
+        if is_for_script(request):
+            return of_status(status)
+        return HttpResponse(render_to_string(f"{int(status)}.html"), status=status)
 
     return view
+
+
+def show_own_not_found(get_response: View) -> View:
+    """Middleware: answer 404 in development as anywhere else; Django's page lists addresses instead."""
+
+    def shown(request: HttpRequest) -> HttpResponseBase:
+        response = get_response(request)
+        is_found = not settings.DEBUG or response.status_code != HTTPStatus.NOT_FOUND
+        # One of ours, such as that of a broken link in a mail, says more.
+        is_own = is_found or b"<code>DEBUG = True</code>" not in getattr(response, "content", b"")
+        return response if is_own else error(HTTPStatus.NOT_FOUND)(request)
+
+    return shown
 
 
 def csrf_failed(request: HttpRequest, reason: str = "") -> HttpResponse:

@@ -44,10 +44,14 @@ def has_one(user: Any) -> bool:
     return is_mfa_enabled(user, [Authenticator.Type.TOTP])
 
 
+def is_wanted_of(user: Any) -> bool:
+    return bool(settings.STAFF_SECOND_FACTOR and user.is_authenticated and user.is_staff)
+
+
 def is_missing(request: HttpRequest) -> bool:
     """Whether this is staff who has not shown the second factor in this session. Makes a query, for staff only."""
     user: Any = request.user
-    if not (settings.STAFF_SECOND_FACTOR and user.is_authenticated and user.is_staff):
+    if not is_wanted_of(user):
         return False
     return request.session.get(SESSION_KEY) != user.pk or not has_one(user)
 

@@ -15,14 +15,15 @@ from .orders import (
     new_reference,
     total_of,
 )
-from .payments import ALIVE, Card, Payment, PaymentStatus
-from .products import HIGHEST_STOCK, PICTURE_LEASE, PictureStatus, Product, slug_of
+from .payments import ALIVE, MOST_ATTEMPTS, Card, Payment, PaymentStatus
+from .products import HIGHEST_STOCK, PICTURE_LEASE, PictureStatus, Product, sku_key, slug_of
 
 __all__ = [
     "ALIVE",
     "HIGHEST_STOCK",
     "HOLDS_STOCK",
     "MAY_BECOME",
+    "MOST_ATTEMPTS",
     "OPEN",
     "PICTURE_LEASE",
     "TO_BE_SEEN_AGAIN",
@@ -55,6 +56,7 @@ __all__ = [
     "days_before",
     "new_reference",
     "recorded_by",
+    "sku_key",
     "slug_of",
     "total_of",
     "week_of",

@@ -8,11 +8,12 @@ from datetime import datetime
 from typing import Any, Self
 
 from django.contrib.auth.models import AnonymousUser
-from django.db import models
+from django.db import connection, models
 from django.db.models import F, Func, Q, Value
 from django.utils import timezone
 
 from accounts.models import User
+from durable.errors import readable
 from durable.leases import current_task_id
 from myproject.celery import worker_name
 
@@ -69,13 +70,22 @@ class OrderEventQuerySet(models.QuerySet[Any]):
     def noise_before(self, moment: datetime) -> Self:
         return self.filter(kind__in=NOISE, created_at__lt=moment)
 
+    def newest(self) -> Self:
+        """The latest events of all orders, with their orders."""
+        return self.select_related("order").order_by("-pk")
+
     def refunds_since(self, moment: datetime) -> Self:
         return self.filter(kind=Kind.REFUNDED, created_at__gte=moment)
 
     def record(self, order_ids: Iterable[int], kind: Kind, *, detail: str = "") -> None:
-        """Record one event for each order; call it in the transaction of the change."""
-        events = [OrderEvent(order_id=pk, kind=kind, detail=detail[:300]) for pk in order_ids]
-        OrderEvent.objects.bulk_create(events)
+        """Record one event for each order, in one statement; call it in the transaction of the change."""
+        if not (keys := list(order_ids)):
+            return
+        each = OrderEvent(kind=kind, detail=readable(detail)[:300])
+        values: list[Any] = [each.kind, each.detail, each.task_id, each.worker, each.created_at]
+        sql = "INSERT INTO orders_orderevent (order_id, kind, detail, task_id, worker, created_at) SELECT pk"
+        with connection.cursor() as cursor:
+            cursor.execute(f"{sql}, %s, %s, %s, %s, %s FROM unnest(%s::bigint[]) AS pk", [*values, keys])
 
     def rename(self, pk: int, names: Iterable[str], to: str) -> int:
         """Call the person who did something by another name; return in how many events. Reads all of these.

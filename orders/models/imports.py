@@ -11,6 +11,7 @@ from django.db.models import F, Q
 from django.urls import reverse
 from django.utils import timezone
 
+from durable.errors import ReasonField
 from durable.leases import Lease, Leased, LeasedQuerySet
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ OPEN_IMPORTS = [ImportStatus.QUEUED, ImportStatus.RUNNING]
 class ProductImportQuerySet(LeasedQuerySet["ProductImport"]):
     def mark_failed(self, reason: str) -> list["ProductImport"]:
         """End those of these imports that are open; return them."""
-        failed = self.finish(status=ImportStatus.FAILED, finished_at=timezone.now(), error=reason[:500])
+        failed = self.finish(status=ImportStatus.FAILED, finished_at=timezone.now(), error=reason)
         return list(ProductImport.objects.filter(pk__in=failed).select_related("requested_by"))
 
     def old(self) -> Self:
@@ -60,7 +61,7 @@ class ProductImport(Leased):
     created_count = models.PositiveIntegerField(default=0)
     updated_count = models.PositiveIntegerField(default=0)
     rejected_count = models.PositiveIntegerField(default=0)
-    error = models.CharField(max_length=500, blank=True)
+    error = ReasonField(max_length=500, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     finished_at = models.DateTimeField(null=True, blank=True)
 
@@ -137,7 +138,7 @@ class StockSeen(models.Model):
     product = models.ForeignKey(
         "orders.Product", on_delete=models.CASCADE, related_name="+", db_index=False, db_constraint=False
     )
-    units = models.IntegerField(help_text="Its stock, less all that imports had added.")
+    units = models.BigIntegerField(help_text="Its stock, less all that imports had added.")
 
     objects = StockSeenManager()
 
@@ -150,7 +151,7 @@ class RejectedRow(models.Model):
 
     product_import = models.ForeignKey(ProductImport, on_delete=models.CASCADE, related_name="rejected_rows")
     line = models.PositiveIntegerField()
-    reason = models.CharField(max_length=300)
+    reason = ReasonField(max_length=300)
     raw = models.CharField(max_length=200, blank=True, help_text="The beginning of its cells.")
 
     class Meta:

@@ -10,6 +10,7 @@ from django.db.models import Q
 from django.urls import reverse
 from django.utils import timezone
 
+from durable.errors import ReasonField
 from durable.leases import Lease, Leased, LeasedQuerySet
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class InventorySync(Leased):
     etag = models.CharField(max_length=100, blank=True, help_text="Empty: the next run looks at everything again.")
     seen = models.PositiveIntegerField(default=0, help_text="SKUs that the warehouse told.")
     changed = models.PositiveIntegerField(default=0, help_text="Products whose stock or level has changed.")
-    error = models.CharField(max_length=300, blank=True)
+    error = ReasonField(max_length=300, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     finished_at = models.DateTimeField(null=True, blank=True)
 
@@ -107,7 +108,7 @@ class InventorySync(Leased):
 
     def mark_waiting(self, reason: str, seconds: float) -> None:
         """Record the reason for the retry; the sweep respects the warehouse's Retry-After."""
-        self.put_off(settings.INVENTORY_LEASE + timedelta(seconds=seconds), error=reason[:300])
+        self.put_off(settings.INVENTORY_LEASE + timedelta(seconds=seconds), error=reason)
 
     def mark_finished(self, status: SyncStatus, **fields: object) -> bool:
         return bool(self.held().close(status, **{"error": "", **fields}))
@@ -133,7 +134,7 @@ class InventoryDifference(models.Model):
     sync = models.ForeignKey(InventorySync, on_delete=models.CASCADE, related_name="differences")
     kind = models.CharField(max_length=13, choices=Difference.choices)
     sku = models.CharField("SKU", max_length=40)
-    detail = models.CharField(max_length=200, blank=True)
+    detail = ReasonField(max_length=200, blank=True)
 
     class Meta:
         constraints = [

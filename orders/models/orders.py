@@ -3,17 +3,19 @@
 import logging
 import secrets
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from operator import attrgetter
-from typing import Self
+from typing import Any, Self
 
 from django.conf import settings
 from django.db import models, transaction
 from django.db.models import Count, Q
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.functional import cached_property
 
+from durable.errors import ReasonField
 from durable.leases import Lease, Leased
 from durable.mail import MAIL, MailQuerySet, OwesMail
 from myproject.alerting.alerts import alert
@@ -21,7 +23,7 @@ from myproject.texts import WordsField
 
 from .. import money
 from .events import Kind, OrderEvent
-from .payments import Payment
+from .payments import MOST_ATTEMPTS, Payment
 from .products import Product
 
 log = logging.getLogger(__name__)
@@ -62,6 +64,8 @@ MAY_BECOME = {
     Status.REFUNDED: [Status.COMPLETED, Status.PROCESSING],
 }
 OPEN = [Status.PENDING, Status.PROCESSING]
+# What staff did so long ago is the same press of the button.
+JUST = timedelta(seconds=10)
 # What ended without a sale: few, beside the completed ones.
 UNSOLD = [Status.REJECTED, Status.PAYMENT_FAILED, Status.CANCELLED]
 # The units of such an order are not in the stock: `reserve` took them, and nothing gave them back.
@@ -71,6 +75,10 @@ HOLDS_STOCK = [Status.PROCESSING, Status.COMPLETED]
 class OrderQuerySet(MailQuerySet):
     def of(self, customer: object) -> Self:
         return self.filter(customer=customer)
+
+    def visible_to(self, person: Any) -> Self:
+        """The person's own orders; for staff who may see orders, all."""
+        return self.all() if person.is_staff and person.has_perm("orders.view_order") else self.of(person)
 
     def placed_between(self, start: datetime, end: datetime) -> Self:
         return self.filter(created_at__gte=start, created_at__lt=end)
@@ -89,6 +97,12 @@ class OrderQuerySet(MailQuerySet):
     def by_status(self) -> dict[str, int]:
         """Count the orders of each status. Makes a query."""
         return dict(self.order_by("status").values_list("status").annotate(Count("pk")))
+
+    def count_unfinished(self) -> dict[str, int]:
+        """Count the open orders of each status, and as *flagged* those that need a person. Makes a query."""
+        counts = {status.value: Count("pk", filter=Q(status=status)) for status in OPEN}
+        flagged = Q(flagged_at__isnull=False)
+        return self.filter(Q(status__in=OPEN) | flagged).aggregate(**counts, flagged=Count("pk", filter=flagged))
 
     def remembered(self) -> Self:
         """Orders whose idempotency key the provider still knows, so that a retry cannot charge twice."""
@@ -112,7 +126,6 @@ class OrderQuerySet(MailQuerySet):
 
     def flag(self, reason: str) -> list[str]:
         """Flag these orders for a person, once per reason, with one alert for all; return the newly flagged ones."""
-        reason = reason[:200]
         with transaction.atomic():
             fresh = self.exclude(flagged_at__isnull=False, flag_reason=reason).select_for_update().order_by("pk")
             flagged = {order.pk: order.reference for order in fresh.only("pk", "reference")}
@@ -148,12 +161,16 @@ class OrderQuerySet(MailQuerySet):
         return len(ids)
 
     def mark_requeued(self, detail: str) -> dict[int, str]:
-        """Record that staff requeue these orders; return their references by primary key.
+        """Record that staff requeue these orders, but for those that were a moment ago; return references by key.
 
         An order whose key the provider has forgotten may be charged for another day: a person has checked for a charge.
         """
         with transaction.atomic():
-            requeued = dict(self.select_for_update().order_by("pk").values_list("pk", "reference"))
+            rows = dict(self.select_for_update().order_by("pk").values_list("pk", "reference"))
+            # A double click: the other one has been waited for by the lock.
+            events = OrderEvent.objects.filter(order__in=rows, kind=Kind.REQUEUED, created_at__gt=timezone.now() - JUST)
+            done = set(events.values_list("order", flat=True))
+            requeued = {pk: reference for pk, reference in rows.items() if pk not in done}
             OrderEvent.objects.record(requeued, Kind.REQUEUED, detail=detail)
             # If the key is still known, the order stays as old as its key.
             forgotten = Order.objects.open().filter(pk__in=requeued, opened_at__lte=remembered_since())
@@ -176,7 +193,7 @@ class OrderQuerySet(MailQuerySet):
             fields |= Order.lease.ended()
         with transaction.atomic(savepoint=False):
             movable = self.filter(status__in=MAY_BECOME[to])
-            moved = dict(movable.update_returning("id", "reference", status=to, reason=reason[:200], **fields))
+            moved = dict(movable.update_returning("id", "reference", status=to, reason=reason, **fields))
             OrderEvent.objects.record(moved, Kind(to.value), detail=reason)
             if to == Status.CANCELLED:
                 Payment.objects.filter(order__in=moved).mark_cancelled()
@@ -195,7 +212,7 @@ class Order(Leased, OwesMail):
     customer = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="orders")
     token = models.UUIDField(help_text="From the checkout form: a form that is sent twice orders once.")
     status = models.CharField(max_length=14, choices=Status.choices, default=Status.PENDING)
-    reason = models.CharField(max_length=200, blank=True)
+    reason = ReasonField(max_length=200, blank=True)
     total = models.DecimalField(max_digits=11, decimal_places=2)
     currency = models.CharField(max_length=3, default=own_currency)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
@@ -203,7 +220,7 @@ class Order(Leased, OwesMail):
     # Or when staff requeued it although it was old.
     opened_at = models.DateTimeField(default=timezone.now, help_text="When it last became pending.")
     flagged_at = models.DateTimeField("needs a person since", null=True, blank=True)
-    flag_reason = models.CharField(max_length=200, blank=True)
+    flag_reason = ReasonField(max_length=200, blank=True)
 
     objects = OrderQuerySet.as_manager()
 
@@ -255,9 +272,10 @@ class Order(Leased, OwesMail):
     def can_restart(self) -> bool:
         return self.status == Status.REJECTED
 
-    @property
+    @cached_property
     def can_retry_payment(self) -> bool:
-        return self.status == Status.PAYMENT_FAILED
+        """Makes a query where a payment has failed."""
+        return self.status == Status.PAYMENT_FAILED and self.payments.count() < MOST_ATTEMPTS
 
     def mark_cancelled(self) -> bool:
         """Cancel the order; False if it is too late. Pending and unpaid orders hold no stock."""
@@ -295,7 +313,7 @@ class OrderItem(models.Model):
     order = models.ForeignKey(Order, on_delete=models.CASCADE, related_name="items")
     product = models.ForeignKey(Product, on_delete=models.PROTECT, related_name="+")
     name = WordsField(max_length=80)
-    price = models.DecimalField(max_digits=9, decimal_places=2)
+    price = models.DecimalField(max_digits=11, decimal_places=2)
     quantity = models.PositiveIntegerField()
 
     class Meta:

@@ -9,6 +9,7 @@ from django.db import connection, models
 from django.db.models import Q
 from django.utils import timezone
 
+from durable.errors import ReasonField
 from durable.leases import HasLease, Lease, LeasedQuerySet
 
 from .. import money
@@ -64,6 +65,10 @@ class PaymentQuerySet(LeasedQuerySet["Payment"]):
         return self.filter(Payment.lease.open)
 
 
+# Of one order: no one tries more often in earnest, and the column counts to 32,767.
+MOST_ATTEMPTS = 1_000
+
+
 class Payment(HasLease):
     """One attempt of a customer to pay. Its idempotency key is committed before the provider is called.
 
@@ -85,7 +90,7 @@ class Payment(HasLease):
     currency = models.CharField(max_length=3)
     status = models.CharField(max_length=10, choices=PaymentStatus.choices, default=PaymentStatus.STARTED)
     provider_id = models.CharField(max_length=60, blank=True, db_index=True)
-    reason = models.CharField(max_length=200, blank=True)
+    reason = ReasonField(max_length=200, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     refund_key = models.UUIDField(unique=True, null=True, blank=True, editable=False)
     refund_wanted_at = models.DateTimeField(null=True, blank=True)
@@ -123,11 +128,11 @@ class Payment(HasLease):
 
     def mark_declined(self, reason: str) -> bool:
         """End the attempt; False when it had ended before."""
-        return self._end(status=PaymentStatus.DECLINED, reason=reason[:200])
+        return self._end(status=PaymentStatus.DECLINED, reason=reason)
 
     def mark_mismatched(self, provider_id: str, reason: str) -> bool:
         """Record a charge of a wrong amount; False if the attempt had ended before."""
-        return self._end(status=PaymentStatus.MISMATCHED, provider_id=provider_id, reason=reason[:200])
+        return self._end(status=PaymentStatus.MISMATCHED, provider_id=provider_id, reason=reason)
 
     def mark_refund_wanted(self) -> None:
         """Request the refund; it gets a new key only if the provider has refused the previous one."""
@@ -136,7 +141,7 @@ class Payment(HasLease):
 
     def mark_refund_refused(self, reason: str) -> bool:
         """End a refund that the provider refuses; False if another worker holds it, or it has ended."""
-        return self.finish(refund_key=None, reason=reason[:200])
+        return self.finish(refund_key=None, reason=reason)
 
     def mark_refunded(self, provider_id: str, refund_id: str) -> None:
         refunded = {"status": PaymentStatus.REFUNDED, "provider_id": provider_id, "refund_id": refund_id}

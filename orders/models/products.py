@@ -1,20 +1,22 @@
 """What is sold."""
 
-import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
+from secrets import token_hex
 from typing import Any, Self
 
 from django.conf import settings
 from django.db import connection, models
 from django.db.models import F, Q
-from django.db.models.functions import Now, Upper
+from django.db.models.functions import Now
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.text import slugify
 
+from durable.errors import ReasonField
 from durable.leases import HasLease, Lease, LeasedQuerySet
-from myproject.texts import LinesField, WordsField
+from myproject.texts import InCapitals, LinesField, Unprintable, WordsField, clean_words, in_capitals
 
 from ..money import check_price
 
@@ -37,12 +39,23 @@ def slug_of(name: str, sku: str) -> str:
     return f"{slugify(name)[: 79 - len(end)]}-{end}".strip("-")
 
 
+def sku_key(sku: str) -> str:
+    """Return by what two SKUs are the same: neither case nor what no one sees tells them apart."""
+    with suppress(Unprintable):
+        sku = clean_words(sku)
+    return in_capitals(sku)
+
+
 class ProductQuerySet(LeasedQuerySet["Product"]):
     def on_sale(self) -> Self:
         return self.filter(is_active=True)
 
     def added_between(self, start: datetime, end: datetime) -> Self:
         return self.filter(created_at__gte=start, created_at__lt=end)
+
+    def locking(self, ids: Iterable[int]) -> Self:
+        """These products, locked in key order, which prevents deadlocks."""
+        return self.filter(pk__in=ids).select_for_update().order_by("pk")
 
     def give_up_pictures(self) -> int:
         """Fail pictures whose attempts are used up; return how many."""
@@ -51,8 +64,13 @@ class ProductQuerySet(LeasedQuerySet["Product"]):
         return self.exhausted().update(picture_status=PictureStatus.FAILED, **ended)
 
     def with_skus(self, skus: Collection[str]) -> Self:
-        """Products of these SKUs, in upper or lower case: people and spreadsheets do not tell them apart."""
-        return self.annotate(key=Upper("sku")).filter(Q(sku__in=skus) | Q(key__in=[sku.upper() for sku in skus]))
+        """Products of these SKUs, however people, spreadsheets and counterparts spell them."""
+        return self.annotate(key=InCapitals("sku")).filter(Q(sku__in=skus) | Q(key__in=[*map(sku_key, skus)]))
+
+    def spellings(self, skus: Collection[str]) -> dict[str, str]:
+        """Return, for each of these SKUs that is ours, how we spell it; makes a query."""
+        ours = {sku_key(sku): sku for sku in self.with_skus(skus).values_list("sku", flat=True)}
+        return {sku: ours[sku_key(sku)] for sku in skus if sku_key(sku) in ours}
 
     def slugs_for(self, names: Mapping[str, str]) -> dict[str, str]:
         """Return a free slug for each SKU with its name: `A/1` and `A-1` of one name would otherwise share one."""
@@ -60,7 +78,8 @@ class ProductQuerySet(LeasedQuerySet["Product"]):
         taken = {"", *self.filter(slug__in=slugs.values()).values_list("slug", flat=True)}
         for sku in slugs:
             if slugs[sku] in taken:
-                slugs[sku] = f"{slugs[sku][:71]}-{zlib.crc32(sku.encode()):08x}".strip("-")
+                # At random: what is made of the SKU may be the slug of a product that had it before.
+                slugs[sku] = f"{slugs[sku][:67]}-{token_hex(6)}".strip("-")
             taken.add(slugs[sku])
         return slugs
 
@@ -113,12 +132,14 @@ class Product(HasLease):
     name = WordsField(max_length=80)
     category = WordsField(max_length=40, db_index=True)
     description = LinesField(blank=True)
-    price = models.DecimalField(max_digits=9, decimal_places=2, validators=[check_price])
+    # In dong, a telephone costs thirty million.
+    price = models.DecimalField(max_digits=11, decimal_places=2, validators=[check_price])
     stock = models.IntegerField(default=0, help_text="Units that may still be ordered; reserved ones are gone already.")
     warehouse_units = models.IntegerField(
         null=True, blank=True, editable=False, help_text="The warehouse's level that the stock has followed so far."
     )
-    imported = models.IntegerField(
+    # The sum of all imports: it grows while what they add is sold.
+    imported = models.BigIntegerField(
         default=0, db_default=0, editable=False, help_text="Units that imports have added to the stock in all."
     )
     is_active = models.BooleanField("on sale", default=True)
@@ -131,7 +152,7 @@ class Product(HasLease):
     picture_status = models.CharField(
         max_length=7, choices=PictureStatus.choices, blank=True, default="", db_default="", editable=False
     )
-    picture_error = models.CharField(max_length=200, blank=True, default="", db_default="", editable=False)
+    picture_error = ReasonField(max_length=200, blank=True, default="", db_default="", editable=False)
     picture_due_at = models.DateTimeField(null=True, blank=True, editable=False)
     picture_claimed_by = models.CharField(max_length=80, blank=True, default="", db_default="", editable=False)
     picture_attempts = models.PositiveSmallIntegerField(default=0, db_default=0, editable=False)
@@ -159,7 +180,7 @@ class Product(HasLease):
             models.CheckConstraint(condition=~Q(slug=""), name="product_has_slug"),
             models.CheckConstraint(condition=~Q(sku="") & ~Q(name="") & ~Q(category=""), name="product_has_words"),
             models.UniqueConstraint(
-                Upper("sku"),
+                InCapitals("sku"),
                 name="product_sku_unique_in_any_case",
                 violation_error_message="There is a product with this SKU, in upper or lower case.",
             ),
@@ -192,7 +213,7 @@ class Product(HasLease):
         return self._set_picture(self.held(), PictureStatus.READY, thumbnails=thumbnails)
 
     def mark_picture_failed(self, reason: str) -> bool:
-        return self._set_picture(self.held(), PictureStatus.FAILED, picture_error=reason[:200])
+        return self._set_picture(self.held(), PictureStatus.FAILED, picture_error=reason)
 
     def mark_picture_removed(self) -> None:
         self._set_picture(self._row(), PictureStatus.NONE, picture="", thumbnails="")

@@ -1,7 +1,8 @@
+from collections.abc import Mapping
+
 from django import template
 from django.urls import reverse
 
-from myproject import texts
 from orders import money
 from orders.models import Product
 from orders.pictures import WIDTHS
@@ -9,7 +10,12 @@ from orders.pictures import WIDTHS
 register = template.Library()
 
 register.filter("money", money.text)
-register.filter("isolated", texts.isolated)
+
+
+@register.filter
+def of(quantities: Mapping[int, int] | None, product: Product) -> int:
+    """Return how many of the product there are, in a basket by primary key."""
+    return (quantities or {}).get(product.pk, 0)
 
 
 @register.filter

@@ -6,13 +6,15 @@ from itertools import islice
 from django.conf import settings
 from django.db import connection
 
+from myproject import texts
 from reports.kinds import Column, Table
 
 # Small enough to stay in the processor's cache until they are joined: blocks of 10,000 take 1.7 times as long.
 BLOCK = 100
 # As `texts.csv_cell` knows a formula; the second question takes longer, and few texts make it necessary.
-TRIGGERS = ", ".join(str(ord(letter)) for letter in "'\t\n\r+-=@＋－＝＠")
-FORMULA = "'^''*[-+=@\t\r\n＋－＝＠]'"
+BEGINS = texts.FORMULA_SIGNS + texts.FORMULA_ENDS
+TRIGGERS = ", ".join(str(ord(letter)) for letter in f"'{BEGINS}")
+FORMULA = f"'^''*[{BEGINS}]'"
 
 
 class Copy:

@@ -14,7 +14,8 @@ from .copying import Copy, is_formula, local, quoted
 
 # A formula within a text, at which a cell begins for a spreadsheet that separates cells by semicolons, as German ones
 # do, or by tabs: it does not see the quotes then, since they do not begin a cell.
-HIDDEN = re.compile('([;\t\r\n]"*)(?=[-+=@]|＋|－|＝|＠)'.encode())
+SIGNS = "|".join(map(re.escape, texts.FORMULA_SIGNS))
+HIDDEN = re.compile(f'([;{texts.FORMULA_ENDS}]"*)(?={SIGNS})'.encode())
 
 
 def write(report: Report, table: Table, target: BinaryIO, progress: Callable[[int], None]) -> int:

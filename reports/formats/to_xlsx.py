@@ -12,6 +12,7 @@ from zipfile import ZIP_DEFLATED, ZipFile
 
 from django.conf import settings
 
+from myproject import texts
 from orders.money import places
 from reports.kinds import Column, Table, Type
 from reports.models import Report
@@ -22,14 +23,14 @@ from .copying import BLOCK, Copy, is_formula, local, quoted
 BLOCKS_IN_SHEET = 1_048_000 // BLOCK
 # Neither character occurs in the XML, so nothing is ever quoted.
 OPTIONS = r"FORMAT csv, QUOTE E'\x01', DELIMITER E'\x02'"
-# Characters that XML 1.0 cannot express, not even escaped; they are dropped.
-UNSPEAKABLE = r"E'\x01\x02\x03\x04\x05\x06\x07\x08\x0b\x0c\x0e\x0f" + "".join(rf"\x{n:x}" for n in range(16, 32))
-UNSPEAKABLE += r"\uFFFE\uFFFF'"
+# What `texts.in_xml` leaves out, of what a text in PostgreSQL can hold: no NUL, and no halves of surrogates.
+NUMBERS_HELD = chain(range(1, 0xD800), range(0xE000, 0x10000))
+UNSPEAKABLE = "".join(rf"\u{number:04x}" for number in NUMBERS_HELD if not texts.in_xml(chr(number)))
 ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", r"\n": "&#10;", r"\r": "&#13;"}
 # Spreadsheets decode this as a character (ECMA-376, ST_Xstring) unless its underscore is escaped.
 NUMBERED = "_(x[0-9A-Fa-f]{4}_)"
 # A character to escape or to drop, or a space at an end, which XML readers would strip.
-SPECIAL = rf"[&<>\u0001-\u001f\uFFFE\uFFFF]|^\s|\s$|{NUMBERED}"
+SPECIAL = rf"[&<>\t\n\r{UNSPEAKABLE}]|^\s|\s$|{NUMBERED}"
 NUMBER_FORMATS = {
     Type.TEXT: "@",
     Type.TIME: "yyyy-mm-dd hh:mm:ss",
@@ -113,7 +114,7 @@ def expression(column: Column) -> str:
 def text_expression(column: Column) -> str:
     """Return the SQL that makes a cell of a text. Escaping costs as much as the rest of the row; few texts need it."""
     style = f"CASE WHEN {is_formula(column)} THEN {QUOTED} ELSE {PLAIN[Type.TEXT]} END"
-    text = f"translate({quoted(column)}, {UNSPEAKABLE}, '')"
+    text = f"translate({quoted(column)}, E'{UNSPEAKABLE}', '')"
     text = rf"regexp_replace({text}, '{NUMBERED}', '_x005F_\1', 'g')"
     for letter, code in ESCAPES.items():
         text = f"replace({text}, E'{letter}', '{code}')"

@@ -14,11 +14,12 @@ class Sales(models.Model):
     """Sales, and how much of them was refunded since, in `settings.CURRENCY`."""
 
     orders = models.PositiveIntegerField()
-    units = models.PositiveIntegerField()
-    revenue = models.DecimalField(max_digits=14, decimal_places=2, help_text="Before refunds.")
+    # The largest stock is a thousand million: the sum of two orders outgrows 32 bits.
+    units = models.PositiveBigIntegerField()
+    revenue = models.DecimalField(max_digits=20, decimal_places=2, help_text="Before refunds.")
     refunded_orders = models.PositiveIntegerField()
-    refunded_units = models.PositiveIntegerField()
-    refunds = models.DecimalField(max_digits=14, decimal_places=2)
+    refunded_units = models.PositiveBigIntegerField()
+    refunds = models.DecimalField(max_digits=20, decimal_places=2)
 
     class Meta:
         abstract = True

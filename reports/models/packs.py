@@ -8,6 +8,7 @@ from django.db.models import Exists, OuterRef, Q
 from django.urls import reverse
 from django.utils import timezone
 
+from durable.errors import ReasonField
 from durable.leases import Lease, Leased, LeasedQuerySet
 
 from .reports import OPEN, Report, private_files
@@ -68,9 +69,11 @@ class Pack(Leased):
     file = models.FileField(upload_to="packs", storage=private_files, blank=True)
     size = models.PositiveBigIntegerField(null=True, blank=True, help_text="Bytes.")
     missing_count = models.PositiveSmallIntegerField(default=0, help_text="Reports that could not be made.")
-    error = models.CharField(max_length=300, blank=True)
+    error = ReasonField(max_length=300, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     finished_at = models.DateTimeField(null=True, blank=True)
+
+    is_for_staff = True
 
     objects = PackQuerySet.as_manager()
 
@@ -113,11 +116,6 @@ class Pack(Leased):
     @property
     def is_ready(self) -> bool:
         return self.status == PackStatus.READY
-
-    @property
-    def is_readable(self) -> bool:
-        """True while its person may read the file."""
-        return self.is_ready and self.requested_by.is_active and self.requested_by.is_staff
 
     def mark_expired(self) -> bool:
         """Clear the row's file; False if another task did. The winner removes the file."""

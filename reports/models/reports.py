@@ -16,6 +16,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.formats import date_format
 
+from durable.errors import ReasonField
 from durable.leases import Lease, Leased, LeasedQuerySet
 
 log = logging.getLogger(__name__)
@@ -227,7 +228,7 @@ class Report(Leased):
     size = models.PositiveBigIntegerField(null=True, blank=True, help_text="Bytes.")
     # The first rows and the chart for the page: stored when the file is written, removed with it.
     preview = models.JSONField(null=True, blank=True, editable=False)
-    error = models.CharField(max_length=300, blank=True)
+    error = ReasonField(max_length=300, blank=True)
     wants_mail = models.BooleanField("e-mail me when it is ready", default=False, db_default=False)
     readers = models.ManyToManyField(settings.AUTH_USER_MODEL, blank=True, related_name="shared_reports")
     schedule = models.ForeignKey("ReportSchedule", on_delete=models.SET_NULL, null=True, blank=True)
@@ -351,13 +352,6 @@ class Report(Leased):
         waiting = list(Report.objects.in_turn().values_list("pk", flat=True))
         return waiting.index(self.pk) + 1 if self.pk in waiting else None
 
-    @property
-    def is_readable(self) -> bool:
-        """True while its person may read the file. May make a query."""
-        person = self.requested_by
-        is_theirs = person.is_active and (person.is_staff or not self.is_for_staff)
-        return self.is_ready and (is_theirs or self.readers.filter(is_active=True, is_staff=True).exists())
-
     def mark_ready(self, name: str, *, row_count: int, size: int, preview: dict[str, Any] | None = None) -> bool:
         """Publish the file of that name; False if the report was cancelled, or another task has taken it over."""
         counts = {"rows_done": row_count, "row_count": row_count, "size": size}
@@ -367,7 +361,7 @@ class Report(Leased):
         """Schedule a retry after a pause; False if the report has ended or its attempts are used up."""
         if self.attempts > len(PAUSES):
             return False
-        put_off = self.put_off(PAUSES[self.attempts - 1], status=Status.QUEUED, error=reason[:300])
+        put_off = self.put_off(PAUSES[self.attempts - 1], status=Status.QUEUED, error=reason)
         log.info("Report %s is %s", self.pk, "put off" if put_off else "no longer to be retried")
         return put_off
 

@@ -147,6 +147,28 @@ def add_refund(
     return one(database.execute(ONE_REFUND, (refund,)))
 
 
+def write_old_charges(database: sqlite3.Connection, charges: list[dict[str, Any]]) -> None:
+    """Insert charges of the past, whose idempotency keys are forgotten."""
+    rows = [
+        each | {"metadata": json.dumps(each["metadata"]), "reference": each["metadata"]["order"]} for each in charges
+    ]
+    database.executemany(
+        "INSERT INTO charges (id, charge, amount, currency, payment_method, reference, metadata, decline_code, created)"
+        " VALUES (:id, :charge, :amount, :currency, :payment_method, :reference, :metadata, :decline_code, :created)",
+        rows,
+    )
+
+
+def write_old_refunds(database: sqlite3.Connection, refunds: list[dict[str, Any]]) -> None:
+    """Insert refunds of the past."""
+    database.executemany("UPDATE charges SET refunded = refunded + :amount WHERE id = :payment_intent", refunds)
+    database.executemany(
+        "INSERT INTO refunds (id, payment_intent, amount, metadata, created)"
+        " VALUES (:id, :payment_intent, :amount, :metadata, :created)",
+        [each | {"metadata": json.dumps(each["metadata"])} for each in refunds],
+    )
+
+
 def find_charge(database: sqlite3.Connection, identifier: str) -> sqlite3.Row | None:
     """Find a charge by its own id or that of its payment intent."""
     return first(database.execute("SELECT * FROM charges WHERE ? IN (id, charge)", (identifier,)))

@@ -15,7 +15,6 @@ from ..currencies import money
 from .cards import CARDS
 from .ledger import NewCharge
 
-MAX_AMOUNT = 99_999_999
 MAX_NUMBER = 2**62
 
 Parameters = dict[str, Any]
@@ -43,8 +42,8 @@ def new_charge(parameters: Parameters) -> NewCharge:
         raise invalid(f"Invalid currency: {currency}", param="currency")
     if amount % (step := currencies.step(currency)):
         raise invalid(f"Amounts in {currency} must be a multiple of {step}.", param="amount")
-    if amount > MAX_AMOUNT:
-        message = f"Amount must be no more than {money(MAX_AMOUNT, currency)}"
+    if amount > (most := currencies.largest(currency)):
+        message = f"Amount must be no more than {money(most, currency)}"
         raise invalid(message, code="amount_too_large", param="amount")
     if text(parameters, "confirm") != "true":
         raise invalid("The sandbox charges at once or not at all: send confirm=true.", param="confirm")

@@ -8,7 +8,7 @@ import sqlite3
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..database import transaction
 
@@ -77,6 +77,12 @@ def write(database: sqlite3.Connection, movements: Iterable[Movement]) -> None:
             database.execute(
                 "INSERT INTO warehouse_movements (sku, units, reason, moved) VALUES (?, ?, ?, ?)", (*movement, now)
             )
+
+
+def write_old(database: sqlite3.Connection, movements: list[dict[str, Any]]) -> None:
+    """Record movements of the past."""
+    statement = "INSERT INTO warehouse_movements (sku, units, reason, moved) VALUES (:sku, :units, :reason, :moved)"
+    database.executemany(statement, movements)
 
 
 def check(database: sqlite3.Connection, movement: Movement) -> None:

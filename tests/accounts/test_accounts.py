@@ -3,10 +3,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.contrib.auth.hashers import make_password
 from django.contrib.messages import get_messages
 from django.core import mail as outbox
 from django.core.cache import cache
 from django.db import IntegrityError, transaction
+from django.db.models import Value
+from django.db.models.functions import Upper
 from django.test import Client
 from django.utils import timezone
 
@@ -336,9 +339,27 @@ def test_check_unsent_mail_twice_sends_each_mail_once(broker: Broker) -> None:
 
 def test_database_refuses_the_same_address_in_another_case() -> None:
     make_user(email="alice@example.com")
+    bob = User.objects.filter(pk=make_user().pk)
 
+    with pytest.raises(IntegrityError, match="accounts_user_email_key"), transaction.atomic():
+        bob.update(email="ALICE@example.com")
     with pytest.raises(IntegrityError, match="user_email_unique_in_any_case"), transaction.atomic():
-        make_user(email="ALICE@example.com")
+        bob.update(email=Upper(Value("alice@example.com")))
+
+
+@pytest.mark.parametrize("door", ["command", "admin"])
+def test_person_with_capitals_in_the_address_signs_in(door: str, client: Client) -> None:
+    if door == "command":
+        User.objects.create_superuser("Ann.Lee@Example.com", PASSWORD)
+    else:
+        client.force_login(make_user(is_staff=True, is_superuser=True))
+        client.post("/admin/accounts/user/add/", {"email": "Ann.Lee@Example.com", "name": "Ann"})
+        User.objects.filter(name="Ann").update(password=make_password(PASSWORD))
+        client.logout()
+
+    answer = client.post("/accounts/login/", {"login": "Ann.Lee@Example.com", "password": PASSWORD})
+
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/dashboard/")
 
 
 def test_superuser_may_enter_the_admin() -> None:

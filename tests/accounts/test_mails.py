@@ -13,10 +13,10 @@ from django.core.cache import cache
 from django.core.mail import EmailMultiAlternatives
 from django.test import Client
 
-from accounts import emails
-from accounts.models import AccountMail
+from accounts import emails, services
+from accounts.models import AccountMail, Erasure, User
 from orders import emails as order_emails
-from tests.factories import PASSWORD, make_notification, make_user, place_order
+from tests.factories import PASSWORD, make_digest, make_notification, make_user, place_order, verified
 
 pytestmark = pytest.mark.django_db
 
@@ -105,6 +105,34 @@ def links_in(text: str) -> list[str]:
     return [urlsplit(url).path for url in found]
 
 
+def free_words(person: User) -> dict[str, str]:
+    """Return all mails that greet, as they are written for this person."""
+    place_order(person)
+    digest = order_emails.digest(make_digest(person), [], [])
+    notice = emails.notification(make_notification(person=person))
+    Client().post("/accounts/password/reset/", {"email": person.email})
+    reset = AccountMail.objects.get()
+    services.anonymise(person)
+    parting = emails.farewell(Erasure.objects.get())
+    said = {"notice": notice, "digest": digest, "farewell": parting}
+    texts = {name: f"{mail.body} {mail.alternatives[0][0]!s}" for name, mail in said.items()}
+    return texts | {"reset": reset.text + reset.html}
+
+
+def test_no_mail_says_a_name_to_an_address_before_it_is_verified() -> None:
+    person = make_user(name="You have won at evil.example")
+
+    said = free_words(person)
+
+    assert {name for name, text in said.items() if "evil.example" in text} == set()
+
+
+def test_mails_greet_by_name_once_the_address_is_verified() -> None:
+    said = free_words(verified(make_user(name="Alice")))
+
+    assert {name for name, text in said.items() if "Alice" not in text} == {"farewell"}
+
+
 def assert_complete(message: EmailMultiAlternatives) -> None:
     [(html, mimetype)] = message.alternatives
     assert mimetype == "text/html"
@@ -120,11 +148,14 @@ def assert_complete(message: EmailMultiAlternatives) -> None:
 def test_account_mail_has_text_html_and_links_that_work(
     act: Callable[[Client], None], subject: str, client: Client
 ) -> None:
+    # Free text from the sender of the request, to an address that may be somebody else's.
+    client.defaults["HTTP_USER_AGENT"] = "Win 1000 at evil.example"
     act(client)
 
     row = AccountMail.objects.order_by("pk").last()
     assert row is not None
     assert row.subject.startswith(subject)
+    assert "evil.example" not in row.text + row.html
     assert_complete(emails.account(row))
 
 

@@ -43,6 +43,12 @@ def test_notify_is_undone_with_its_transaction() -> None:
     assert Notification.objects.count() == 0
 
 
+def test_notify_keeps_the_lines_of_a_message() -> None:
+    row = services.notify(make_user(), "Two\nlines", "One\0.\r\n\nTwo.")
+
+    assert (row.subject, row.message) == ("Two lines", "One·.\n\nTwo.")
+
+
 def test_notify_cuts_a_subject_that_is_too_long() -> None:
     assert len(make_notification(subject="x" * 300).subject) == 200
 

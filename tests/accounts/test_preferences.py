@@ -89,7 +89,7 @@ def test_preferences_show_one_s_own_notices(reader: User, login: Login) -> None:
 
     html = login(reader).get("/people/preferences/").content.decode()
 
-    assert '<a href="/orders/">Yours &lt;b&gt;</a>' in html
+    assert '<a href="/orders/"><bdi>Yours &lt;b&gt;</bdi></a>' in html
     assert "Another" not in html
 
 

@@ -242,7 +242,7 @@ def test_address_page_says_what_it_waits_for(client: Client) -> None:
 
     page = client.get("/accounts/email/").content.decode()
 
-    assert "Waiting for new@example.com" in page
+    assert "Waiting for <bdi>new@example.com</bdi>" in page
     assert page.count("alice@example.com") == 1
 
 

@@ -56,18 +56,24 @@ def patterns(under: Any = None, before: str = "") -> Iterator[str]:
 
 def addresses(person: User | None) -> dict[str, str]:
     """Return an address for each route, by its pattern, with rows of others behind it, and reports of the person."""
-    product, order = make_product(slug="lamp"), put(place_order(), Status.COMPLETED)
+    product, order = make_product(slug="lamp", sku="LAMP-1"), put(place_order(), Status.COMPLETED)
     report = make_report(person or make_user(is_staff=True))
     keys: dict[str, Any] = {
         "orders/": {"reference": order.reference},
+        "api/v1/orders/": {"reference": order.reference},
+        "api/v1/imports/": {"pk": make_import("sku\n").pk},
+        "api/v1/reports/": {"pk": report.pk},
+        "people/tokens/": {"pk": 1},
         "imports/": {"pk": make_import("sku\n").pk},
         "warehouse/": {"pk": InventorySync.objects.open_one().pk},
         "reports/packs/": {"pk": make_pack(person or make_user(is_staff=True)).pk},
         "reports/schedules/": {"pk": make_schedule().pk},
-        "reports/files/": {"token": downloads.sign(report)},
+        "reports/files/": {"token": downloads.sign(report, report.requested_by)},
         "reports/": {"pk": report.pk},
         "people/unsubscribe/": {"token": signer.sign_object([order.customer_id, "digest"])},
         "try-it/": {"name": "add"},
+        "people/sign-in-as/": {"role": "customer"},
+        "lab/": {"slug": "wiped-redis"},
     } | {f"admin/{m._meta.label_lower.replace('.', '/')}/": row_of(m) for m in admin.site._registry}
     common: dict[str, Any] = {
         "slug": product.slug,

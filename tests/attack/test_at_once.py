@@ -4,7 +4,7 @@ import re
 import threading
 import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from io import BytesIO
 from typing import Any
 
@@ -12,23 +12,30 @@ import pytest
 from allauth.mfa.models import Authenticator
 from allauth.mfa.totp.internal import auth as totp
 from django.conf import settings as project
+from django.contrib import admin
 from django.core.cache import cache
 from django.db import connections
 from django.test import Client
 
 from accounts.models import AccountMail, User
+from myproject.alerting.models import DeadLetter
 from orders.models import Card, Order, Payment, Product, ProductImport, Status
+from orders.models import Kind as Event
 from reports import erasure, services
 from reports.forms import months_over
 from reports.models import OPEN, Format, Kind, Pack, Report, ReportSchedule, TooMany
 from tests.attack.addresses import client_of, make_person
-from tests.factories import PASSWORD, make_product, make_user, place_order, put
+from tests.broker import Broker
+from tests.factories import PASSWORD, make_letter, make_product, make_user, place_order, put
 
 pytest_plugins = ["tests.broker"]
 pytestmark = [pytest.mark.attack, pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("broker")]
 
 TWICE = 2
+LETTERS = "/admin/myproject/deadletter/"
 ROUNDS = range(3)
+# A person with all three can see to everything.
+RIGHTS = ("is_superuser", "is_staff", "is_active")
 
 
 def at_once(calls: list[Callable[[], Any]]) -> list[Any]:
@@ -133,10 +140,12 @@ def test_forms_of_a_customer(path: str, fields: dict[str, str]) -> None:
     assert Report.objects.count() == (1 if path in ("/people/data/", "/reports/statement/") else 0)
 
 
-def test_change_address() -> None:
+@pytest.mark.parametrize("number", ROUNDS)
+def test_change_address(number: int) -> None:
     answers = twice_from(reauthenticated(make_user()), "/accounts/email/", {"email": "b@example.com", "action_add": ""})
 
     assert answers == [(302, "/accounts/email/")] * TWICE
+    assert AccountMail.objects.count() == 1
 
 
 def test_change_password() -> None:
@@ -231,6 +240,20 @@ def test_form_of_the_admin(model: str) -> None:
     assert Product.objects.count() == 1
 
 
+@pytest.mark.parametrize("number", ROUNDS)
+@pytest.mark.parametrize("by", [5, -10])
+def test_stock_is_adjusted_once(by: int, number: int) -> None:
+    product, fresh = make_product(stock=10), client_of(make_person("warehouse"))
+    path = f"/admin/orders/product/{product.pk}/change/"
+    form = fresh().get(path).context["adminform"].form
+    fields = {name: form[name].value() or "" for name in ("sku", "name", "category", "description", "price", "token")}
+
+    answers = twice_from(fresh, path, fields | {"is_active": "on", "adjust_stock": str(by)})
+
+    product.refresh_from_db()
+    assert ([status for status, _ in answers], product.stock) == ([302] * TWICE, 10 + by)
+
+
 def test_delete_account() -> None:
     person = make_user()
 
@@ -239,6 +262,26 @@ def test_delete_account() -> None:
 
     person.refresh_from_db()
     assert (answers, person.is_active) == ([(302, "/")] * TWICE, False)
+
+
+@pytest.mark.parametrize("number", ROUNDS)
+def test_dead_letter_that_two_send_again_at_once_is_sent_once(number: int, broker: Broker) -> None:
+    letter = make_letter()
+    people = [client_of(make_person("administrator"))() for _ in range(4)]
+    fields = {"action": "send_again", "_selected_action": [str(letter.pk)]}
+
+    at_once([lambda browser=browser: browser.post(LETTERS, fields) for browser in people])  # type: ignore[misc]
+
+    assert (sum(broker.lengths().values()), DeadLetter.objects.count()) == (1, 0)
+
+
+@pytest.mark.parametrize("number", ROUNDS)
+def test_order_that_two_queue_again_at_once_has_one_event(number: int) -> None:
+    order, people = place_order(), [client_of(make_person("support"))() for _ in range(4)]
+
+    at_once([lambda browser=browser: browser.post(f"/orders/{order.reference}/nudge/") for browser in people])  # type: ignore[misc]
+
+    assert order.events.filter(kind=Event.REQUEUED).count() == 1
 
 
 # --- Rules about other rows ---
@@ -253,9 +296,10 @@ def test_one_administrator_is_left_when_all_leave_at_once(number: int) -> None:
     assert User.objects.filter(is_superuser=True, is_active=True).count() == 1
 
 
-def test_one_administrator_is_left_when_all_step_down_in_the_admin() -> None:
+@pytest.mark.parametrize("right", RIGHTS)
+def test_one_administrator_is_left_when_all_step_down_in_the_admin(right: str) -> None:
     people = [make_user(is_staff=True, is_superuser=True) for _ in range(3)]
-    fields = {"name": "Sam", "is_active": "on", "is_staff": "on"}
+    fields = {"name": "Sam"} | {name: "on" for name in RIGHTS if name != right}
 
     def step_down(person: User) -> Callable[[], Any]:
         path = f"/admin/accounts/user/{person.pk}/change/"
@@ -263,7 +307,34 @@ def test_one_administrator_is_left_when_all_step_down_in_the_admin() -> None:
 
     at_once([step_down(person) for person in people])
 
-    assert User.objects.filter(is_superuser=True, is_active=True).count() == 1
+    assert User.objects.filter(**dict.fromkeys(RIGHTS, True)).count() == 1
+
+
+def test_account_that_its_owner_deletes_while_staff_saves_it_stays_anonymous(monkeypatch: pytest.MonkeyPatch) -> None:
+    person, office = make_user(name="Ann"), client_of(make_user(is_staff=True, is_superuser=True))()
+    form, saved = {"email": person.email, "name": "Anna", "is_active": "on"}, admin.site._registry[User].save_model
+    waiting: list[Any] = []
+
+    def save(*args: Any) -> None:
+        waiting.append(ThreadPoolExecutor(1).submit(leave, person))
+        # It ends at once where nothing holds it up; otherwise with this transaction.
+        wait(waiting, timeout=1)
+        saved(*args)
+
+    monkeypatch.setattr(admin.site._registry[User], "save_model", save)
+
+    office.post(f"/admin/accounts/user/{person.pk}/change/", form)
+
+    closed = waiting[0].result(timeout=10)
+    person.refresh_from_db()
+    assert (closed, person.name, person.is_active) == (True, "", False)
+
+
+def leave(person: User) -> bool:
+    try:
+        return erasure.close_account(person)
+    finally:
+        connections.close_all()
 
 
 def test_cap_of_reports_holds_for_all_who_ask_at_once() -> None:

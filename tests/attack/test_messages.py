@@ -1,7 +1,4 @@
-"""Thousands of odd messages against real workers: none dies, none stands still, and nothing runs that is not ours.
-
-A few hundred of them are tried by `make test` as well.
-"""
+"""Thousands of odd messages against real workers: none dies, none stands still, and nothing runs that is not ours."""
 
 import base64
 import json
@@ -26,6 +23,8 @@ from myproject.alerting.models import Alert, DeadLetter
 from myproject.celery import app
 from myproject.queues import QUEUES
 from myproject.transport import certificates
+from myproject.transport.envelope import Kind
+from myproject.transport.rabbitmq import DEAD
 from tests import running
 from tests.broker import Broker
 from tests.mutations import ODD, mutations, nested
@@ -33,9 +32,9 @@ from tests.servers import RabbitMQ
 from tests.shop import SECONDS, wait_for
 
 pytest_plugins = ["tests.broker", "tests.running"]
-pytestmark = pytest.mark.usefixtures("transactional_db")
+pytestmark = [pytest.mark.attack, pytest.mark.usefixtures("transactional_db")]
 
-COUNTS = pytest.mark.parametrize("count", [250, pytest.param(2_500, marks=pytest.mark.attack)])
+COUNT = 2_500
 ADD = "import django; django.setup(); from myproject.tasks import add; add.delay(x={}, y={})"
 # What a worker says when it connects anew, or would have died without Celery's own care.
 LOST = ("Connection to broker lost", "Unrecoverable error", "Error in timer", "raised exception")
@@ -100,10 +99,9 @@ def living_worker(**variables: str) -> Iterator[None]:
     assert [words for words in LOST if words in said()] == []
 
 
-@COUNTS
-def test_worker_outlives_odd_messages(queue: Broker, count: int) -> None:
+def test_worker_outlives_odd_messages(queue: Broker) -> None:
     send(1, 2)
-    odd = list(mutations([taken()], count, seed=1))
+    odd = list(mutations([taken()], COUNT, seed=1))
 
     with living_worker():
         lay(*odd)
@@ -111,17 +109,16 @@ def test_worker_outlives_odd_messages(queue: Broker, count: int) -> None:
         wait_for(lambda: has_result("42"), "the task after them", AT_MOST)
         wait_for(lambda: left() == [], "an empty broker")
 
-    assert refused() > count / 2
+    assert refused() > COUNT / 2
     assert Alert.objects.filter(subject="A message was refused").count() <= 4
 
 
-@COUNTS
-def test_worker_runs_nothing_but_what_is_signed(queue: Broker, signed: dict[str, str], count: int) -> None:
+def test_worker_runs_nothing_but_what_is_signed(queue: Broker, signed: dict[str, str]) -> None:
     send(1, 2, **signed)
     ours = taken()
     plain = ours | {"content-type": "application/json"}
     plain["body"] = base64.b64encode(json.dumps([[], {"x": 1, "y": 3}, {}]).encode()).decode()
-    odd = list(mutations([ours, ours, plain], count, seed=2))
+    odd = list(mutations([ours, ours, plain], COUNT, seed=2))
 
     with living_worker(**signed):
         lay(*odd)
@@ -132,11 +129,10 @@ def test_worker_runs_nothing_but_what_is_signed(queue: Broker, signed: dict[str,
     # Those in which nothing is changed that is signed are ours, sent again.
     results = set(TaskResult.objects.exclude(result="42").values_list("task_id", "result"))
     assert results <= {(ours["headers"]["id"], "3")}
-    assert refused() > count / 2
+    assert refused() > COUNT / 2
 
 
-@COUNTS
-def test_worker_outlives_odd_broadcasts(queue: Broker, count: int) -> None:
+def test_worker_outlives_odd_broadcasts(queue: Broker) -> None:
     command: dict[str, Any] = {"method": "work", "arguments": {}, "destination": None, "pattern": None, "matcher": None}
     event = {"type": "worker-elect", "hostname": "x", "clock": 1, "pid": 1, "topic": "task", "action": {"task": "x"}}
     bodies = [json.dumps(body).encode() for body in (command, event, [event])]
@@ -145,14 +141,14 @@ def test_worker_outlives_odd_broadcasts(queue: Broker, count: int) -> None:
 
     with living_worker(), app.connection_for_write() as link:
         redis = link.default_channel.client
-        for number, item in enumerate(mutations(envelopes, count, seed=3)):
+        for number, item in enumerate(mutations(envelopes, COUNT, seed=3)):
             redis.publish(topics[number % 3], item)
         answer = wait_for(lambda: app.control.ping(timeout=2), "an answer to a command")
         send(20, 22)
         wait_for(lambda: has_result("42"), "a task")
 
     assert len(answer) == 1
-    assert DeadLetter.objects.filter(kind="control").count() > count / 10
+    assert DeadLetter.objects.filter(kind="control").count() > COUNT / 10
 
 
 def broadcast(body: bytes) -> dict[str, Any]:
@@ -197,14 +193,13 @@ def rabbitmq() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("is_signed", [False, True])
-@COUNTS
 def test_worker_of_rabbitmq_outlives_odd_messages(
-    queue: Broker, rabbitmq: str, signed: dict[str, str], count: int, is_signed: bool
+    queue: Broker, rabbitmq: str, signed: dict[str, str], is_signed: bool
 ) -> None:
     variables = {"CELERY_BROKER_URL": rabbitmq, **(signed if is_signed else {})}
     send(1, 2, **(signed if is_signed else {}))
     ours = taken()
-    odd = list(mutations([ours], count, seed=4))
+    odd = list(mutations([ours], COUNT, seed=4))
     queue.use(rabbitmq)
 
     with living_worker(**variables):
@@ -215,7 +210,7 @@ def test_worker_of_rabbitmq_outlives_odd_messages(
     if is_signed:
         results = set(TaskResult.objects.exclude(result="42").values_list("task_id", "result"))
         assert results <= {(ours["headers"]["id"], "3")}
-    assert refused() > count / 3
+    assert refused() > COUNT / 3
 
 
 class Raw(Message):
@@ -262,3 +257,41 @@ def test_properties_that_cannot_be_read_cost_no_connection(queue: Broker, rabbit
         send(20, 22, CELERY_BROKER_URL=rabbitmq)
         wait_for(lambda: has_result("42"), "the task after them", SECONDS)
         wait_for(refused, "the dead letter")
+
+
+def test_what_rabbitmq_gives_up_is_a_dead_letter_and_what_has_expired_is_none(queue: Broker, rabbitmq: str) -> None:
+    queue.use(rabbitmq)
+    # It declares its queue, as each process does that publishes.
+    send(1, 2, CELERY_BROKER_URL=rabbitmq)
+    with Connection(rabbitmq) as link, link.channel() as channel:
+        DEAD.bind(channel).declare()
+
+        def dead() -> int:
+            count: int = channel.queue_declare(DEAD.name, passive=True).message_count
+            return count
+
+        ours = wait_for(lambda: channel.basic_get("default"), "the message")
+        channel.basic_reject(ours.delivery_tag, requeue=False)
+        wait_for(lambda: dead() == 1, "the one that was rejected")
+        ours.properties["expiration"] = "1"
+        channel.basic_publish(ours, exchange="", routing_key="default")
+        # It expires when somebody asks for it.
+        wait_for(lambda: is_gone(channel, "default"), "its end")
+        wait_for(lambda: dead() == 2, "the one that has expired")
+
+        with living_worker(CELERY_BROKER_URL=rabbitmq):
+            send(20, 22, CELERY_BROKER_URL=rabbitmq)
+            wait_for(lambda: has_result("42"), "a task", AT_MOST)
+            wait_for(refused, "the dead letter")
+            wait_for(lambda: dead() == 0, "an empty queue")
+
+    letter = DeadLetter.objects.get()
+    assert (letter.kind, letter.queue, letter.count) == (Kind.GIVEN_UP, "default", 1)
+    assert (letter.reason, letter.task) == ("RabbitMQ says: rejected", "myproject.tasks.add")
+    assert not has_result("3")
+
+
+def is_gone(channel: Any, name: str) -> bool:
+    if got := channel.basic_get(name):
+        channel.basic_reject(got.delivery_tag, requeue=True)
+    return got is None

@@ -8,32 +8,40 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import requests
 from celery.worker.control import Panel
 from django.conf import settings
-from django.core.signing import TimestampSigner
 from django.db import connection
 
 from myproject import embedded, tasks
 from myproject.celery import app
-from myproject.web.flower import SIGNER
+from myproject.logs.secrets import secrets_in
 from tests.broker import Broker
 from tests.factories import make_user
+from tests.operations.test_sentry import Sentry
 from tests.ports import free_port
 from tests.production import Web
 from tests.running import LOG, running
 from tests.shop import answers, wait_for
 from tests.test_env_example import example
 from tests.test_headers import sign_in
-from tests.test_sentry import Sentry
 
-pytest_plugins = ["tests.broker", "tests.test_sentry"]
+pytest_plugins = ["tests.broker", "tests.operations.test_sentry"]
 pytestmark = pytest.mark.attack
 
 # What can hold no secret although it is called so: what everybody is told, or the name of a file.
-OPEN = {"SITE_URL", "FLOWER_URL", "SANDBOX_URL", "SANDBOX_WEBHOOK_URL", "CELERY_SECURITY_KEY"}
+OPEN = {
+    "SITE_URL",
+    "FLOWER_URL",
+    "LIVE_URL",
+    "SANDBOX_URL",
+    "SANDBOX_SHOP_URL",
+    "SANDBOX_WEBHOOK_URL",
+    "CELERY_SECURITY_KEY",
+}
 SECRET = {name for name in example() if re.search("KEY|SECRET|TOKEN|PASSWORD|URL|DSN|BACKEND|BASE$", name)} - OPEN
 
 
@@ -108,10 +116,11 @@ def asked_of_the_worker() -> Iterator[tuple[str, str]]:
         yield f"inspect {name}", repr(told)
 
 
-def shown_by_flower(port: int, task_id: str, staff: int) -> Iterator[tuple[str, str]]:
+def shown_by_flower(port: int, task_id: str, web: Web) -> Iterator[tuple[str, str]]:
     browser, url = requests.Session(), f"http://127.0.0.1:{port}"
-    token = TimestampSigner(key=marker("SECRET_KEY"), salt=SIGNER.salt).sign(str(staff))
-    browser.get(f"{url}/login", params={"token": token}, timeout=30)
+    boss = sign_in(web, make_user(is_staff=True, is_superuser=True))
+    way = str(web.get("/flower/", Cookie=boss).headers["Location"])
+    browser.get(f"{url}/login?{urlsplit(way).query}", timeout=30)
     wait_for(lambda: browser.get(f"{url}/api/workers?refresh=1", timeout=30).json(), "Flower to know the worker")
     [worker] = browser.get(f"{url}/api/workers?refresh=1", timeout=30).json()
     pages = ["/", "/workers", f"/worker/{worker}", "/tasks", f"/task/{task_id}", "/broker", "/metrics"]
@@ -135,9 +144,18 @@ def shown_by_the_web(web: Web) -> Iterator[tuple[str, str]]:
     yield "a bad request", web.ask("GET", "/?x=%00", {"Host": "elsewhere"}).text
 
 
+def test_secrets_of_opentelemetry_are_known() -> None:
+    variables = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "https://user:of-endpoint@traces.example.com",
+        "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20of-header,api-key=of-another",
+    }
+
+    assert set(secrets_in(variables)) == {"of-endpoint", "of-header", "of-another"}
+
+
 @pytest.mark.timeout(400)
 def test_no_secret_is_shown_or_told(transactional_db: None, broker: Broker, sentry: Sentry, tmp_path: Path) -> None:
-    staff, LOG_START = make_user(is_staff=True, is_superuser=True), LOG.stat().st_size if LOG.exists() else 0
+    LOG_START = LOG.stat().st_size if LOG.exists() else 0
     found: dict[str, str] = {}
     with guarded_redis(tmp_path) as redis:
         # Logs say most at this level, those of the libraries too.
@@ -160,7 +178,7 @@ def test_no_secret_is_shown_or_told(transactional_db: None, broker: Broker, sent
             task_id = tasks.fail.delay().id
             wait_for(lambda: sentry.of_task(task_id), "the event of the task")
             env = os.environ | production
-            for door in (asked_of_the_worker(), shown_by_flower(flower, task_id, staff.pk), shown_by_the_web(web)):
+            for door in (asked_of_the_worker(), shown_by_flower(flower, task_id, web), shown_by_the_web(web)):
                 found |= dict(door)
             found |= dict(commands(env))
     found["Sentry"] = json.dumps(sentry.events)

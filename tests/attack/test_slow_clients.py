@@ -15,7 +15,10 @@ import pytest
 from django.conf import settings
 from psutil import CONN_ESTABLISHED, Process
 
+from myproject.live.app import SLOWEST
 from myproject.web.connections import GATHERED, GRACE
+from tests.factories import place_order
+from tests.live.process import Page, live
 from tests.ports import free_port
 from tests.production import HOST, Web
 from tests.shop import wait_for
@@ -144,6 +147,17 @@ def test_slow_clients_of_all_kinds_at_once_are_let_go(web: Web) -> None:
     assert page[1] == {200}
     assert page[0] < 5
     assert most > CLIENTS
+
+
+@pytest.mark.timeout(180)
+def test_slow_clients_of_push_keep_no_news_back_and_are_let_go(transactional_db: None) -> None:
+    with live() as address, crowd(int(address.rpartition(":")[2]), "headers") as [slow]:
+        with Page(address, ("orders",)) as page:
+            place_order()
+            heard = page.news()
+        wait_for(lambda: not slow.clients, "the last one to be let go", 4 * SLOWEST)
+
+    assert heard == "0"
 
 
 @contextmanager

@@ -50,20 +50,24 @@ def of_payments(args: Any, answer: Any) -> list[int]:
     return [payment.order_id for payment in args[0]]
 
 
-def of_ids(args: Any, answer: Any) -> list[int]:
-    return list(args[1])
+def of_rows(args: Any, claimed: Any) -> list[int]:
+    return [order.pk for order in claimed]
+
+
+def of_sent(args: Any, answer: Any) -> list[int]:
+    return [row.pk for row in args[1]]
 
 
 POINTS = [
-    Point("after claim", OrderQuerySet, "claim", lambda args, claimed: claimed),
-    Point("after reserve", services, "claim", lambda args, claimed: claimed),
+    Point("after claim", OrderQuerySet, "claim_with_others", of_rows),
+    Point("after reserve", services, "claim_orders", of_rows),
     Point("before charge", payments, "charge_all", of_payments, before=True),
     Point("after charge", payments, "charge_all", of_payments),
     Point("before commit", services, "complete", lambda args, completed: completed),
     Point("after complete", services, "process_orders", lambda args, processed: processed.completed),
-    Point("before mail", OrderQuerySet, "claim_mail", lambda args, claimed: [order.pk for order in claimed]),
-    Point("after mail", OrderQuerySet, "mark_mails_sent", of_ids, before=True),
-    Point("after its record", OrderQuerySet, "mark_mails_sent", of_ids),
+    Point("before mail", OrderQuerySet, "claim_mail", of_rows),
+    Point("after mail", OrderQuerySet, "mark_mails_sent", of_sent, before=True),
+    Point("after its record", OrderQuerySet, "mark_mails_sent", of_sent),
 ]
 
 

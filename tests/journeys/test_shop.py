@@ -21,7 +21,7 @@ SLOWEST = 30_000
 
 @pytest.fixture(autouse=True)
 def catalogue(shop: Shop) -> None:
-    call_command("seed_demo")
+    call_command("seed_demo", empty=True)
 
 
 def sign_up(page: Page, email: str) -> None:
@@ -43,14 +43,19 @@ def log_in(page: Page, email: str, password: str = PASSWORD) -> None:
 
 def order(page: Page, product: Product, quantity: int = 1, card: str = Card.VISA) -> None:
     """Put the product into the basket and check out; ends on the order's page."""
-    page.goto(product.get_absolute_url())
-    page.locator("[name=quantity]").fill(str(quantity))
-    page.locator("main form button[type=submit]").click()
-    page.wait_for_url("**/basket/")
+    put_into_basket(page, product, quantity)
     page.goto("/checkout/")
     page.locator(f"[name=card][value={card}]").check()
     page.locator("main form button[type=submit]").click()
     page.wait_for_url(re.compile(r"/orders/[0-9A-Z]{4}-[0-9A-Z]{4}/$"))
+
+
+def put_into_basket(page: Page, product: Product, quantity: int = 1) -> None:
+    """By the button of its page, which a script answers where it is; without scripts the basket follows."""
+    page.goto(product.get_absolute_url())
+    page.locator("#add-form [name=quantity]").fill(str(quantity))
+    page.get_by_role("button", name="Add to basket").click()
+    expect(page.locator(".toast, .message-success")).to_contain_text("in your basket")
 
 
 def mails_to(shop: Shop, email: str) -> list[str]:
@@ -115,8 +120,7 @@ def test_declined_card_is_explained_and_another_one_completes(page: Page, shop: 
 def test_order_is_rejected_with_its_reason_when_stock_went_meanwhile(page: Page, shop: Shop) -> None:
     customer, product = make_user(), make_product(name="Last lamp", stock=1)
     log_in(page, customer.email)
-    page.goto(product.get_absolute_url())
-    page.locator("main form button[type=submit]").click()
+    put_into_basket(page, product)
     page.goto("/checkout/")
     shop.kill("worker")
     page.locator("main form button[type=submit]").click()
@@ -131,13 +135,13 @@ def test_order_is_rejected_with_its_reason_when_stock_went_meanwhile(page: Page,
 def test_checkout_places_one_order_when_the_button_is_pressed_twice(page: Page, shop: Shop) -> None:
     customer, product = make_user(), make_product()
     log_in(page, customer.email)
-    page.goto(product.get_absolute_url())
-    page.locator("main form button[type=submit]").click()
+    put_into_basket(page, product)
     page.goto("/checkout/")
 
     page.locator("main form button[type=submit]").dblclick()
 
-    page.wait_for_url(re.compile(r"/orders/[0-9A-Z-]{9}/$"))
+    # Not `wait_for_url`: the second press ends the navigation of the first, which it takes for a failure.
+    expect(page).to_have_url(re.compile(r"/orders/[0-9A-Z-]{9}/$"), timeout=SLOWEST)
     expect(page.locator("#order-live")).to_contain_text("Completed", timeout=SLOWEST)
     placed = Order.objects.get()
     assert placed.status == Status.COMPLETED
@@ -193,3 +197,48 @@ def test_report_file_is_gone_for_others(page: Page, shop: Shop) -> None:
 
     assert answer is not None
     assert answer.status == 404
+
+
+def test_shelves_fill_the_basket_without_being_left(page: Page, shop: Shop) -> None:
+    page.goto("/?q=a")
+    card = page.locator(".card", has=page.get_by_role("button", name=re.compile("^Add"))).first
+    card.get_by_role("button", name=re.compile("^Add")).press("Enter")
+
+    expect(page.locator(".toast")).to_contain_text("1 in your basket")
+    expect(page.locator("#basket-link .count")).to_contain_text("1")
+    # The keyboard goes on where it was.
+    page.keyboard.press("Enter")
+    expect(page.locator(".stepper output").first).to_have_text("2")
+    page.get_by_role("button", name=re.compile("less$")).first.click()
+    expect(page.locator(".stepper output").first).to_have_text("1")
+    assert "/?q=a" in page.url
+
+
+def test_shelves_follow_what_is_typed_and_chosen(page: Page, shop: Shop) -> None:
+    page.goto("/")
+    page.get_by_label("Search the shop").press_sequentially("lantern")
+    expect(page.locator(".results-head")).to_contain_text("for “lantern”")
+    page.get_by_label("Sort by").select_option("-price")
+
+    page.wait_for_url("**/*sort=-price*")
+    expect(page.locator(".results-head")).to_contain_text("for “lantern”")
+    prices = [float(re.sub(r"[^0-9.]", "", price)) for price in page.locator(".card .price").all_inner_texts()]
+    assert prices == sorted(prices, reverse=True)
+
+
+def test_theme_holds_on_the_next_page_and_in_the_admin(page: Page, shop: Shop) -> None:
+    log_in(page, "staff@example.com", "lantern-loom")
+    paper = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(paper)
+    with page.expect_navigation():
+        page.get_by_role("button", name="Dark").click()
+
+    dark = page.evaluate(paper)
+    assert dark != light
+    page.goto("/basket/")
+    assert page.evaluate(paper) == dark
+    with page.expect_navigation():
+        page.get_by_role("button", name="Light").click()
+    assert page.evaluate(paper) == light
+    page.goto("/admin/")
+    assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") in ("normal", "light")

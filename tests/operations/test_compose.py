@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ BASE, DEMO = production({}), demo()
 SERVICES: dict[str, dict[str, Any]] = BASE["services"]
 OURS = [name for name, service in SERVICES.items() if service["image"] == SERVICES["web"]["image"]]
 WORKERS = [name for name in OURS if name.startswith("worker-")]
+MONITORING = {"prometheus", "alertmanager", "grafana"}
 # Celery reads it by itself.
 OF_CELERY = {"REMAP_SIGTERM"}
 
@@ -74,8 +76,12 @@ def test_compose_publishes_what_people_look_at_and_to_this_machine_only() -> Non
 
     assert published == {
         "web": ["127.0.0.1:8000:8000"],
+        "live": ["127.0.0.1:8002:8002"],
         "flower": ["127.0.0.1:5555:5555"],
         "sandbox": ["127.0.0.1:8001:8001"],
+        "prometheus": ["127.0.0.1:9090:9090"],
+        "alertmanager": ["127.0.0.1:9093:9093"],
+        "grafana": ["127.0.0.1:3000:3000"],
     }
     assert not any("network_mode" in service for service in SERVICES.values())
 
@@ -120,7 +126,7 @@ def test_prometheus_asks_each_container_that_serves_metrics_however_many_there_a
 
     assert (found["names"], found["type"]) == (WORKERS, "A")
     assert {SERVICES[name]["environment"]["METRICS_PORT"] for name in WORKERS} == {str(found["port"])}
-    assert [job["static_configs"][0]["targets"] for job in others] == [["web:8000"], ["beat:9808"]]
+    assert [job["static_configs"][0]["targets"] for job in others] == [["web:8000"], ["beat:9808"], ["live:8002"]]
 
 
 def test_compose_runs_one_beat() -> None:
@@ -151,7 +157,8 @@ def test_compose_shares_the_reports_between_web_and_workers() -> None:
 
     assert users == {"web", *WORKERS}
     mounted = {volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])}
-    assert mounted == BASE["volumes"].keys()
+    assert {name for name in mounted if not name.startswith("./")} == BASE["volumes"].keys()
+    assert [name for name in mounted if name.startswith("./") and not (ROOT / name).exists()] == []
 
 
 def test_compose_sets_only_variables_that_the_code_reads() -> None:
@@ -169,7 +176,8 @@ def test_pgbouncers_file_of_the_guide_leaves_out_the_migrations_alone() -> None:
 
     bounced = [name for name, service in servers.items() if service["environment"].get("DATABASE_PGBOUNCER") == "true"]
 
-    assert sorted(servers) == sorted(set(OURS) - {"sandbox"})
+    # What listens for notifications goes to PostgreSQL itself.
+    assert sorted(servers) == sorted(set(OURS) - {"sandbox", "live"})
     assert sorted(bounced) == sorted(servers.keys() - {"migrate"})
     assert {service["environment"]["DATABASE_URL"].rpartition("/")[2] for service in servers.values()} == {
         *("shop", "shop_web", "shop_worker"),
@@ -194,7 +202,7 @@ def test_compose_has_no_public_secret_outside_of_the_demo() -> None:
 def test_demo_needs_no_profile_and_seeds_the_shop() -> None:
     services = DEMO["services"]
 
-    assert not any("profiles" in service for service in services.values())
+    assert {name for name, service in services.items() if "profiles" in service} == MONITORING
     assert re.findall(r"manage\.py (\w+)", services["migrate"]["command"][2])[-1] == "seed_demo"
     assert {services[name]["environment"].get("SANDBOX_URL") for name in OURS if name != "sandbox"} == {
         "http://localhost:8001"
@@ -213,7 +221,7 @@ def test_limits_are_missing_for_short_tasks_only() -> None:
 
     # Samples and sweeps.
     assert {name.split(".")[-1].split("_")[0] for name in without} <= {
-        *("add", "multiply", "debug", "heartbeat", "check", "canary"),
+        *("add", "multiply", "total", "debug", "heartbeat", "check", "canary"),
     }
 
 
@@ -242,6 +250,23 @@ def test_dockerignore_keeps_secrets_and_data_out_of_the_image() -> None:
     assert {".env", ".git", ".venv", "var", "certificates", "**/*.pem", "**/*.dump"} <= set(ignored)
     # What the commands and the health checks name stays in.
     assert not {"deploy", "deploy/gunicorn.conf.py", "deploy/alive.py"} & set(ignored)
+
+
+def test_monitoring_is_asked_for_by_its_profile_and_its_files_are_what_the_programs_take() -> None:
+    files, checkers = ROOT / "deploy" / "prometheus", {"promtool": "prometheus.yml", "amtool": "alertmanager.yml"}
+
+    for program, name in checkers.items():
+        if path := shutil.which(program):
+            command = [path, *(["check", "config", "--syntax-only"] if program == "promtool" else ["check-config"])]
+            done = subprocess.run([*command, files / name], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+
+    assert {name for name, service in SERVICES.items() if service.get("profiles") == ["monitoring"]} == MONITORING
+    [receiver] = yaml.safe_load((files / "alertmanager.yml").read_text())["receivers"]
+    assert receiver["webhook_configs"] == [{"url": "http://sandbox:8001/chat"}]
+    grafana = ROOT / "deploy" / "grafana" / "provisioning"
+    text = "".join(path.read_text() for path in grafana.rglob("*.yml"))
+    assert set(re.findall(r"\$(\w+)", text)) <= SERVICES["grafana"]["environment"].keys()
 
 
 # --- What the demo's commands do -----------------------------------------------------------------------------
@@ -287,7 +312,7 @@ def test_service_of_the_demo_is_healthy_while_it_runs(machine: Machine, name: st
         wait_for(lambda: machine.is_healthy(name), f"a healthy {name}")
 
 
-@pytest.mark.parametrize("name", ["flower", "sandbox"])
+@pytest.mark.parametrize("name", ["live", "flower", "sandbox"])
 def test_page_beside_the_shop_is_healthy_while_it_runs(machine: Machine, name: str) -> None:
     with machine.running(name):
         wait_for(lambda: machine.is_healthy(name), f"a healthy {name}")

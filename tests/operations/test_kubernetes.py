@@ -143,7 +143,7 @@ def test_every_process_of_the_shop_finds_certificates_where_there_are_any(manife
             mounts = {it["mountPath"]: it["name"] for it in container["volumeMounts"]}
             assert secrets[mounts["/certificates/own"]]["secretName"] == "certificates", name
             assert secrets[mounts["/certificates/trusted"]]["secretName"] == "trusted-certificates", name
-    assert len(ours) == 8
+    assert len(ours) == 9
 
 
 def test_beat_is_one_and_leaves_before_the_next_one_comes(manifests: list[Manifest]) -> None:
@@ -153,10 +153,10 @@ def test_beat_is_one_and_leaves_before_the_next_one_comes(manifests: list[Manife
 
 
 def test_labels_let_the_workers_be_upgraded_first(production: list[Manifest]) -> None:
-    """By `app!=web,app!=beat,app!=flower`, which leaves nothing out that workers need."""
+    """By `app!=web,app!=live,app!=beat,app!=flower`, which leaves nothing out that workers need."""
     labels = [(it["kind"], it["metadata"].get("labels", {}).get("app")) for it in production]
 
-    assert [kind for kind, app in labels if app in ("web", "beat", "flower")] == ["Deployment"] * 3
+    assert [kind for kind, app in labels if app in ("web", "live", "beat", "flower")] == ["Deployment"] * 4
     assert labels.count(("Deployment", "worker")) == 4
 
 
@@ -206,7 +206,7 @@ def test_only_named_peers_may_connect(production: list[Manifest]) -> None:
     assert names == {"visitors": "traefik", "challenges": "traefik", "metrics": "monitoring"}
     # Workers and beat accept no other connections.
     visited = policies["visitors"]["spec"]["podSelector"]["matchExpressions"][0]["values"]
-    assert visited == ["web", "flower"]
+    assert visited == ["web", "live", "flower"]
     # What cert-manager's pods are called, and where they listen.
     assert policies["challenges"]["spec"]["podSelector"] == {
         "matchLabels": {"acme.cert-manager.io/http01-solver": "true"}

@@ -27,7 +27,7 @@ from myproject import tasks as samples
 from orders.models import Card, Order, Product, Status
 from reports.models import Report
 from tests.factories import make_mail
-from tests.shop import Shop, wait_for
+from tests.shop import OURS, Shop, wait_for
 
 pytestmark = pytest.mark.operations
 
@@ -36,7 +36,7 @@ WRONG, STRANGER = "thimble-wrong-guess", "nobody.known@example.org"
 ADDRESS, DATABASE_PASSWORD = "203.0.113.77", "thicket-of-the-database"
 REQUEST_ID = "11112222-click-of-the-journey"
 # Of the shop itself; not of anybody's request or task.
-OF_THE_PROCESS = re.compile(r"celery\.|gunicorn|kombu|flower|py\.warnings")
+OF_THE_PROCESS = re.compile(r"celery\.|gunicorn|uvicorn|kombu|flower|myproject\.live|py\.warnings")
 
 
 class Tap(threading.Thread):
@@ -89,7 +89,7 @@ class Visitor:
         return self.session.get(settings.SITE_URL + path, timeout=30, **options)
 
     def post(self, path: str, data: dict[str, Any], page: str = "", **options: Any) -> requests.Response:
-        found = re.findall(r'name="(csrfmiddlewaretoken|token|total)" value="([^"]+)"', self.get(page or path).text)
+        found = re.findall(r'name="(csrfmiddlewaretoken|token|contents)" value="([^"]+)"', self.get(page or path).text)
         answer = self.session.post(settings.SITE_URL + path, dict(found) | data, timeout=30, **options)
         self.secrets |= {value for name, value in self.session.cookies.items() if name == "sessionid" and value}
         return answer
@@ -183,11 +183,13 @@ class Journey:
 
 @pytest.fixture
 def journey(shop: Shop, tmp_path: Path) -> tuple[Journey, Tap]:
-    call_command("seed_demo")
+    call_command("seed_demo", empty=True)
     url = embedded.database_url(settings.VAR_DIR, connection.settings_dict["NAME"])
     with_password = url.replace("postgres@", f"postgres:{DATABASE_PASSWORD}@")
     journey, tap = Journey(shop, tmp_path / "journey.log"), Tap()
-    with shop.started_anew(journey.log, LOG_FORMAT="json", DATABASE_URL=with_password):
+    # However slow the machine is, no sweep takes the order up before its own retry.
+    variables = {"LOG_FORMAT": "json", "DATABASE_URL": with_password, "ORDER_LEASE_SECONDS": "60"}
+    with shop.started_anew(journey.log, *OURS, **variables):
         journey.walk()
     tap.stop()
     return journey, tap

@@ -4,6 +4,7 @@ import re
 import secrets
 import socket
 from collections.abc import Iterator
+from html import unescape
 from uuid import uuid4
 
 import psutil
@@ -20,7 +21,7 @@ from tests.containers import Machine, production
 from tests.shop import wait_for
 
 # The fixture starts servers and migrates a database.
-pytestmark = [pytest.mark.operations, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.operations, pytest.mark.timeout(600)]
 SERVICES = ("sandbox", "web", "worker-orders", "worker-mail", "worker-reports", "worker-default", "beat")
 SHOP = "shop.example.com"
 LOGIN = {"login": "customer@example.com", "password": "lantern-loom"}
@@ -59,10 +60,10 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     here = Machine(tmp_path_factory.mktemp("production"), production(variables), variables)
     certificates.make(here.home / "certificates", days=2)
     with here.prepared():
-        here.outcome("migrate", "python", "manage.py", "seed_demo")
+        here.outcome("migrate", "python", "manage.py", "seed_demo", "--empty")
         here.hurry()
         with here.running(*SERVICES):
-            wait_for(lambda: status(here) == 200, "the web")
+            wait_for(lambda: status(here) == 200, "the web", 240)
             yield here
 
 
@@ -88,16 +89,17 @@ class Visitor:
         """Open the page and send its main form, with these fields."""
         page = self.get(path)
         page.raise_for_status()
-        form = page.text[page.text.index("<main") :]
+        form = page.text[page.text.index("<main") : page.text.index("</main>")]
         action = re.search(r'<form[^>]* action="([^"]+)"', form)
-        hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', form))
+        found = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', form)
+        hidden = {name: unescape(value) for name, value in found}
         return self.ask("POST", action[1] if action else path, hidden | data)
 
 
 def status(machine: Machine) -> int:
     try:
         return Visitor(machine).get("/accounts/login/").status_code
-    except requests.ConnectionError:
+    except (requests.ConnectionError, requests.Timeout):
         return 0
 
 

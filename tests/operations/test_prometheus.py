@@ -13,6 +13,7 @@ import pytest
 import yaml
 from django.conf import settings
 
+from myproject.management.commands import monitoring
 from myproject.tasks import add, fail, fail_twice
 from orders.tasks import process_order
 from tests.factories import make_product, make_user, place_order
@@ -21,9 +22,10 @@ from tests.shop import METRICS_PORTS, Shop, answers, wait_for
 
 DEPLOY = settings.BASE_DIR / "deploy"
 PROMETHEUS = shutil.which("prometheus")
-PORT = free_port()
-PORTS = {"web": settings.PORT, **METRICS_PORTS}
+PORT, ALERTMANAGER_PORT = free_port(), free_port()
+PORTS = {"web": settings.PORT, "live": int(settings.LIVE_BIND.rpartition(":")[2]), **METRICS_PORTS}
 PANELS = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())["panels"]
+COMPLETED = 'max(shop_orders_ended{status="completed"})'
 GROUPS = yaml.safe_load((DEPLOY / "prometheus" / "rules.yml").read_text())["groups"]
 
 pytestmark = [
@@ -39,16 +41,11 @@ def ask(path: str, **parameters: str) -> Any:
 
 def config(folder: Path) -> Path:
     """Write the file of `deploy/` with the addresses and the folders of this test, and no patience."""
-    read = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    read = monitoring.prometheus(PORTS, f"127.0.0.1:{ALERTMANAGER_PORT}", folder)
     read["global"] = {"scrape_interval": "2s", "evaluation_interval": "1s"}
-    read["rule_files"] = [str(DEPLOY / "prometheus" / "rules.yml")]
-    del read["alerting"]
-    (folder / "token").write_text(settings.METRICS_TOKEN)
+    (folder / "metrics_token").write_text(settings.METRICS_TOKEN)
     for job in read["scrape_configs"]:
-        job["authorization"] = {"credentials_file": str(folder / "token")}
         job["scrape_timeout"] = "2s"
-        job.pop("dns_sd_configs", None)
-        job["static_configs"] = [{"targets": [f"127.0.0.1:{PORTS[job['job_name']]}"]}]
     path = folder / "prometheus.yml"
     path.write_text(yaml.safe_dump(read))
     return path
@@ -107,5 +104,4 @@ def test_prometheus_reads_the_shop_evaluates_each_rule_and_has_data_for_each_pan
     assert evaluated == {rule["alert"]: "ok" for group in GROUPS for rule in group["rules"]}
     health = {target["labels"]["job"]: target["health"] for target in ask("targets")["activeTargets"]}
     assert health == dict.fromkeys(PORTS, "up")
-    completed = ask("query", query='max(shop_orders_ended{status="completed"})')["result"]
-    assert float(completed[0]["value"][1]) >= 1
+    wait_for(lambda: float(ask("query", query=COMPLETED)["result"][0]["value"][1]) >= 1, "a completed order")

@@ -188,3 +188,7 @@ def test_price_that_the_currency_cannot_express_is_a_problem_of_its_line(client:
     assert answer["Location"] == "/basket/"
     assert "Lamp has no price in JPY yet." in client.get("/basket/").content.decode()
     assert Product.objects.get().stock == 10
+
+
+def test_basket_of_a_visitor_is_kept_by_no_cache(client: Client) -> None:
+    assert set(client.get("/basket/").headers["Cache-Control"].split(", ")) == {"private", "no-store"}

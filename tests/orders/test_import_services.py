@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,37 @@ def test_new_products_have_slugs_of_their_own() -> None:
     assert counts(row) == (4, 0, 0)
     assert (len(set(slugs.values())), slugs["A 1"], len(slugs["S" * 20])) == (5, "lamp-a-1", 80)
     assert all(slugs.values())
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "is_same"),
+    [
+        ("ä-1", "Ä-1", True),
+        ("ạ-1", "Ạ-1", True),
+        ("ς-1", "Σ-1", True),
+        ("a\u0308-1", "Ä-1", True),
+        ("straße", "STRASSE", False),
+        ("ﬁ-1", "FI-1", False),
+        ("i-1", "İ-1", False),
+    ],
+)
+def test_import_knows_a_sku_by_the_rule_of_the_database(ours: str, theirs: str, is_same: bool) -> None:
+    make_product(sku=ours)
+
+    row = run(make_import(HEADER + f"Lamp,{theirs},1,1,X\n"))
+
+    assert (row.status, row.created_count, row.updated_count) == (ImportStatus.DONE, not is_same, is_same)
+    assert Product.objects.with_skus([theirs]).count() == 1
+
+
+@pytest.mark.parametrize("before", [2**31 - 1, 2**40])
+def test_import_adds_to_what_earlier_imports_have_added_however_much_that_is(before: int) -> None:
+    make_product(sku="A-1", stock=3, imported=before)
+
+    row = run(make_import(HEADER + "Lamp,A-1,1,10,X\n"))
+
+    product = Product.objects.get()
+    assert (row.status, product.stock, product.imported) == (ImportStatus.DONE, 10, before + 7)
 
 
 @pytest.mark.parametrize(
@@ -267,6 +299,43 @@ def test_import_waits_for_a_reservation_and_counts_it() -> None:
 
     product.refresh_from_db()
     assert product.stock == 47
+
+
+@pytest.mark.django_db(transaction=True)
+def test_import_locks_products_in_the_order_of_their_keys() -> None:
+    first, second = make_product(sku="A-1"), make_product(sku="B-1")
+    # Its row now lies behind the other's, where a scan without an order finds it last.
+    Product.objects.filter(pk=first.pk).update(stock=11)
+    row = make_import(HEADER + "Shade,B-1,1,5,X\nLamp,A-1,1,5,X\n")
+
+    with transaction.atomic():
+        Product.objects.select_for_update().get(pk=first.pk)
+        importing = in_thread(lambda: run(row))
+        wait_for_lock()
+        free = list(Product.objects.select_for_update(skip_locked=True).filter(pk=second.pk))
+    importing.join()
+
+    assert free == [second]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_import_adds_new_products_in_the_order_of_their_skus() -> None:
+    row = make_import(HEADER + "Shade,B-1,1,10,X\nLamp,A-1,1,10,X\n")
+
+    with transaction.atomic():
+        make_product(sku="A-1")
+        importing = in_thread(lambda: run(row))
+        wait_for_lock()
+        with connection.cursor() as cursor:
+            # Before the server itself notices a deadlock, and ends the import for it.
+            cursor.execute("SET LOCAL lock_timeout = '300ms'")
+        # It would wait for the import, and the import for this, had the import begun with the other one.
+        with suppress(OperationalError), transaction.atomic():
+            make_product(sku="B-1")
+    importing.join()
+
+    row.refresh_from_db()
+    assert (row.status, counts(row)) == (ImportStatus.DONE, (0, 2, 0))
 
 
 @pytest.mark.django_db(transaction=True)

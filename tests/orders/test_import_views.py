@@ -165,7 +165,7 @@ def test_import_page_follows_along_until_it_has_ended(office: Client) -> None:
 
     after = office.get(row.get_absolute_url()).content.decode()
 
-    assert ["hx-get" in page for page in (before, during, after)] == [True, True, False]
+    assert ["data-live" in page for page in (before, during, after)] == [True, True, False]
     assert "0 of 2 rows" in during
     assert "1 new, 0 updated, 1 rejected" in after
     assert "price is negative" in after
@@ -232,6 +232,17 @@ def test_sample_is_a_file_that_the_import_takes(office: Client) -> None:
     assert "/imports/" in office.get("/dashboard/").content.decode()
 
 
+def test_sample_with_mistakes_has_one_good_line(office: Client) -> None:
+    row = make_import(SAMPLE.with_name("sample-products-with-mistakes.csv").read_bytes())
+
+    run(row)
+
+    row.refresh_from_db()
+    assert (row.status, row.created_count, row.rejected_count) == (ImportStatus.DONE, 1, 9)
+    assert len(set(row.rejected_rows.values_list("reason", flat=True))) == 9
+    assert "sample-products-with-mistakes.csv" in office.get("/imports/").content.decode()
+
+
 # --- The real processes ---
 
 
@@ -247,7 +258,7 @@ def ended(row: ProductImport) -> bool:
 @pytest.mark.proves("orders.tasks.import_products", "worker")
 @pytest.mark.django_db(transaction=True)
 def test_import_that_was_killed_in_the_middle_goes_on_and_ends_right(shop: Shop) -> None:
-    total = 40_000
+    total = 20_000
     row = make_import(HEADER + "".join(f"Lamp {n},N-{n},{n}.50,{n % 9},Lighting\n" for n in range(total)))
     requeue(row)
 

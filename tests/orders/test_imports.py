@@ -110,6 +110,18 @@ def test_skus_differ_neither_by_case_nor_by_the_way_letters_are_put_together() -
     assert found == [(3, "SKU KÜ-1 is already in line 2"), (4, "SKU kü-1 is already in line 2")]
 
 
+@pytest.mark.parametrize("sku", ["#12", "1-SET", "MAI-22", "10-MAG", "A#NV", "#A1", "03-2026", "E+12"])
+def test_sku_that_looks_a_little_like_what_a_spreadsheet_spoils_is_taken(sku: str) -> None:
+    assert faults(f"Lamp,{sku},1,1,X") == []
+
+
+@pytest.mark.parametrize("head", ["\ufeff\ufeffname", "name\u200b", "\u00a0Name ", "\u2060NAME"])
+def test_heading_is_known_whatever_no_one_sees_stands_beside_it(head: str) -> None:
+    [row] = read(f"{head},sku,price,stock,category\nLamp,A-1,1,1,X\n")
+
+    assert isinstance(row, Row)
+
+
 def test_line_numbers_count_line_breaks_within_quotes() -> None:
     text = f'{HEADER},description\nLamp,A-1,1,1,X,"one\ntwo\r\nthree"\n\nLamp,,1,1,X,\nLamp,A-3,1,1,X,"a ""b"", c"\n'
 
@@ -133,7 +145,7 @@ def test_line_numbers_count_line_breaks_within_quotes() -> None:
         ("Lamp,A-1,NaN,3,X", "price “NaN” is not an amount such as 12.50"),
         ("Lamp,A-1,1e3,3,X", "price “1e3” is not an amount such as 12.50"),
         ("Lamp,A-1,١٢,3,X", "price “١٢” is not an amount such as 12.50"),
-        ("Lamp,A-1,12345678,3,X", "price “12345678” is not an amount such as 12.50"),
+        ("Lamp,A-1,1234567890,3,X", "price “1234567890” is not an amount such as 12.50"),
         ("Lamp,A-1,1,-3,X", "stock is negative"),
         ("Lamp,A-1,1,2.5,X", "stock “2.5” is not a whole number"),
         ("Lamp,A-1,1,many,X", "stock “many” is not a whole number"),
@@ -150,7 +162,10 @@ def test_line_numbers_count_line_breaks_within_quotes() -> None:
         ("Lamp,,-1,-1,X", "sku is empty; price is negative; stock is negative"),
         ("Lamp,4.00638E+12,1,1,X", "sku “4.00638E+12” is what a spreadsheet made of it; format that column as text"),
         ("Lamp,01-Feb,1,1,X", "sku “01-Feb” is what a spreadsheet made of it; format that column as text"),
-        ("Lamp,#REF!,1,1,X", "sku “#REF!” is what a spreadsheet made of it; format that column as text"),
+        *(
+            (f"Lamp,{sku},1,1,X", f"sku “{sku}” is what a spreadsheet made of it; format that column as text")
+            for sku in ("#REF!", "#BEZUG!", "#¡REF!", "#NV", "#N/D", "02. Mrz", "Mrz 26", "02-févr", "01-feb", "3月2日")
+        ),
         ('Lamp,A-1,1,"1,000",X', "stock “1,000” is not a whole number"),
         ("Lamp,A-1,12,50,3,X", "6 cells instead of 5; one that holds the separator needs quotation marks"),
         ("Lamp,A-1", "2 cells instead of 5; one that holds the separator needs quotation marks"),

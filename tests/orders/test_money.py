@@ -4,7 +4,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from django.core.exceptions import ValidationError
+from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.core.management import call_command
 from django.db import IntegrityError
 from django.test import Client
@@ -14,12 +14,13 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from pytest_django.fixtures import Settings
 
-from orders import imports, money
-from orders.models import Product
+from accounts.models import User
+from orders import import_services, imports, money
+from orders.models import Product, Status
 from reports import daily_sales
 from reports.models import DailySales, SalesCount
 from sandbox import currencies
-from tests.factories import make_product, make_user, place_order
+from tests.factories import make_import, make_product, make_user, place_order, put
 
 ALL = sorted(code.upper() for code in currencies.ALL)
 
@@ -36,7 +37,7 @@ def test_what_the_shop_can_express_the_provider_reads_as_the_same_amount(currenc
     # The provider's own words for the number, from code that knows nothing of ours.
     assert Decimal(currencies.money(units, currency.lower()).split()[0].replace(",", "")) == amount
     assert units % currencies.step(currency.lower()) == 0
-    assert units <= 99_999_999
+    assert units <= currencies.largest(currency.lower())
     assert money.from_units(units, currency) == amount
 
 
@@ -66,6 +67,37 @@ def test_constraints_name_each_currency_without_fractions() -> None:
     without = {code for code, exponent in money.EXPONENTS.items() if exponent is not None and not money.places(code)}
 
     assert without == set(money.WITHOUT_FRACTION)
+
+
+# --- Which the shop starts with ---
+
+
+@pytest.mark.parametrize("currency", sorted(money.EXPONENTS))
+def test_shop_starts_with_what_its_columns_hold_and_the_provider_charges(currency: str, settings: Settings) -> None:
+    settings.CURRENCY = currency
+    if currency.lower() not in currencies.ALL:
+        with pytest.raises(ImproperlyConfigured, match=r"^CURRENCY is .*, such as EUR.*[.]$"):
+            money.check_currency(currency)
+        return
+
+    # The least by which two amounts may differ at the provider.
+    step = Decimal(currencies.step(currency.lower())).scaleb(-unit_of(currency)).normalize()
+
+    assert money.check_currency(currency) == currency
+    assert Product._meta.get_field("price").clean(step, None) == step
+    assert money.to_units(step, currency) == currencies.step(currency.lower())
+
+
+def unit_of(currency: str) -> int:
+    """Return how many digits the provider's smallest unit stands behind the point."""
+    code = currency.lower()
+    return 0 if code in currencies.ZERO_DECIMAL else 3 if code in currencies.THREE_DECIMAL else 2
+
+
+@pytest.mark.parametrize("code", ["", "eur", "EURO", "BGN", "XAU", "XXX"])
+def test_shop_does_not_start_with_what_is_no_currency(code: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=f"three letters of ISO 4217, such as EUR, not '{code}'"):
+        money.check_currency(code)
 
 
 # --- Shown ---
@@ -108,6 +140,33 @@ def test_shop_of_another_currency_says_it_everywhere(
     assert [page.status_code for page in pages] == [200] * 3
     assert not [text for text in texts if "€" in text or "EUR" in text]
     assert shown in texts[1]
+
+
+@pytest.mark.django_db
+def test_price_of_many_units_passes_every_door(client: Client, staff: User, settings: Settings) -> None:
+    """In dong a telephone costs thirty million: more digits than euros ever need."""
+    settings.CURRENCY = "VND"
+    upload = make_import("name,sku,price,stock,category\nPhone,P-1,99999999,3,Phones\n", requested_by=staff)
+    import_services.run_import(upload.pk)
+    client.force_login(staff)
+    product = Product.objects.get()
+    order = put(place_order(product=product, quantity=1), Status.COMPLETED)
+    daily_sales.update()
+
+    pages = [product.get_absolute_url(), f"/admin/orders/product/{product.pk}/change/", order.get_absolute_url()]
+
+    assert [client.get(path).status_code for path in [*pages, "/dashboard/"]] == [200] * 4
+    assert (product.price, order.total) == (Decimal(99_999_999), Decimal(99_999_999))
+    assert DailySales.objects.get().revenue == 99_999_999
+
+
+@pytest.mark.django_db
+def test_sum_of_a_day_holds_more_than_any_one_order() -> None:
+    day = {"day": "2026-11-29", "orders": 1, "units": 1, "refunded_orders": 0, "refunded_units": 0, "refunds": 0}
+
+    DailySales.objects.create(revenue=Decimal("99999999.99") * 1_000_000, **day)
+
+    assert DailySales.objects.get().revenue == Decimal("99999999990000.00")
 
 
 # --- Refused at each door ---

@@ -1,7 +1,9 @@
 """The client against a tiny real HTTP server: only what stands at the other end of the socket is ours."""
 
 import json
+import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -141,6 +143,19 @@ def test_charge_is_temporary_when_the_provider_is_down(provider: Provider, payme
 
     with pytest.raises(TemporaryError, match="did not answer"):
         payments.charge(payment)
+
+
+def test_charge_is_temporary_when_the_provider_does_not_answer_in_time(settings: Settings, payment: Payment) -> None:
+    settings.STRIPE_TIMEOUT_SECONDS = 0.5
+
+    # It takes the connection and says nothing; its end comes before that of the thread, which it sets free.
+    with ThreadPoolExecutor(1) as pool, socket.create_server(("127.0.0.1", 0)) as frozen:
+        settings.STRIPE_API_BASE = f"http://127.0.0.1:{frozen.getsockname()[1]}"
+        payments._client.cache_clear()
+        outcome = pool.submit(payments._outcome, payment).result(timeout=10)
+
+    payments._client.cache_clear()
+    assert isinstance(outcome, TemporaryError)
 
 
 def test_charge_all_answers_for_each_payment_in_its_place(provider: Provider) -> None:

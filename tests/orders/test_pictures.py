@@ -5,7 +5,9 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from errno import ENOSPC
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -16,6 +18,7 @@ from django.conf import settings
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import connection
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -60,7 +63,7 @@ HEIC = (Path(__file__).parent / "display-p3.heic").read_bytes()
 
 
 def upload(product: Product, content: bytes, kind: str = "jpg") -> Product:
-    thumbnails.upload_picture(product, ContentFile(content, name=f"x.{kind}"), kind)
+    thumbnails.use_picture(product, thumbnails.store_picture(ContentFile(content, name=f"x.{kind}"), kind))
     return Product.objects.get(pk=product.pk)
 
 
@@ -95,7 +98,11 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
         (drawn("BMP"), "This is no JPEG, PNG, WebP, GIF, AVIF or HEIC picture."),
         (bomb(), "The picture has more than 52 million pixels."),
         (bomb(8_000, 8_000), "The picture has more than 52 million pixels."),
-        (drawn("WEBP", size=(6_000, 4_500)), "The picture has more than 26 million pixels."),
+        (drawn("PNG", "L", size=(2, 20_001)), "The picture is wider or higher than 20,000 pixels."),
+        (
+            drawn("WEBP", size=(6_000, 4_500), lossless=True, method=0, quality=0),
+            "The picture has more than 26 million pixels.",
+        ),
         (HEIC[:500], "This is no JPEG, PNG, WebP, GIF, AVIF or HEIC picture."),
         (drawn() + b"\0" * pictures.MAX_BYTES, "The picture is larger than 10 MB."),
     ],
@@ -110,13 +117,15 @@ def test_unusable_picture_is_refused_with_a_reason(content: bytes, reason: str) 
     [
         *(("JPEG", mode, "jpg") for mode in ("RGB", "CMYK", "L")),
         *(("PNG", mode, "png") for mode in ("RGB", "RGBA", "P", "LA", "1", "I;16")),
+        ("MPO", "RGB", "jpg"),
         ("WEBP", "RGBA", "webp"),
         ("GIF", "P", "gif"),
         ("AVIF", "RGBA", "avif"),
     ],
 )
 def test_thumbnails_are_made_of_each_kind(kind: str, mode: str, ending: str) -> None:
-    content = drawn(kind, mode, colour=1 if mode == "1" else 0)
+    several: dict[str, Any] = {"save_all": True, "append_images": [Image.new(mode, (90, 60))]} if kind == "MPO" else {}
+    content = drawn(kind, mode, colour=1 if mode == "1" else 0, **several)
 
     made = pictures.thumbnails(io.BytesIO(content))
 
@@ -206,6 +215,20 @@ def test_make_thumbnails_publishes_whole_files_and_names_them() -> None:
     assert (product.picture_status, product.picture_due_at) == (PictureStatus.READY, None)
     assert opened(product, 1200).size == (1200, 900)
     assert not any(name.endswith(".part") for name in files("thumbnails"))
+
+
+def test_thumbnail_that_cannot_be_written_whole_has_no_public_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut_off(content: object, size: int | None = None) -> Iterator[bytes]:
+        yield b"half"
+        raise OSError(ENOSPC, "No space left on device")
+
+    pending, before = upload(make_product(), drawn()), files("thumbnails")
+    monkeypatch.setattr(ContentFile, "chunks", cut_off, raising=False)
+
+    with pytest.raises(OSError, match="No space"):
+        thumbnails.make_thumbnails(pending.pk)
+
+    assert not any(name.endswith(".webp") for name in files("thumbnails") - before)
 
 
 @pytest.mark.proves("orders.tasks.make_thumbnails", "twice", page="admin:orders_product_changelist")
@@ -364,6 +387,30 @@ def test_admin_refuses_a_picture_with_a_reason(content: bytes, word: str, office
 
 
 @pytest.mark.django_db(transaction=True)
+def test_storage_that_is_slow_lets_orders_go_on(office: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    product, store = make_product(stock=5), thumbnails.store_picture
+
+    def slow(*args: Any) -> str:
+        with ThreadPoolExecutor(1) as other:
+            other.submit(sell, product).result(timeout=10)
+        return store(*args)
+
+    monkeypatch.setattr(thumbnails, "store_picture", slow)
+
+    post(office, product, drawn("PNG"), name="Lantern", adjust_stock=2)
+
+    product.refresh_from_db()
+    assert (product.name, product.stock, product.picture_status) == ("Lantern", 6, "pending")
+
+
+def sell(product: Product) -> None:
+    try:
+        Product.objects.filter(pk=product.pk).adjust_stock(-1)
+    finally:
+        connection.close()
+
+
+@pytest.mark.django_db(transaction=True)
 def test_admin_removes_a_picture_and_its_files(office: Client, broker: Broker) -> None:
     product = make(upload(make_product(), drawn()))
 
@@ -382,7 +429,8 @@ def test_pages_show_the_picture_in_sizes_or_the_drawing(client: Client) -> None:
     assert f"/pictures/{shown.thumbnails}-400.webp 400w" in pages[0]
     assert f"/products/{plain.slug}.svg" in pages[0]
     assert f"/pictures/{shown.thumbnails}-1200.webp 1200w" in pages[1]
-    assert "srcset" not in pages[2]
+    # Below it are more of its category, and one of them has a picture.
+    assert "srcset" not in pages[2].partition('id="more"')[0]
 
 
 def test_picture_is_served_to_be_kept_for_ever(client: Client) -> None:

@@ -9,6 +9,7 @@ from unittest.mock import patch
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 from django.contrib.messages import get_messages
+from django.core import mail as outbox
 from django.db import connection, transaction
 from django.db.models import Model
 from django.test import Client
@@ -164,6 +165,16 @@ def test_refund_twice_is_once(paid: Order) -> None:
     done = [refund(paid, provider) for _ in range(2)]
 
     assert (done, len(provider.keys), stock_left(paid)) == ([True, False], 1, 10)
+
+
+def test_refund_calls_off_the_confirmation_that_is_still_owed(paid: Order) -> None:
+    services.want_refund(paid, "staff")
+
+    refund(paid, Refunds("re_1"))
+    tasks.send_order_confirmation.apply(kwargs={"order_id": paid.pk})
+
+    assert not Order.objects.mail_due().exists()
+    assert outbox.outbox == []
 
 
 def test_settle_refund_twice_is_once(paid: Order) -> None:
@@ -651,13 +662,26 @@ def test_flag_is_taken_off_for_the_reason_that_was_read_only(office: Client) -> 
     assert flag_of(order) == "Worse."
 
 
+def test_admin_takes_flags_off_for_the_reasons_that_were_read_only(office: Client) -> None:
+    order = place_order()
+    Order.objects.filter(pk=order.pk).flag("Odd.")
+    seen = act(office, "unflag", order).context["seen"]
+    Order.objects.filter(pk=order.pk).flag("Worse.")
+
+    asked = act(office, "unflag", order, seen=seen)
+
+    assert f"no longer so: “{order}: Odd.”" in asked.content.decode()
+    assert (f"{order}: Worse." in asked.content.decode(), flag_of(order)) == (True, "Worse.")
+
+
 def test_admin_finds_what_needs_a_person(office: Client) -> None:
     flagged, other = place_order(), place_order()
     Order.objects.filter(pk=flagged.pk).flag("Odd.")
     url = reverse("admin:orders_order_changelist")
 
     page = office.get(url, {"needs_person": "yes"}).content.decode()
-    act(office, "unflag", flagged)
+    seen = act(office, "unflag", flagged, other).context["seen"]
+    act(office, "unflag", flagged, other, seen=seen)
 
     assert (flagged.reference in page, other.reference in page, flag_of(flagged)) == (True, False, "")
 

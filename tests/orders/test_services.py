@@ -9,13 +9,14 @@ from unittest.mock import patch
 
 import pytest
 from django.db import connection
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from durable.errors import TemporaryError
 from orders import payments, services
-from orders.models import Card, Order, Payment, Product, Status
-from tests.factories import end_lease, make_product, make_user, place_order, put, running
+from orders.models import MOST_ATTEMPTS, Card, Order, Payment, PaymentStatus, Product, Status
+from tests.factories import claim, end_lease, make_product, make_user, place_order, put, running
 
 pytestmark = pytest.mark.django_db
 
@@ -320,6 +321,21 @@ def test_settle_ends_with_a_reason_that_fits_when_the_provider_talks_long() -> N
     assert (order.status, order.reason[:4], len(order.reason)) == (Status.PAYMENT_FAILED, "No. ", 200)
 
 
+def test_process_orders_settles_nothing_that_was_taken_over_while_it_was_charged() -> None:
+    order = place_order()
+
+    def take_over(started: list[Payment]) -> list[payments.Outcome]:
+        end_lease(order)
+        claim(order, "another")
+        return [DECLINE]
+
+    with running("frozen"), patch.object(payments, "charge_all", take_over):
+        processed = services.process_orders(services.claim_orders(order.pk, limit=1))
+
+    assert processed.completed == []
+    assert (status_of(order), order.payments.get().status) == (Status.PROCESSING, "started")
+
+
 def test_process_orders_keeps_the_order_and_its_stock_when_there_is_no_answer() -> None:
     product = make_product(stock=10)
     order = place_order(product=product, quantity=3)
@@ -437,6 +453,21 @@ def test_pay_again_does_nothing_when_the_payment_has_not_failed(status: Status) 
     assert again is False
     assert order.payments.count() == 1
     assert kinds(order) == ["placed"]
+
+
+@pytest.mark.parametrize(("attempt", "is_last"), [(MOST_ATTEMPTS - 1, False), (MOST_ATTEMPTS, True)])
+def test_pay_again_ends_with_a_word_before_the_column_does(attempt: int, is_last: bool, client: Client) -> None:
+    order = place_order()
+    process(order, outcome=DECLINE)
+    again = {"card": Card.VISA, "amount": order.total, "currency": order.currency, "status": PaymentStatus.DECLINED}
+    Payment.objects.bulk_create(Payment(order=order, attempt=n, **again) for n in range(2, attempt + 1))
+    client.force_login(order.customer)
+
+    page = client.get(order.get_absolute_url()).content.decode()
+    answer = client.post(f"{order.get_absolute_url()}pay/", {"card": Card.VISA}, follow=True).content.decode()
+
+    assert ("Pay with this card" in page, "place the order again" in page) == (not is_last, is_last)
+    assert (order.payments.count(), "There is nothing to pay" in answer) == (MOST_ATTEMPTS, is_last)
 
 
 @pytest.mark.django_db(transaction=True)

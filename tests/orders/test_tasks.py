@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
@@ -10,6 +11,7 @@ from django_celery_results.models import TaskResult
 
 from durable import mail
 from durable.errors import TemporaryError
+from durable.leases import SHORTEST_WAIT
 from orders import emails, payments, tasks
 from orders.models import Order, OrderEvent, Status
 from orders.schedules import SCHEDULES
@@ -130,6 +132,110 @@ def test_process_order_succeeds_when_the_broker_takes_no_confirmation(broker: Br
 
     assert result.get() == {"claimed": 1, "completed": 1}
     assert Order.objects.mail_due().get() == order
+
+
+def test_process_order_queues_one_message_for_the_confirmations_of_its_set(broker: Broker, provider: list[str]) -> None:
+    orders = [place_order() for _ in range(3)]
+
+    tasks.process_order.apply(kwargs={"order_id": orders[0].pk})
+
+    [(_, _, kwargs)] = broker.messages()
+    tasks.send_order_confirmation.apply(kwargs=kwargs).get()
+    assert len(outbox.outbox) == 3
+
+
+# --- Orders that share a message ---
+
+
+def waiting() -> Order:
+    """Return an order whose message has been on its way for a while, as where all workers are busy."""
+    order = place_order()
+    Order.objects.filter(pk=order.pk).update(**Order.lease.until(Order.lease.lasts() - 2 * SHORTEST_WAIT))
+    return order
+
+
+@pytest.fixture
+def placed(broker: Broker, django_capture_on_commit_callbacks: Any) -> Callable[[Order], list[Any]]:
+    """Return what queues a new order, and the messages that it sends."""
+
+    def queue(order: Order) -> list[Any]:
+        with django_capture_on_commit_callbacks(execute=True):
+            tasks.queue_new_order(order)
+        return broker.messages()
+
+    return queue
+
+
+def new_order() -> Order:
+    """Return one that is not among those that have a message in any case."""
+    order = place_order()
+    if order.pk % tasks.ORDERS_PER_MESSAGE == 0:
+        order.delete()
+        return place_order()
+    return order
+
+
+def test_new_order_is_queued_where_none_waits(placed: Callable[[Order], list[Any]]) -> None:
+    claimed, order = waiting(), new_order()
+    claim_orders(claimed, limit=1, task_id="one")
+
+    sent = placed(order)
+
+    assert sent == [("orders", "orders.tasks.process_order", {"order_id": order.pk})]
+
+
+def test_new_order_that_another_takes_along_is_processed_without_a_message(
+    placed: Callable[[Order], list[Any]], provider: list[str]
+) -> None:
+    first, order = waiting(), new_order()
+
+    sent = placed(order)
+    tasks.process_order.apply(kwargs={"order_id": first.pk})
+
+    order.refresh_from_db()
+    assert (sent, order.status) == ([], Status.COMPLETED)
+
+
+def test_sweep_finds_the_order_when_the_message_that_it_relied_on_is_lost(
+    broker: Broker, placed: Callable[[Order], list[Any]], provider: list[str]
+) -> None:
+    first, order = waiting(), new_order()
+    placed(order)
+    end_lease(first)
+    end_lease(order)
+
+    tasks.check_pending_orders()
+    for _, _, kwargs in broker.messages():
+        tasks.process_order.apply(kwargs=kwargs)
+
+    order.refresh_from_db()
+    assert order.status == Status.COMPLETED
+
+
+def test_process_order_queues_what_has_come_meanwhile_without_a_message(
+    broker: Broker, provider: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order, late = place_order(), list[Order]()
+
+    def charge(payment: payments.Payment) -> payments.Charged:
+        # After the claim, which therefore does not see it.
+        late.append(place_order())
+        return payments.Charged("pi_1")
+
+    monkeypatch.setattr(payments, "charge", charge)
+
+    tasks.process_order.apply(kwargs={"order_id": order.pk})
+
+    assert ("orders", "orders.tasks.process_order", {"order_id": late[0].pk}) in broker.messages()
+
+
+def test_process_order_queues_nothing_that_its_own_retry_will_process(broker: Broker) -> None:
+    order = place_order()
+
+    with patch.object(payments, "charge", side_effect=TemporaryError("no answer")):
+        tasks.process_order.apply(kwargs={"order_id": order.pk})
+
+    assert broker.messages() == []
 
 
 # --- send_order_confirmation ---

@@ -120,6 +120,37 @@ def test_level_that_cannot_be_is_set_aside(units: object, counterpart: Counterpa
 
 
 @pytest.mark.parametrize(
+    ("rows", "named"),
+    [
+        ([("", 1)], "Row 1"),
+        ([(None, 1)], "Row 1"),
+        ([(7, 1)], "Row 1"),
+        ([("A" * 41, 1)], "A" * 40),
+        ([("A\0", 1)], "A·"),
+        ([("A\ud800", 1)], "A·"),
+        ([("A", 1), ("A", 1)], "A"),
+    ],
+)
+def test_row_that_is_no_level_is_refused_by_name_and_the_others_are_taken(
+    rows: list[tuple[object, object]], named: str, counterpart: Counterpart
+) -> None:
+    counterpart.bodies = [page(*rows, ("B", 2), following="x"), page(("C", 3))]
+
+    first, second = warehouse.pages()
+
+    assert (first.levels, list(first.unusable), second.levels) == ({"B": 2}, [named], {"C": 3})
+
+
+@pytest.mark.parametrize("row", ["5", "null", '["A", 1]', "{}", '{"sku": "A"}'])
+def test_row_of_another_shape_is_refused_by_name(row: str, counterpart: Counterpart) -> None:
+    counterpart.bodies = [f'{{"version": 1, "levels": [{row}, {{"sku": "B", "units": 2}}], "next": null}}']
+
+    [found] = warehouse.pages()
+
+    assert (found.levels, list(found.unusable)) == ({"B": 2}, ["A" if "sku" in row else "Row 1"])
+
+
+@pytest.mark.parametrize(
     "body",
     [
         "[]",
@@ -127,16 +158,11 @@ def test_level_that_cannot_be_is_set_aside(units: object, counterpart: Counterpa
         "null",
         "{}",
         '{"version": 1, "levels": 5, "next": null}',
-        '{"version": 1, "levels": [5], "next": null}',
-        '{"version": 1, "levels": [{"sku": "A"}], "next": null}',
+        '{"version": 1, "levels": {"sku": "A"}, "next": null}',
         page(("A", 1), version="1"),
         page(("A", 1), version=2**63),
         page(("A", 1), following=7),
-        page(("", 1)),
-        page((7, 1)),
-        page(("A" * 41, 1)),
-        page(("A\0", 1)),
-        page(("A", 1), ("A", 2)),
+        page(("A", 1), following="\ud800"),
     ],
 )
 def test_answer_is_refused_when_it_is_not_what_was_agreed(body: str, counterpart: Counterpart) -> None:

@@ -89,6 +89,15 @@ def test_order_of_several_products_is_one_order_of_its_day(lamp: Product) -> Non
     assert [numbers[0] for numbers in products().values()] == [1, 1]
 
 
+def test_day_counts_more_units_than_one_order_can_have(lamp: Product) -> None:
+    for order in (sell(lamp), sell(lamp)):
+        order.items.update(price=Decimal("0.01"), quantity=2_000_000_000)
+
+    rebuild()
+
+    assert {numbers[1] for numbers in [*days().values(), *products().values()]} == {4_000_000_000}
+
+
 @pytest.mark.parametrize("status", [status for status in Status if status not in ("completed", "refunded")])
 def test_order_that_was_never_completed_is_no_sale(status: Status, lamp: Product) -> None:
     put(place_order(product=lamp), status, NOON)

@@ -41,7 +41,7 @@ def report(media: None, staff: User) -> Report:
 
 
 def address(report: downloads.Row) -> str:
-    return f"/reports/files/{downloads.sign(report)}/"
+    return downloads.address(report, report.requested_by)
 
 
 def content(report: Report) -> bytes:
@@ -81,33 +81,52 @@ def test_address_of_a_file_expires(seconds: int, status: int, report: Report) ->
 
 def test_address_of_a_file_cannot_be_guessed_or_changed(report: Report, media: None) -> None:
     other = make_file(make_user(is_staff=True))
-    _, moment, signature = downloads.sign(report).split(":")
+    signed, moment, signature = downloads.sign(report, report.requested_by).split(":")
 
     paths = [
         str(report.pk),
-        f"report-{other.pk}:{moment}:{signature}",
-        f"report-{report.pk}:{moment}:{signature[:-1]}",
+        f"report-{report.requested_by_id}-{other.pk}:{moment}:{signature}",
+        f"report-{other.requested_by_id}-{report.pk}:{moment}:{signature}",
+        f"{signed}:{moment}:{signature[:-1]}",
+        # As the release before gave them out.
+        downloads.SIGNER.sign(f"report-{report.pk}"),
         "::",
         "x",
     ]
 
-    assert [Client().get(f"/reports/files/{path}/").status_code for path in paths] == [404] * 5
+    assert [Client().get(f"/reports/files/{path}/").status_code for path in paths] == [404] * 7
 
 
-@pytest.mark.parametrize("change", [{"is_active": False}, {"is_staff": False}])
+@pytest.mark.parametrize("change", [{"is_active": False}, {"is_staff": False}, {"is_superuser": False}])
+@pytest.mark.parametrize("kind", ["report", "pack"])
 def test_address_of_a_file_is_worth_nothing_when_its_person_may_no_longer_read_it(
-    change: dict[str, bool], report: Report, staff: User
+    kind: str, change: dict[str, bool], staff: User, request: pytest.FixtureRequest
 ) -> None:
+    path = address(request.getfixturevalue(kind))
+    before = Client().get(path).status_code
     User.objects.filter(pk=staff.pk).update(**change)
 
-    assert Client().get(address(report)).status_code == 404
+    assert (before, Client().get(path).status_code) == (200, 404)
 
 
-def test_export_is_read_by_a_customer(media: None, customer: User) -> None:
+def test_address_of_a_scheduled_report_is_each_reader_s_own(report: Report) -> None:
+    readers = [make_user(is_staff=True, is_superuser=True) for _ in range(2)]
+    report.readers.set(readers)
+    paths = [downloads.address(report, person) for person in readers]
+
+    report.readers.remove(readers[0])
+
+    assert [Client().get(path).status_code for path in paths] == [404, 200]
+
+
+def test_export_is_read_by_a_customer_while_the_account_is_open(media: None, customer: User) -> None:
     export = make_export(customer)
     services.write_report(export)
+    path = address(export)
+    before = Client().get(path).status_code
+    User.objects.filter(pk=customer.pk).update(is_active=False)
 
-    assert Client().get(address(export)).status_code == 200
+    assert (before, Client().get(path).status_code) == (200, 404)
 
 
 def test_file_that_was_removed_is_not_found(report: Report, media: None) -> None:
@@ -146,10 +165,11 @@ def test_pack_is_downloaded_as_a_report_is(pack: Pack, staff: User, login: Login
 
 
 def test_address_of_a_pack_expires_and_is_nobody_else_s(pack: Pack, report: Report, staff: User) -> None:
-    path, signature = address(pack), downloads.sign(pack).partition(":")[2]
+    path, signature = address(pack), downloads.sign(pack, staff).partition(":")[2]
     with time_machine.travel(timezone.now() + settings.REPORT_LINK_LASTS + timedelta(seconds=5)):
         late = Client().get(path)
-    forged = [f"/reports/files/{name}:{signature}/" for name in (f"pack-{report.pk}", f"report-{pack.pk}", "pack-x")]
+    names = [f"pack-{staff.pk}-{report.pk}", f"report-{staff.pk}-{pack.pk}", "pack-x"]
+    forged = [f"/reports/files/{name}:{signature}/" for name in names]
 
     found = [Client().get(other).status_code for other in forged]
     User.objects.filter(pk=staff.pk).update(is_staff=False)
@@ -181,7 +201,8 @@ def test_address_of_what_was_deleted_is_not_found(pack: Pack) -> None:
 def test_part_of_a_file_is_sent(asked: str, part: slice, report: Report) -> None:
     whole = content(report)
 
-    answer = Client().get(address(report), headers={"Range": asked})
+    # As browsers do, which take any page compressed.
+    answer = Client().get(address(report), headers={"Range": asked, "Accept-Encoding": "gzip"})
 
     start, stop, _ = part.indices(len(whole))
     assert (answer.status_code, body(answer)) == (206, whole[part])
@@ -226,7 +247,7 @@ def test_head_answers_with_the_size_alone(report: Report) -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_broken_download_is_resumed_through_the_web_server(shop: Shop) -> None:
-    make_report()
+    make_report(make_user(is_staff=True, is_superuser=True))
     wait_for(lambda: Report.objects.filter(status=Status.READY).exists(), "a worker to write it")
     report = Report.objects.get()
     url, whole = f"{settings.SITE_URL}{address(report)}", content(report)

@@ -310,7 +310,7 @@ def test_letter_that_xml_cannot_say_stops_no_writer(form: Format) -> None:
         assert "Total" in text_of(file)
 
 
-@pytest.mark.parametrize("text", ["'=1+41", "''@x", "x;=1+41", "'tis", "=1"])
+@pytest.mark.parametrize("text", ["'=1+41", "''@x", "x;=1+41", "'tis", "=1", "\n-", "\t\t=1", "x;\n\n@y"])
 def test_csv_of_reports_has_the_one_rule_of_cells_and_the_mark_for_excel(text: str) -> None:
     sell(customer=written_before(text))
 

@@ -1,11 +1,14 @@
 """What each kind of report says, against rows made by hand."""
 
+import csv
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from io import BytesIO, StringIO
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import openpyxl
 import pytest
 from django.db import connection
 from django.test import Client
@@ -15,10 +18,11 @@ from django.utils import timezone
 from accounts.models import User
 from orders.models import Order, Product
 from orders.models import Status as OrderStatus
+from orders.tasks import import_products
 from reports import erasure, services
 from reports.kinds import PREVIEWED, Type, by_month, table_of, text_of
-from reports.models import Days, Format, Kind, Report
-from tests.factories import make_product, make_report, make_user, place_order, put
+from reports.models import FORMATS, Days, Format, Kind, Report
+from tests.factories import make_import, make_product, make_report, make_user, place_order, put
 
 pytestmark = pytest.mark.django_db
 
@@ -184,10 +188,18 @@ def test_stock_is_worth_its_units_at_today_s_price() -> None:
     report = report_of(Kind.STOCK)
 
     assert rows_of(report) == [
-        ("B", "Rug", "Floor", Decimal("2.50"), 4, Decimal(10)),
-        ("A", "Lamp", "Light", Decimal("3.00"), 0, Decimal(0)),
+        ("B", "Rug", "Floor", Decimal("2.50"), 4, 4, Decimal(10)),
+        ("A", "Lamp", "Light", Decimal("3.00"), 0, 0, Decimal(0)),
     ]
     assert totals_of(report) == {"units": 4, "value": 10}
+
+
+def test_no_column_for_imports_stands_where_nothing_is_edited() -> None:
+    make_product()
+
+    columns = {form: len(rows_of(report_of(Kind.STOCK, format=form))[0]) for form in FORMATS[Kind.STOCK]}
+
+    assert columns == {Format.CSV: 7, Format.XLSX: 7, Format.PDF: 6}
 
 
 def test_statement_says_what_was_paid_and_paid_back_by_one_person() -> None:
@@ -290,7 +302,7 @@ def test_preview_has_the_first_rows_the_totals_and_the_chart() -> None:
     report.refresh_from_db()
     assert report.preview is not None
     assert (len(report.preview["rows"]), report.row_count) == (PREVIEWED, PREVIEWED + 2)
-    assert report.preview["rows"][0][3:] == [["1,000.00", True], ["2", True], ["2,000.00", True]]
+    assert report.preview["rows"][0][3:] == [["1,000.00", True], ["2", True], ["2", True], ["2,000.00", True]]
     assert report.preview["totals"][-1] == ["24,000.00", True]
     assert "&lt;b&gt;Light&lt;/b" in report.preview["chart"]
     assert "<b>" not in report.preview["chart"]
@@ -467,3 +479,38 @@ def test_expired_report_is_made_again_as_it_was(office: Client, staff: User) -> 
 
     again = Report.objects.exclude(pk=report.pk).get()
     assert (again.kind, again.format, again.start, again.status) == (Kind.STOCK, Format.PDF, None, "queued")
+
+
+# --- Export, edit, import ---
+
+
+def saved_as_csv(form: Format, file: BytesIO) -> list[list[str]]:
+    if form == Format.CSV:
+        return [*csv.reader(file.getvalue().decode("utf-8-sig").splitlines())]
+    book = openpyxl.load_workbook(file)
+    return [["" if cell.value is None else str(cell.value) for cell in row] for row in book.worksheets[0].rows]
+
+
+@pytest.mark.parametrize("form", [Format.CSV, Format.XLSX])
+def test_stock_is_exported_edited_and_imported_as_a_difference(form: Format) -> None:
+    kept, edited, raced = (make_product(sku=sku, name="=Lamp", stock=10, description="Stays.") for sku in "ABC")
+    file = BytesIO()
+    services.write(report_of(Kind.STOCK, format=form), file, lambda rows: None)
+    head, *rows, total = saved_as_csv(form, file)
+    units = next(place for place, name in enumerate(head) if name.lower() == "units")
+    for row in rows[1:]:
+        row[units] = "15"
+    # Sold between the export and the upload, and after it.
+    for product, sold in ((kept, 3), (raced, 1)):
+        Product.objects.filter(pk=product.pk).adjust_stock(-sold)
+    text = StringIO()
+    csv.writer(text).writerows([head, *rows, total])
+    upload = make_import(text.getvalue())
+    Product.objects.filter(pk=edited.pk).adjust_stock(-2)
+
+    import_products.apply(kwargs={"import_id": str(upload.pk)})
+
+    assert dict(Product.objects.values_list("sku", "stock")) == {"A": 7, "B": 13, "C": 9}
+    assert set(Product.objects.values_list("name", "description")) == {("=Lamp", "Stays.")}
+    [rejected] = upload.rejected_rows.all()
+    assert "the file was made at a stock of 10, and the upload found 9" in rejected.reason

@@ -3,16 +3,17 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.test import Client
 
 from accounts.models import Notification, User
 from reports import outcomes, services, tasks
 from reports.models import Report, Status
 from tests.broker import Broker
-from tests.factories import make_report, make_user
+from tests.factories import claim, make_report, make_user
 from tests.shop import Shop, wait_for
 
 pytest_plugins = ["tests.broker"]
@@ -106,10 +107,28 @@ def test_notice_and_end_are_one_transaction(staff: User) -> None:
     assert (report.status, told()) == (Status.QUEUED, [])
 
 
-def test_readers_are_told_unless_they_are_gone_or_not_staff_any_more(staff: User) -> None:
+@pytest.mark.parametrize("end", ["finish", "fail"])
+def test_report_does_not_end_without_its_notice(end: str, staff: User) -> None:
+    report = claim(make_report(staff, wants_mail=True), status=Status.RUNNING)
+
+    ends: dict[str, Callable[[], object]] = {
+        "finish": lambda: outcomes.finish(report, "reports/a.csv", row_count=1, size=1),
+        "fail": lambda: outcomes.fail(report.held(), "No."),
+    }
+
+    with patch.object(outcomes, "notify", side_effect=DatabaseError("gone")), pytest.raises(DatabaseError):
+        ends[end]()
+
+    report.refresh_from_db()
+    assert (report.status, told()) == (Status.RUNNING, [])
+
+
+def test_readers_are_told_unless_they_are_gone_or_may_not_read_it_any_more(staff: User) -> None:
     report = make_report()
-    gone, demoted = make_user(is_staff=True), make_user(is_staff=False)
-    report.readers.set([staff, gone, demoted])
+    gone, demoted = make_user(is_staff=True, is_superuser=True), make_user(is_staff=False, is_superuser=True)
+    # Staff still, but with another work.
+    moved = make_user(is_staff=True)
+    report.readers.set([staff, gone, demoted, moved])
     gone.mark_deleted()
 
     outcomes.fail(Report.objects.filter(pk=report.pk), "No.")
@@ -143,7 +162,7 @@ def test_reader_who_is_not_staff_any_more_is_refused(login: Login, staff: User) 
 
 @pytest.mark.django_db(transaction=True)
 def test_mail_comes_once_although_the_message_came_twice(shop: Shop) -> None:
-    sam = make_user(name="Sam", email="sam-outcomes@example.com", is_staff=True)
+    sam = make_user(name="Sam", email="sam-outcomes@example.com", is_staff=True, is_superuser=True)
     report = make_report(sam, wants_mail=True)
 
     for _ in range(2):

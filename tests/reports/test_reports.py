@@ -378,7 +378,7 @@ def test_report_page_follows_along_until_it_has_ended(office: Client, staff: Use
 
     after = office.get(report.get_absolute_url()).content.decode()
 
-    assert ("hx-get" in before, "hx-get" in after) == (True, False)
+    assert ('data-every="1"' in before, 'data-every="1"' in after) == (True, False)
     assert "The disk is full." in after
 
 

@@ -35,6 +35,18 @@ def test_chat_refuses_what_is_no_message(body: bytes, sandbox: Sandbox) -> None:
     assert messages(sandbox) == before
 
 
+def test_chat_takes_what_alertmanager_posts(sandbox: Sandbox) -> None:
+    name = f"Alert {uuid4()}"
+    alert = {"labels": {"alertname": name}, "annotations": {"summary": "Nothing comes through the queue mail."}}
+
+    code = post(sandbox, {"status": "firing", "receiver": "chat", "alerts": [alert, alert | {"annotations": {}}, "?"]})
+
+    told = messages(sandbox)[0]
+    assert code == 200
+    assert told["title"] == f"{name}: firing"
+    assert told["message"].splitlines()[0] == "Nothing comes through the queue mail."
+
+
 def test_chat_loses_a_message_when_the_fault_is_on(sandbox: Sandbox) -> None:
     sandbox.switch_on("chat_error", count=1)
     title = str(uuid4())

@@ -17,7 +17,8 @@ def test_page_is_strict_and_has_no_inline_code(path: str, sandbox: Sandbox) -> N
 
     assert status == 200
     assert "default-src 'none'; style-src 'self'" in headers["Content-Security-Policy"]
-    assert "<script" not in page
+    assert "<script>" not in page
+    assert ("<script src=" in page) == ("script-src 'self'" in headers["Content-Security-Policy"])
     assert "style=" not in page
 
 

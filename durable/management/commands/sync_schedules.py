@@ -63,14 +63,19 @@ def write(row: PeriodicTask, schedule: Schedule) -> None:
         # The time zone is the project's, whatever the one of this machine.
         row.crontab = CrontabSchedule.from_schedule(schedule.when)
         row.crontab.timezone = settings.TIME_ZONE
-        row.crontab, _ = CrontabSchedule.objects.get_or_create(**fields(row.crontab))
+        row.crontab = times(CrontabSchedule, **fields(row.crontab))
     else:
         seconds = int(schedule.when.total_seconds())
-        row.interval, _ = IntervalSchedule.objects.get_or_create(every=seconds, period=IntervalSchedule.SECONDS)
+        row.interval = times(IntervalSchedule, every=seconds, period=IntervalSchedule.SECONDS)
     description = MARK + fingerprint(row)
     if row.description != description:
         row.description = description
         row.save()
+
+
+def times(model: Any, **said: Any) -> Any:
+    """Return the row that says these times, of which the admin lets people add several; make one if there is none."""
+    return model.objects.filter(**said).order_by("pk").first() or model.objects.create(**said)
 
 
 def fields(schedule: CrontabSchedule) -> dict[str, Any]:

@@ -29,3 +29,10 @@ def give_up() -> None:
 def check_jobs() -> list[Sweep]:
     """Queue again what was left behind. Safe to repeat: so is each job."""
     return [Sweep(Job.objects.due().order_by("pk"), finish_job, "job_id", limit=2, give_up=give_up)]
+
+
+@sweep(Schedule("durable.tests.jobs.tasks.check_broken_jobs_first", timedelta(seconds=60)))
+def check_broken_jobs_first() -> list[Sweep]:
+    """Queue again what was left behind, after a sweep that fails. Safe to repeat: so is each job."""
+    broken = Sweep([], finish_job, "job_id", give_up=lambda: 1 / 0)
+    return [broken, Sweep(Job.objects.due().order_by("pk"), finish_job, "job_id")]

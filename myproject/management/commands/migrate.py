@@ -48,7 +48,7 @@ class Command(migrate.Command):
 
     def migration_progress_callback(self, action: str, migration: Migration | None = None, fake: bool = False) -> None:
         if migration and action in ("apply_start", "unapply_start"):
-            # One that is not atomic builds an index beside the shop: it waits for everybody, and nobody for it; if it
-            # gave up it would leave half an index.
+            # One that is not atomic builds an index while the shop runs: it waits for others, and no one waits for it;
+            # if it gave up it would leave half an index.
             self.limit(LOCK_SECONDS if migration.atomic else 0)
         super().migration_progress_callback(action, migration, fake)

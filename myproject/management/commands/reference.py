@@ -1,12 +1,18 @@
 import re
+import tomllib
 from argparse import ArgumentParser
+from collections.abc import Callable
 from datetime import timedelta
+from importlib import import_module
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from celery.schedules import crontab
+from django.apps import apps
 from django.conf import settings
 from django.core.management.base import BaseCommand
+from django.utils.module_loading import module_has_submodule
 
 from durable.checks.traps import TRAPS, Trap
 from durable.schedules import declared
@@ -28,6 +34,15 @@ only printed. Run them alone with `manage.py check --tag celery`, and silence on
 A check looks at the settings for all tasks first, and at single tasks if those are in order. Celery's own tasks are
 left alone. Each check is one function in `durable/checks/traps.py`."""
 
+GUARDS = """\
+Each practice that this shop follows, the line that follows it, and the test that turns red when the line is taken out.
+`make guards` takes out each of them in turn, in a copy of the code, and fails when no test notices; `make guards
+SINCE=origin/main` does so for those that a change touches. The edits are in `tests/guards/`.
+
+The sources are four texts that many people learn from: *S0*, "Using Celery with Django for Asynchronous Tasks" (2024);
+*S1*, "Integrating Celery with Django: A Comprehensive Guide" (2024); *S2*, "How to Build Background Tasks with Django
+Celery"; *S3*, "First steps with Django" of Celery's own documentation. *Ours* is what none of them names."""
+
 
 class Command(BaseCommand):
     help = "Write the reference of the documentation from the code; `make docs` runs it."
@@ -37,8 +52,20 @@ class Command(BaseCommand):
         parser.add_argument("folder", nargs="?", type=Path, default=settings.BASE_DIR / "docs" / "reference")
 
     def handle(self, *args: Any, folder: Path, **options: Any) -> None:
-        for write in (tasks, environment, celery_settings, checks):
+        for write in (tasks, environment, celery_settings, checks, guards):
             (folder / f"{write.__name__}.md").write_text(write())
+        for name, page in own_pages().items():
+            (folder / name).write_text(page())
+
+
+def own_pages() -> dict[str, Callable[[], str]]:
+    """Return the pages that apps write in their `reference.py`, by the names of their files."""
+    modules = [
+        import_module(f"{config.name}.reference")
+        for config in apps.get_app_configs()
+        if module_has_submodule(config.module, "reference")
+    ]
+    return {name: page for module in modules for name, page in module.PAGES.items()}
 
 
 def tasks() -> str:
@@ -119,3 +146,26 @@ def checks() -> str:
 def described_trap(trap: Trap) -> str:
     seen = f"\n- *Seen in*: [{trap.seen}](https://github.com/{trap.seen.replace('#', '/issues/')})" if trap.seen else ""
     return f"## {trap.id}\n\n{trap.danger}\n\n- *What to set*: {trap.hint}{seen}"
+
+
+def guards() -> str:
+    """Return the registry of guards as a page: a table for each area."""
+    page = ["# Practice, line and test", GUARDS]
+    for path in sorted((settings.BASE_DIR / "tests" / "guards").glob("*.toml")):
+        area = tomllib.loads(path.read_text())
+        rows = ["| practice | source | line | test |", "|---|---|---|---|", *map(guard_row, area["guard"])]
+        page += [f"## {area['area']}", "\n".join(rows)]
+    return "\n\n".join(page) + "\n"
+
+
+def guard_row(guard: dict[str, Any]) -> str:
+    before, _, _ = (settings.BASE_DIR / guard["file"]).read_text().partition(guard["old"])
+    # An edit that begins with lines which stay is about the first that does not.
+    kept = next((n for n, (a, b) in enumerate(zip_longest(*map(str.splitlines, edit(guard)))) if a != b), 0)
+    line = f"`{guard['file']}:{before.count(chr(10)) + kept + 1}`"
+    tests = "<br>".join(f"`{name}`" for name in guard["tests"])
+    return f"| {guard['practice']} | {guard['source']} | {line} | {tests} |"
+
+
+def edit(guard: dict[str, Any]) -> tuple[str, str]:
+    return guard["old"], guard["new"]

@@ -19,7 +19,13 @@ except ModuleNotFoundError as error:
     raise SystemExit(f"`manage.py run` needs {error.name} of requirements-dev.txt: run `make install`.") from None
 
 # The settings that name a port of a process of the Procfile.
-PORTS = {"web": ["PORT"], "flower": ["FLOWER_PORT"], "sandbox": ["SANDBOX_PORT", "SMTP_PORT"]}
+PORTS = {"web": ["PORT"], "live": ["LIVE_PORT"], "flower": ["FLOWER_PORT"], "sandbox": ["SANDBOX_PORT", "SMTP_PORT"]}
+SANDBOX_SECONDS = 20.0
+# Where those that are not the web serve their metrics, and what `make monitoring` asks with.
+METRICS_PORTS = {"worker": 9808 + settings.PORT_OFFSET, "beat": 9809 + settings.PORT_OFFSET}
+METRICS_TOKEN = settings.METRICS_TOKEN or "lantern-loom"
+# Those that do not read changed code by themselves, as the web does.
+RELOADED = ("live", "worker", "beat")
 WELCOME = """
   Shop      {site}             Flower   {flower}
   Admin     {site}/admin/      Sandbox  {sandbox}
@@ -54,11 +60,16 @@ class Command(BaseCommand):
         guard.update(pids(servers))
         check_ports()
         prepare(servers)
-        self.stdout.write(welcome())
-        supervisor = processes.Supervisor(guard, lambda: revive(servers), lambda: pids(servers))
+        watch = processes.Watch(code if settings.DEBUG else list)
+        supervisor = processes.Supervisor(guard, watch, lambda: revive(servers), lambda: pids(servers))
         for name, command in procfile().items():
-            supervisor.add(name, command, environment(), settings.BASE_DIR)
-        supervisor.run()
+            supervisor.add(name, command, environment(name), settings.BASE_DIR, reloads=name in RELOADED)
+        # The history is told to the sandbox as well.
+        supervisor.run("sandbox", then=self.seed)
+
+    def seed(self) -> None:
+        call_command("seed_demo", wait=SANDBOX_SECONDS)
+        self.stdout.write(welcome())
 
 
 def check_ports() -> None:
@@ -87,11 +98,15 @@ def prepare(servers: list[embedded.Server]) -> None:
             server.create_database(settings.DATABASES["default"]["NAME"])
     call_command("migrate", verbosity=0)
     call_command("sync_schedules")
-    call_command("seed_demo")
 
 
 def welcome() -> str:
     return WELCOME.format(site=settings.SITE_URL, flower=settings.FLOWER_URL, sandbox=settings.SANDBOX_URL)
+
+
+def code() -> list[Path]:
+    """Return the folders of our apps, those that have just been begun as well, and of our templates."""
+    return [*(path.parent for path in settings.BASE_DIR.glob("*/apps.py")), settings.BASE_DIR / "templates"]
 
 
 def procfile() -> dict[str, str]:
@@ -99,10 +114,15 @@ def procfile() -> dict[str, str]:
     return dict(line.split(": ", 1) for line in lines)
 
 
-def environment() -> dict[str, str]:
+def environment(name: str) -> dict[str, str]:
+    """Return the variables of a process of the Procfile."""
     return os.environ | {
+        "METRICS_TOKEN": METRICS_TOKEN,
+        "METRICS_PORT": str(METRICS_PORTS.get(name, 0)),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         "PYTHONUNBUFFERED": "1",
+        # This command writes the time before each line.
+        "LINES_HAVE_TIMES": "1",
         "SANDBOX_PORT": str(settings.SANDBOX_PORT),
         "SMTP_PORT": str(settings.SMTP_PORT),
         "SANDBOX_DATA": str(settings.VAR_DIR / "sandbox"),

@@ -1,0 +1,129 @@
+"""How the memory of a worker of reports grows, and what ends it: `python -m benchmarks.memory --reports 100`."""
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from datetime import date, timedelta
+from itertools import cycle, islice
+from typing import NamedTuple
+
+import psutil
+
+from . import environment
+
+import django  # isort: skip
+
+SIDES = {
+    "without a limit": [],
+    "--max-tasks-per-child 20": ["--max-tasks-per-child", "20"],
+    # In kilobytes.
+    "--max-memory-per-child 300000": ["--max-memory-per-child", "300000"],
+}
+KINDS = [
+    ("sales", "csv"),
+    ("sales", "xlsx"),
+    ("sales_by_product", "xlsx"),
+    ("sales_by_day", "pdf"),
+    ("sales", "parquet"),
+]
+MEGABYTE = 1024 * 1024
+
+
+class Grown(NamedTuple):
+    """Megabytes of the child after the first report, after half of them and at the end; its peak; and the rest."""
+
+    first: int
+    half: int
+    last: int
+    peak: int
+    children: int
+    seconds: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.memory", description=__doc__)
+    parser.add_argument("--reports", type=int, default=100)
+    parser.add_argument("--rows", type=int, default=200_000, help="order lines, of which each report has some")
+    options = parser.parse_args()
+    with environment.servers():
+        django.setup()
+        logging.getLogger().setLevel(logging.ERROR)
+        prepare(options.rows)
+        sys.stdout.write("| | first | half | last | peak | processes | seconds |\n|---|--:|--:|--:|--:|--:|--:|\n")
+        for name, words in SIDES.items():
+            grown = measure(words, options.reports)
+            cells = [*map(str, grown[:-1]), f"{grown.seconds:.0f}"]
+            sys.stdout.write(f"| {name} | {' | '.join(cells)} |\n")
+            sys.stdout.flush()
+
+
+def prepare(rows: int) -> None:
+    from django.core.management import call_command
+
+    from reports.models import Report
+
+    from . import backlog, exports
+
+    call_command("migrate", verbosity=0)
+    backlog.stock_up()
+    exports.sell(2025, rows)
+    Report.objects.all().delete()
+
+
+def measure(options: Sequence[str], count: int) -> Grown:
+    from . import processes
+
+    command = ["-m", "celery", "-A", "myproject", "worker", "--queues", "reports", "--concurrency", "1", *options]
+    known = set(psutil.Process().children())
+    with processes.running(*command):
+        worker = wait_for_worker(known)
+        begun = time.monotonic()
+        ask(count)
+        return watch(worker, count, begun)
+
+
+def wait_for_worker(known: set[psutil.Process]) -> psutil.Process:
+    from myproject.celery import app
+
+    from . import processes
+
+    processes.wait_for(lambda: bool(app.control.ping(timeout=1)), "the worker")
+    return next(iter(process for process in psutil.Process().children() if "celery" in process.cmdline()))
+
+
+def ask(count: int) -> None:
+    """Ask for so many reports, each of some weeks of its own."""
+    from accounts.models import User
+    from reports.models import Report
+    from reports.tasks import generate_report
+
+    Report.objects.all().delete()
+    person = User.objects.get()
+    for number, (kind, form) in enumerate(islice(cycle(KINDS), count)):
+        days = {"start": date(2025, 1, 1) + timedelta(days=number), "end": date(2025, 12, 31)}
+        report = Report.objects.create(requested_by=person, kind=kind, format=form, **days, **Report.lease.fresh())
+        generate_report.delay(report_id=str(report.pk))
+
+
+def watch(worker: psutil.Process, count: int, begun: float) -> Grown:
+    """Look at the child ten times a second until all reports have ended."""
+    from reports.models import Report
+
+    after: dict[int, int] = {}
+    pids, peak, ended = set[int](), 0, 0
+    while ended < count:
+        sizes = {child.pid: child.memory_info().rss // MEGABYTE for child in worker.children() if child.is_running()}
+        pids |= sizes.keys()
+        peak = max(peak, *sizes.values(), 0)
+        ended = Report.objects.ended().count()
+        after[ended] = max(sizes.values(), default=0)
+        time.sleep(0.1)
+    half = min((number for number in after if number >= count // 2), default=count)
+    first = min(number for number in after if number)
+    return Grown(after[first], after[half], after[count], peak, len(pids), time.monotonic() - begun)
+
+
+if __name__ == "__main__":
+    main()

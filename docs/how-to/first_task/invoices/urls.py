@@ -1,0 +1,3 @@
+"""No page of its own: the admin has one."""
+
+urlpatterns: list[object] = []

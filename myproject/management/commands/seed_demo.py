@@ -1,0 +1,33 @@
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from durable.errors import PermanentError, TemporaryError
+from myproject import demo
+
+
+class Command(BaseCommand):
+    help = (
+        "Fill an empty shop with its catalogue, people to log in as, one of each group, and ninety days of history, "
+        "which the sandbox is told as well; what is there stays."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--empty", action="store_true", help="without the history")
+        parser.add_argument("--orders", type=int, default=demo.Past.orders, help="how many orders the history has")
+        parser.add_argument("--wait", type=float, default=0, help="seconds until the sandbox must answer")
+
+    def handle(self, *args: Any, empty: bool, orders: int, wait: float, **options: Any) -> None:
+        for module in demo.modules():
+            module.fill()
+        if empty:
+            return
+        if not demo.world_answers(wait):
+            self.stdout.write("The sandbox does not answer, so the shop has no history: start it, and try again.")
+            return
+        past = demo.Past(orders=orders)
+        try:
+            demo.tell(past, demo.remember_all(past))
+        except (TemporaryError, PermanentError) as error:
+            raise CommandError(f"The shop has its history, and the sandbox was not told: {error}") from error

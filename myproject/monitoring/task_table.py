@@ -1,0 +1,67 @@
+"""The tasks of the shop in a table: purpose, how long each waited and ran lately, its next run, and its code."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from celery import current_app
+from django.db import connection
+from django.utils import timezone
+from django_celery_beat.models import PeriodicTask
+
+from myproject.monitoring.beat import following
+from myproject.traces.waterfall import source_of
+
+LATELY = timedelta(days=7)
+# Milliseconds, as medians: one slow run in a night says nothing of the others.
+MEDIANS = """
+SELECT task, count(*), max(ended_at),
+       percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM started_at - sent_at)) * 1000,
+       percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM ended_at - started_at)) * 1000
+FROM myproject_run WHERE ended_at > %s GROUP BY task
+"""
+
+
+class Row(NamedTuple):
+    """A task; what its runs say is None where there was none lately, `next_at` where nothing is scheduled."""
+
+    name: str
+    purpose: str
+    queue: str
+    code: str
+    runs: int = 0
+    last_at: datetime | None = None
+    waited: float | None = None
+    ran: float | None = None
+    next_at: datetime | None = None
+
+
+def rows() -> list[Row]:
+    """Return all tasks of ours by name. Makes two queries."""
+    measured, coming = runs_of(), next_times()
+    # The web knows only the tasks that its own modules have imported.
+    current_app.loader.import_default_modules()
+    found = []
+    for name in sorted(current_app.tasks):
+        if code := source_of(name):
+            runs, last_at, waited, ran = measured.get(name, (0, None, None, None))
+            purpose = (current_app.tasks[name].__doc__ or "").partition(".")[0]
+            queue = current_app.amqp.router.route({}, name)["queue"].name
+            found.append(Row(name, purpose, queue, code, runs, last_at, waited, ran, coming.get(name)))
+    return found
+
+
+def runs_of() -> Mapping[str, tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(MEDIANS, [timezone.now() - LATELY])
+        return {task: rest for task, *rest in cursor.fetchall()}
+
+
+def next_times() -> dict[str, datetime]:
+    """Return when each scheduled task comes next."""
+    found: dict[str, datetime] = {}
+    related = ("interval", "crontab", "solar", "clocked")
+    for row in PeriodicTask.objects.filter(enabled=True).select_related(*related).order_by("pk"):
+        comes = following(row.schedule, row.last_run_at or row.date_changed)
+        found[row.task] = min(found.get(row.task, comes), comes)
+    return found
