@@ -107,7 +107,7 @@ def test_message_of_a_killed_worker_is_back_at_once(broker: Broker, hire: Hire) 
 
     worker.kill()
 
-    wait_for(lambda: broker.lengths()["reports"] == 1, "the message to be back", 5)
+    wait_for(lambda: broker.lengths()["reports"] == 1, "the message to be back")
 
 
 def test_beat_ends_when_it_was_cut_short_in_the_middle_of_an_answer(broker: Broker) -> None:

@@ -487,7 +487,7 @@ def test_pack_is_made_once_although_messages_are_doubled_and_a_child_is_killed(s
         at_work = wait_for(Report.objects.filter(status=Status.RUNNING).first, "a report at work")
         assert at_work is not None
         strike(at_work.claimed_by, signal.SIGKILL)
-    wait_for(lambda: ready(pack), "the pack", 90)
+    wait_for(lambda: ready(pack), "the pack")
     shop.settle()
 
     assert sum(Report.objects.values_list("attempts", flat=True)) >= 8
@@ -517,7 +517,7 @@ def test_pack_is_made_once_although_the_child_that_bundles_it_is_killed(shop: Sh
     # A worker that took over at once would wait at the pipe forever; opening it both ways never blocks.
     with os.fdopen(os.open(pipe, os.O_RDWR), "wb") as other_end:
         other_end.write(content)
-    wait_for(lambda: ready(pack), "the pack", 90)
+    wait_for(lambda: ready(pack), "the pack")
     shop.settle()
 
     assert pack.attempts >= 2
