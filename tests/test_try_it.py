@@ -1,6 +1,7 @@
 """The try-it page: what it queues, what it shows, and to whom."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -59,6 +60,10 @@ def text(client: Client, path: str = "/try-it/") -> str:
 
 def newest(client: Client) -> try_it.Run:
     return client.get("/try-it/runs/").context["runs"][0]
+
+
+def is_over(client: Client, name: str) -> bool:
+    return not any(run.is_followed for run in client.get("/try-it/runs/").context["runs"] if run.sample == name)
 
 
 # --- What is queued ---
@@ -233,7 +238,8 @@ def test_page_follows_each_sample_through_a_real_worker(shop: Shop, office: Clie
     for name in VALID:
         queue(office, name)
 
-    wait_for(lambda: not office.get("/try-it/runs/").context["follow"], "all samples")
+    for name in VALID:
+        wait_for(partial(is_over, office, name), f"the sample {name}")
 
     runs = office.get("/try-it/runs/").context["runs"]
     shown = {run.sample: (run.state[0], run.outcome, run.retries) for run in runs}
