@@ -2,7 +2,8 @@
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
 from typing import Any
@@ -11,7 +12,8 @@ from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery import current_app, signals
 from celery.contrib.django.task import DjangoTask
 from celery.exceptions import SoftTimeLimitExceeded
-from django.db import InterfaceError, OperationalError, transaction
+from celery.worker import request
+from django.db import Error, InterfaceError, OperationalError, close_old_connections, transaction
 from kombu.exceptions import KombuError
 
 from durable.errors import TemporaryError
@@ -19,9 +21,39 @@ from durable.errors import TemporaryError
 log = logging.getLogger(__name__)
 
 
+class Request(request.Request):
+    """A message in a worker's main process, which stores the end of a task that no child can: expired, killed, lost.
+
+    Celery's own fails with the database connection, and its message keeps one of the worker's few places for ever.
+    """
+
+    def on_timeout(self, *args: Any) -> None:
+        with self.database_may_fail():
+            super().on_timeout(*args)
+
+    def on_failure(self, *args: Any, **kwargs: Any) -> None:
+        with self.database_may_fail():
+            super().on_failure(*args, **kwargs)
+
+    def _announce_revoked(self, *args: Any) -> None:
+        with self.database_may_fail():
+            super()._announce_revoked(*args)
+
+    @contextmanager
+    def database_may_fail(self) -> Iterator[None]:
+        """Replace a dead connection first; what cannot be stored is logged, and the message acknowledged."""
+        close_old_connections()
+        try:
+            yield
+        except Error as error:
+            log.error("The end of %s %s was not stored, the database failed: %s", self.name, self.id, error)
+            self.acknowledge()
+
+
 class Task(DjangoTask):
     """Retries temporary errors with backoff; publishing it on commit never fails a request."""
 
+    Request = Request
     autoretry_for = (TemporaryError, OperationalError, InterfaceError, SoftTimeLimitExceeded)
     # 1, 2, 4, 8 … seconds, at most ten minutes, with jitter so that not all retry at once.
     retry_backoff = True

@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.contrib.messages import get_messages
+from django.db import connection
 from django.test import Client
 from django.utils.html import escape
 from django_celery_results.models import TaskResult
 
 from accounts.models import User
 from myproject import tasks
+from myproject.alerting.models import DeadLetter
+from myproject.celery import app
 from myproject.try_it import page as try_it
 from tests.broker import Broker
 from tests.factories import make_user
@@ -266,3 +269,47 @@ def test_page_follows_each_sample_through_a_real_worker(shop: Shop, office: Clie
     assert all((run.waited is not None and run.ran is not None) is settings.RESULTS_IN_DATABASE for run in run_ones)
     assert all(worker.startswith("worker@") for run in runs for worker in run.workers)
     assert "hx-get" not in text(office)
+
+
+# --- A database that goes away, and the worker's main process, which stores what no child can ---
+
+
+def cut(*, stay_away: bool = False) -> None:
+    """End all connections to the database but this one, and let no new ones in if it is to stay away."""
+    name = connection.settings_dict["NAME"]
+    with connection._nodb_cursor() as cursor:
+        cursor.execute(f"ALTER DATABASE {connection.ops.quote_name(name)} ALLOW_CONNECTIONS {not stay_away}")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()",
+            [name],
+        )
+
+
+def test_worker_stores_what_expires_after_the_database_has_ended_its_connections(shop: Shop, office: Client) -> None:
+    shop.pause("beat")
+    queue(office, "expiry")
+    wait_for(partial(is_over, office, "expiry"), "the first")
+    cut()
+
+    queue(office, "expiry")
+
+    wait_for(partial(is_over, office, "expiry"), "another")
+
+
+def test_messages_that_expire_without_a_database_are_neither_kept_nor_dead_letters(shop: Shop, office: Client) -> None:
+    shop.pause("beat")
+    cut(stay_away=True)
+    try:
+        # More than the worker takes at a time, were they not all acknowledged.
+        for _ in range(10):
+            tasks.add.apply_async((1, 1), queue="default", expires=-1)
+            tasks.add.apply_async((1, 1), queue="default", countdown=2, expires=1)
+        wait_for(lambda: not shop.waits() and not any(app.control.inspect(limit=1).scheduled().values()), "all to end")
+    finally:
+        cut()
+
+    queue(office, "add")
+
+    wait_for(partial(is_over, office, "add"), "the task")
+    assert not DeadLetter.objects.exists()
