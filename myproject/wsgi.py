@@ -1,14 +1,18 @@
 import logging
 import os
 
-from django.core.wsgi import get_wsgi_application
+import django
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "myproject.settings")
 
-application = get_wsgi_application()
+django.setup(set_prefix=False)
 
-# The web starts all the same, since a page without style still sells; after Django, whose apps it asks.
+# After Django, whose apps they ask.
 from myproject.web import static_files  # noqa: E402
+from myproject.web.handler import Handler  # noqa: E402
 
+application = Handler()
+
+# The web starts all the same, since a page without style still sells.
 for forgotten in static_files.check_collected():
     logging.getLogger(__name__).error("%s %s", forgotten.msg, forgotten.hint)

@@ -1,6 +1,9 @@
 """What holds for all pages: templates, the demo data."""
 
+import encodings
+import pkgutil
 import re
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +11,10 @@ import pytest
 from django.conf import settings
 from django.core.management import call_command
 from django.template.loader import get_template
-from django.test import Client
+from django.test import Client, RequestFactory
 
 from accounts.models import User
+from myproject.wsgi import application
 from orders.models import Product
 from tests.factories import make_user
 
@@ -107,3 +111,48 @@ def test_page_of_a_broken_link_stays_itself_in_development(client: Client, setti
     answer = client.get("/people/unsubscribe/broken/")
 
     assert (answer.status_code, "This link is not whole" in answer.content.decode()) == (404, True)
+
+
+# --- Requests whose headers say odd things ---
+
+CODECS = sorted({module.name for module in pkgutil.iter_modules(encodings.__path__)} | {"nope", '"', ""})
+PARTS = b"".join(
+    b'--B\r\nContent-Disposition: form-data; name="%s"\r\n\r\n\\ud800A\r\n' % name
+    for name in (b"login", b"password", b"next")
+)
+
+
+def status_of(path: str, form: bytes = b"", **meta: str) -> int:
+    """Return what production answers to such a request; the client of the tests would read it in its own way."""
+    said = {"PATH_INFO": path, "REQUEST_METHOD": "POST" if form else "GET", "CONTENT_LENGTH": str(len(form))} | meta
+    environ = RequestFactory()._base_environ(**said, **{"wsgi.input": BytesIO(form)})
+    return application.get_response(application.request_class(environ)).status_code
+
+
+@pytest.mark.django_db
+def test_content_type_does_not_choose_how_a_request_is_read() -> None:
+    page = {"QUERY_STRING": "q=%41%5cud800%5cuDC00&page=%41"}
+    form, body = "multipart/form-data; boundary=B", PARTS + b"--B--\r\n"
+
+    answers = {
+        codec: (
+            status_of("/", CONTENT_TYPE=f"text/html; charset={codec}", **page),
+            status_of("/", CONTENT_TYPE=f"text/html; charset*={codec}''%41", **page),
+            status_of("/accounts/login/", body, CONTENT_TYPE=f"{form}; charset={codec}"),
+            status_of("/accounts/login/", body, CONTENT_TYPE=f"multipart/form-data; boundary*={codec}''B"),
+        )
+        for codec in CODECS
+    }
+
+    assert {codec: told for codec, told in answers.items() if told != (200, 200, 403, 403)} == {}
+    assert len(answers) > 100
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("name", ["sessionid", "csrftoken", "messages", "theme", "basket"])
+def test_cookie_that_spells_out_odd_bytes_is_no_fault(name: str) -> None:
+    odd = ['"a\\000bcdefghijklm"', f'"{"a" * 20}\\377"', '"\\012\\015Set-Cookie: a=b"', "é" * 20, '"\\', "=" * 20]
+
+    for value in odd:
+        assert status_of("/", HTTP_COOKIE=f"{name}={value}") == 200
+        assert status_of("/orders/", HTTP_COOKIE=f"{name}={value}") == 302

@@ -19,6 +19,13 @@ class Required(LoginRequiredMiddleware):
         if request.method in {"GET", "HEAD"}:
             return super().handle_no_permission(request, view_func)
         messages.warning(request, "You were signed out, so this was not done. Please sign in and press it again.")
+        return redirect_to_login(own_page(request) or resolve_url(settings.LOGIN_REDIRECT_URL))
+
+
+def own_page(request: HttpRequest) -> str:
+    """Return the path of the page with the button; empty if it is none of ours, or no address at all."""
+    try:
         page = urlsplit(request.headers.get("Referer", ""))
-        is_ours = page.netloc == request.get_host()
-        return redirect_to_login(page.path if is_ours else resolve_url(settings.LOGIN_REDIRECT_URL))
+    except ValueError:
+        return ""
+    return page.path if page.netloc == request.get_host() else ""

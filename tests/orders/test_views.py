@@ -599,6 +599,9 @@ def test_get_is_not_allowed_where_something_changes(path: str, shopper: Client) 
     [
         ({"Referer": "http://testserver/orders/7K3M-QX2A/"}, "/orders/7K3M-QX2A/"),
         ({"Referer": "https://elsewhere.example.com/orders/"}, "/dashboard/"),
+        ({"Referer": "http://[testserver/orders/"}, "/dashboard/"),
+        ({"Referer": "http://[testserver]/orders/"}, "/dashboard/"),
+        ({"Referer": "http://\u2100/orders/"}, "/dashboard/"),
         ({}, "/dashboard/"),
     ],
 )
