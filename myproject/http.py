@@ -54,7 +54,7 @@ def _pause(header: str) -> float | None:
         return min(float(header), LONGEST_PAUSE)
     try:
         until: datetime = parsedate_to_datetime(header)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     if until.tzinfo is None:
         return None

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta, tzinfo
 from typing import Any
 
-from celery.schedules import BaseSchedule, ParseException
+from celery.schedules import BaseSchedule
 from django.db import transaction
 from django.utils import timezone
 from django_celery_beat.models import CrontabSchedule, PeriodicTask
@@ -20,7 +20,7 @@ from django_celery_beat.models import CrontabSchedule, PeriodicTask
 from accounts.models import User
 from accounts.services import staff_with
 from myproject import texts
-from myproject.monitoring.beat import following, in_words
+from myproject.monitoring.beat import UNREADABLE, following, in_words
 
 from .models import OPEN, Period, Report, ReportSchedule, hold
 
@@ -31,8 +31,6 @@ TASK = "reports.tasks.plan_scheduled_report"
 DESCRIPTION = "Made on the page of scheduled reports, which has the recipients and the history."
 # The columns of beat's row that the form changes; beat and the sweep write the others.
 TIMES = ["name", "kwargs", "expire_seconds", "crontab", "interval", "solar", "clocked", "date_changed"]
-# What Celery raises for times that it cannot read, and for 30 February.
-UNREADABLE = (ParseException, ValueError, RuntimeError)
 # Seconds after which beat's message expires; the sweep queues the slot all the same.
 EXPIRES = 3600
 

@@ -9,6 +9,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from accounts.models import User
 from myproject import texts
+from myproject.monitoring.beat import UNREADABLE
 from myproject.web.pages import staff_may
 
 from . import planning, tasks
@@ -127,5 +128,5 @@ def _next(schedule: ReportSchedule) -> str:
     """Format its next run in its own time zone; empty while it is paused."""
     try:
         return "" if schedule.is_paused else planning.told(planning.next_run(schedule), schedule.zone)
-    except planning.UNREADABLE:
+    except UNREADABLE:
         return "Never: please correct its times"

@@ -13,7 +13,7 @@ from django.apps import apps
 from django.db import connection, models
 from django.test import Client
 from django.utils import timezone
-from django_celery_beat.models import CrontabSchedule
+from django_celery_beat.models import CrontabSchedule, IntervalSchedule
 
 from accounts import crm
 from accounts import tasks as account_tasks
@@ -210,23 +210,37 @@ def test_pack_is_made_without_a_report_whose_file_cannot_be_read(settings: Any, 
     assert (pack.status, pack.missing_count) == (PackStatus.READY, 1)
 
 
-@pytest.mark.parametrize("times", [{"day_of_month": "30", "month_of_year": "2"}, {"minute": "99"}])
-def test_schedule_whose_times_never_come_stops_neither_the_others_nor_the_page(
-    times: dict[str, str], staff: User, client: Client
+@pytest.mark.parametrize(
+    "times",
+    [
+        {"day_of_month": "30", "month_of_year": "2"},
+        {"minute": "99"},
+        {"every": 3_000_000, "period": "days"},
+        {"every": 2**31 - 1, "period": "days"},
+    ],
+)
+def test_schedule_whose_times_never_come_stops_neither_the_others_nor_a_page(
+    times: dict[str, Any], staff: User, client: Client
 ) -> None:
     bad, good = make_schedule(name="Never"), make_schedule(name="Daily", when={"day_of_week": "*", "hour": "9"})
     crontab = bad.periodic_task.crontab
     assert crontab is not None
-    CrontabSchedule.objects.filter(pk=crontab.pk).update(**times)
+    if "every" in times:
+        type(bad.periodic_task).objects.filter(pk=bad.periodic_task.pk).update(
+            crontab=None, interval=IntervalSchedule.objects.create(**times)
+        )
+    else:
+        CrontabSchedule.objects.filter(pk=crontab.pk).update(**times)
     ReportSchedule.objects.update(last_due_at="2026-01-01T00:00Z")
     type(bad.periodic_task).objects.update(date_changed="2026-01-01T00:00Z")
     client.force_login(staff)
 
     due = planning.all_due()
-    pages = [client.get(address) for address in ("/reports/schedules/", bad.get_absolute_url())]
+    about = ("/reports/schedules/", bad.get_absolute_url(), "/how-it-works/", "/dashboard/queues/")
+    pages = [client.get(address) for address in about]
 
     assert due == [good]
-    assert [page.status_code for page in pages] == [200, 200]
+    assert [page.status_code for page in pages] == [200, 200, 200, 200]
     assert b"please correct its times" in pages[0].content
 
 

@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 # Beat checks its schedules every few seconds; if one is later than this, beat is down.
 OVERDUE = timedelta(minutes=2)
+# What times raise that cannot be read, as the admin may set them: for 30 February, or for 3,000,000 days from now on.
+UNREADABLE = (ParseException, ValueError, RuntimeError, OverflowError)
 TWELVE_HOURS = re.compile(r"\b(\d\d):(\d\d) ([AP])M\b")
 
 

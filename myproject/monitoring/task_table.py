@@ -1,6 +1,7 @@
 """The tasks of the shop in a table: purpose, how long each waited and ran lately, its next run, and its code."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ from django.db import connection
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
 
-from myproject.monitoring.beat import following
+from myproject.monitoring.beat import UNREADABLE, following
 from myproject.traces.waterfall import source_of
 
 LATELY = timedelta(days=7)
@@ -62,6 +63,8 @@ def next_times() -> dict[str, datetime]:
     found: dict[str, datetime] = {}
     related = ("interval", "crontab", "solar", "clocked")
     for row in PeriodicTask.objects.filter(enabled=True).select_related(*related).order_by("pk"):
-        comes = following(row.schedule, row.last_run_at or row.date_changed)
-        found[row.task] = min(found.get(row.task, comes), comes)
+        # What cannot be read, the row's own page in the admin explains.
+        with suppress(*UNREADABLE):
+            comes = following(row.schedule, row.last_run_at or row.date_changed)
+            found[row.task] = min(found.get(row.task, comes), comes)
     return found

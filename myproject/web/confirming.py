@@ -13,7 +13,7 @@ def seen_by(request: HttpRequest) -> dict[str, str]:
     """Return what the page said of each row that it asked about; empty before it has asked."""
     try:
         seen = json.loads(request.POST.get("seen", "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return {pk: str(said) for pk, said in seen.items()} if isinstance(seen, dict) else {}
 

@@ -21,7 +21,7 @@ class Request(WSGIRequest):
             self.content_type, self.content_params = "", {}
 
     @cached_property
-    def COOKIES(self) -> dict[str, str]:
+    def COOKIES(self) -> dict[str, str]:  # type: ignore[override]
         # A quoted cookie may spell out any byte: `\000`.
         return {name: value for name, value in super().COOKIES.items() if "\0" not in value}
 

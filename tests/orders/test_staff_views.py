@@ -120,6 +120,18 @@ def test_many_are_refunded_after_the_page_has_asked(office: Client) -> None:
     assert Order.objects.filter(payments__refund_due_at__isnull=False).count() == 2
 
 
+@pytest.mark.parametrize("seen", ["[" * 100_000, '{"a":' * 100_000, "[1]", "{", "1" * 5000, '{"a": [NaN, "\\ud800"]}'])
+def test_words_that_no_page_has_said_are_asked_about_again(seen: str, office: Client) -> None:
+    order = place_order()
+    chosen = {"order": order.reference, "seen": seen}
+    listed = {"action": "refund", "_selected_action": str(order.pk), "seen": seen}
+
+    asked = [office.post(f"{PATH}refund/", chosen), office.post("/admin/orders/order/", listed)]
+
+    assert [answer.status_code for answer in asked] == [200, 200]
+    assert not Order.objects.filter(payments__refund_due_at__isnull=False).exists()
+
+
 def test_nothing_chosen_refunds_nothing(office: Client) -> None:
     answer = office.post(f"{PATH}refund/", follow=True)
 
