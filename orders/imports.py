@@ -42,6 +42,9 @@ LANGUAGES = ["cs", "da", "de", "el", "es", "fi", "fr", "hu", "it", "nb", "nl", "
 GERMAN_MARCH = "Mrz"
 # Characters. The csv module itself refuses a cell of more than 131,072: what is longer has an unclosed quote.
 MAX_LINE = 20_000
+# With the line breaks in its cells: a file of 50 MB could be one row of ten million cells, which no worker has the
+# memory for. A cell that is too long for its column, and for no more than that, still fails its own row only.
+MAX_ROW = 500_000
 LONGEST = {"sku": 20, "name": 80, "category": 40, "description": 5_000}
 HIGHEST_STOCK = 1_000_000
 # At most two digits behind the comma, which can then be no separator of thousands.
@@ -119,7 +122,7 @@ def read(file: Binary) -> Iterator[Row | Fault]:
 
 
 def fault(line: int, reason: str, cells: list[str]) -> Fault:
-    return Fault(line, reason[:300], texts.show(" | ".join(cells))[:200])
+    return Fault(line, reason[:300], texts.show(" | ".join(cells)[:200]))
 
 
 def records(file: Binary) -> Iterator[tuple[int, list[str], list[str]]]:
@@ -132,16 +135,43 @@ def records(file: Binary) -> Iterator[tuple[int, list[str], list[str]]]:
         if SEPARATOR_LINE.fullmatch(head):
             head, above = next(text, ""), 2
         names = columns(head, delimiter)
-        reader = csv.reader(text, delimiter=delimiter, strict=True)
+        counted = Counted(text)
+        reader = csv.reader(counted, delimiter=delimiter, strict=True)
         # The reader does not count the header. A cell may hold line breaks: a row begins after the last one's end.
         line = above + 1
         for cells in reader:
             if any(map(str.strip, cells)) and not is_total(names, cells):
                 yield line, names, cells
             line = reader.line_num + above + 1
+            counted.characters = 0
+    except TooLong as error:
+        where = f"The row that begins in line {line} is longer than {MAX_ROW:,} characters"
+        raise Refused(f"{where}. Is a quotation mark missing?") from error
     except csv.Error as error:
         where = f"The row that begins in line {line} is not CSV"
         raise Refused(f"{where} ({error}). Is a quotation mark missing?") from error
+
+
+class TooLong(Exception):
+    """A row goes on and on."""
+
+
+class Counted:
+    """Lines, of which no more than `MAX_ROW` characters are given out until they are said to have been a row."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self.lines = lines
+        self.characters = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self.lines)
+        self.characters += len(line)
+        if self.characters > MAX_ROW:
+            raise TooLong
+        return line
 
 
 def lines(file: Binary) -> Iterator[str]:

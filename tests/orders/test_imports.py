@@ -229,6 +229,7 @@ ROW = b"Lamp,A-1,1,1,X\n"
         (f"{HEADER}\n".encode() + ROW + b"La\0mp,A-2,1,1,X", "Line 3 holds binary data: this is not a text file."),
         (f"{HEADER}\n".encode() + ROW + b"x" * 20_001, "Line 3 is longer than 20,000 characters."),
         (b"x" * 5_000_000, "Line 1 is longer than 20,000 characters."),
+        (f"{HEADER}\n".encode() + ROW + b'"a\n",' * 200_000, "The row that begins in line 3 is longer than 500,000"),
         (f'{HEADER}\nLamp,A-1,1,1,"X\n'.encode() + ROW, "The row that begins in line 2 is not CSV (unexpected end"),
         (
             f'{HEADER}\nLamp,A-1,1,1,"X\n'.encode() + ROW * 9000,
@@ -240,6 +241,14 @@ ROW = b"Lamp,A-1,1,1,X\n"
 )
 def test_file_is_refused_as_a_whole_with_a_reason(data: bytes, reason: str) -> None:
     assert refusal(data).startswith(reason)
+
+
+def test_row_of_many_lines_is_rejected_by_itself() -> None:
+    long = 'Lamp,A-1,1,1,X,"a line' + "line\n" * 20_000 + '"'
+    [bad, *good] = read(f"{HEADER},description\n{long}\n" + "".join(f"Lamp,B-{n},1,1,X,\n" for n in range(50_000)))
+
+    assert (bad.line, isinstance(bad, Fault), len(good)) == (2, True, 50_000)
+    assert all(isinstance(row, Row) for row in good)
 
 
 def test_file_is_refused_when_it_has_too_many_rows(settings: Any) -> None:
