@@ -34,6 +34,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     name: str(HOME / folder)
     for name, folder in {"data_folder_in": "queue", "data_folder_out": "queue", "control_folder": "control"}.items()
 }
+CELERY_RESULT_BACKEND = "django-db"
 CELERY_TASK_ACKS_LATE = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_TASK_SOFT_TIME_LIMIT, CELERY_TASK_TIME_LIMIT = 20, 30

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+from celery import states
 from django.db import connection
+from django_celery_results.models import TaskResult
 
 from durable.tests.jobs.models import Job
 from durable.tests.jobs.tasks import check_jobs, finish_job
@@ -62,3 +64,25 @@ def test_row_ends_once_although_its_worker_is_killed_in_the_middle() -> None:
         wait_for(lambda: Job.objects.get().is_done)
 
     assert Job.objects.values_list("effects", "attempts").get() == (1, 2)
+
+
+def expire() -> None:
+    """Send a message that a worker holds until it has expired, and wait until the worker has stored its end."""
+    sent = finish_job.apply_async(kwargs={"job_id": 0}, countdown=1, expires=0.5)
+    wait_for(lambda: TaskResult.objects.filter(task_id=sent.id, status=states.REVOKED).exists())
+
+
+def test_expired_messages_keep_no_place_of_a_worker_whose_database_has_ended_its_connection() -> None:
+    row = job()
+    with worker():
+        expire()
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+
+        expire()
+        finish_job.delay(job_id=row.pk)
+
+        wait_for(lambda: Job.objects.get().is_done)
