@@ -15,6 +15,8 @@ from iso4217 import Currency
 
 from durable.errors import PermanentError
 
+# The most that the columns hold.
+HIGHEST = Decimal("999999999.99")
 # Digits behind the point (ISO 4217); one that was withdrawn, such as BGN, had two.
 EXPONENTS = {currency.code: currency.exponent for currency in Currency}
 # The columns have two. Of the currencies with three the provider takes amounts that end in zero only.
@@ -90,6 +92,12 @@ def is_expressible(amount: Decimal, currency: str) -> bool:
 def whole_where_due(field: str) -> Q:
     """For a constraint: the field holds no fraction where its row's currency has none."""
     return ~Q(currency__in=WITHOUT_FRACTION) | Q(**{field: Round(field)})
+
+
+def is_number(field: str) -> Q:
+    """For a constraint: the field is none of what a column of PostgreSQL takes and no page can show (NaN)."""
+    # It sorts above all numbers.
+    return Q(**{f"{field}__lte": HIGHEST})
 
 
 def check_price(price: Decimal) -> None:

@@ -230,6 +230,7 @@ class Order(Leased, OwesMail):
             models.UniqueConstraint(fields=["customer", "token"], name="order_once_per_form"),
             models.CheckConstraint(condition=Q(status__in=Status.values), name="order_status_known"),
             models.CheckConstraint(condition=Q(total__gt=0), name="order_total_positive"),
+            models.CheckConstraint(condition=money.is_number("total"), name="order_total_is_number"),
             models.CheckConstraint(condition=money.whole_where_due("total"), name="order_total_expressible"),
             models.CheckConstraint(
                 condition=Q(status__in=OPEN, due_at__isnull=False) | (~Q(status__in=OPEN) & Q(due_at=None)),
@@ -319,6 +320,7 @@ class OrderItem(models.Model):
     class Meta:
         constraints = [
             models.CheckConstraint(condition=Q(quantity__gt=0), name="item_quantity_positive"),
+            models.CheckConstraint(condition=money.is_number("price"), name="item_price_is_number"),
             models.UniqueConstraint(fields=["order", "product"], name="item_once_per_order"),
         ]
 

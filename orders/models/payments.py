@@ -109,6 +109,7 @@ class Payment(HasLease):
                 name="payment_one_alive_per_order",
             ),
             models.CheckConstraint(condition=Q(amount__gt=0), name="payment_amount_positive"),
+            models.CheckConstraint(condition=money.is_number("amount"), name="payment_amount_is_number"),
             models.CheckConstraint(condition=money.whole_where_due("amount"), name="payment_amount_expressible"),
             models.CheckConstraint(
                 condition=Q(refund_due_at=None) | Q(refund_key__isnull=False, refund_wanted_at__isnull=False),

@@ -18,7 +18,7 @@ from durable.errors import ReasonField
 from durable.leases import HasLease, Lease, LeasedQuerySet
 from myproject.texts import InCapitals, LinesField, Unprintable, WordsField, clean_words, in_capitals
 
-from ..money import check_price
+from .. import money
 
 # What can be counted: the most that a warehouse may tell, half of what the column could hold. People at work mean less.
 HIGHEST_STOCK = 1_000_000_000
@@ -133,7 +133,7 @@ class Product(HasLease):
     category = WordsField(max_length=40, db_index=True)
     description = LinesField(blank=True)
     # In dong, a telephone costs thirty million.
-    price = models.DecimalField(max_digits=11, decimal_places=2, validators=[check_price])
+    price = models.DecimalField(max_digits=11, decimal_places=2, validators=[money.check_price])
     stock = models.IntegerField(default=0, help_text="Units that may still be ordered; reserved ones are gone already.")
     warehouse_units = models.IntegerField(
         null=True, blank=True, editable=False, help_text="The warehouse's level that the stock has followed so far."
@@ -176,6 +176,7 @@ class Product(HasLease):
             models.CheckConstraint(condition=Q(stock__gte=0), name="product_stock_not_negative"),
             models.CheckConstraint(condition=Q(stock__lte=HIGHEST_STOCK), name="product_stock_countable"),
             models.CheckConstraint(condition=Q(price__gt=0), name="product_price_positive"),
+            models.CheckConstraint(condition=money.is_number("price"), name="product_price_is_number"),
             # Every page that lists a product links to it.
             models.CheckConstraint(condition=~Q(slug=""), name="product_has_slug"),
             models.CheckConstraint(condition=~Q(sku="") & ~Q(name="") & ~Q(category=""), name="product_has_words"),

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
 from orders.models import (
@@ -263,10 +263,17 @@ def same_line(order: Order) -> None:
     line(order)
 
 
+def write_nan(table: str, column: str) -> None:
+    """Write what a column of PostgreSQL takes, and Django's fields refuse."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"UPDATE orders_{table} SET {column} = 'NaN'")
+
+
 FORBIDDEN: list[tuple[str, Callable[[Order], object]]] = [
     ("product_stock_not_negative", lambda order: Product.objects.update(stock=-1)),
     ("product_stock_countable", lambda order: Product.objects.update(stock=1_000_000_001)),
     ("product_price_positive", lambda order: Product.objects.update(price=0)),
+    ("product_price_is_number", lambda order: write_nan("product", "price")),
     ("product_has_slug", lambda order: Product.objects.update(slug="")),
     ("product_has_words", lambda order: Product.objects.update(name=" \u200b")),
     ("product_sku_unique_in_any_case", lambda order: make_product(sku=order.items.get().product.sku.lower())),
@@ -278,15 +285,18 @@ FORBIDDEN: list[tuple[str, Callable[[Order], object]]] = [
     ),
     ("order_status_known", lambda order: Order.objects.update(status="lost", due_at=None)),
     ("order_total_positive", lambda order: Order.objects.update(total=0)),
+    ("order_total_is_number", lambda order: write_nan("order", "total")),
     ("order_due_while_open", lambda order: Order.objects.update(due_at=None)),
     ("order_due_while_open", lambda order: Order.objects.update(status=Status.REJECTED)),
     ("order_completed_has_time", lambda order: Order.objects.update(status=Status.COMPLETED, due_at=None)),
     ("item_quantity_positive", lambda order: OrderItem.objects.update(quantity=0)),
+    ("item_price_is_number", lambda order: write_nan("orderitem", "price")),
     ("item_once_per_order", same_product),
     ("payment_attempt_once", same_attempt),
     ("payment_one_alive_per_order", second_payment),
     ("payment_refund_has_key", lambda order: Payment.objects.update(refund_due_at=timezone.now())),
     ("payment_amount_positive", lambda order: Payment.objects.update(amount=0)),
+    ("payment_amount_is_number", lambda order: write_nan("payment", "amount")),
     ("payment_amount_expressible", lambda order: Payment.objects.update(amount="12.50", currency="JPY")),
     ("order_total_expressible", lambda order: Order.objects.update(total="12.50", currency="XOF")),
     ("basket_of_one", lambda order: Basket.objects.create()),
