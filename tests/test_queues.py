@@ -90,6 +90,23 @@ def test_age_is_that_of_the_oldest_message(broker: Broker) -> None:
     assert timedelta(seconds=499) < age < timedelta(seconds=520)
 
 
+ODD_TIMES = ("NaN", "1e999", "-1e999", "1e300", "-1", "9" * 400, '"NaN"', '"soon"', "[]", "null", "[" * 100_000)
+
+
+def test_message_with_an_odd_time_is_counted_and_hides_no_age(broker: Broker, redis: Any) -> None:
+    for queue in ("mail", "reports"):
+        add.apply_async((1, 2), queue=queue)
+    for odd in ODD_TIMES:
+        redis.rpush("mail", f'{{"headers": {{"sent_at": {odd}}}}}')
+        redis.hset("unacked", f"bad-{odd[:9]}", odd)
+        found = waiting()
+
+        assert (found["mail"].age, found["reports"].age) == (None, timedelta(0)), odd[:9]
+        assert running() == {}
+
+    assert waiting()["mail"].messages == len(ODD_TIMES) + 1
+
+
 def test_messages_of_all_priorities_count(broker: Broker) -> None:
     for priority in (0, 3, 9):
         add.apply_async((1, 2), priority=priority)

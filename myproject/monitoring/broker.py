@@ -20,6 +20,10 @@ from myproject.transport.broker_url import RABBITMQ, knock
 
 # A live worker answers within milliseconds; a ping always takes this long, since the number of workers is unknown.
 PING_SECONDS = 0.7
+# What reading a message may raise, which anybody may have written who can reach the broker.
+UNREADABLE = (ValueError, TypeError, LookupError, OverflowError, RecursionError)
+# The year 3000.
+MAX_TIME = 32_503_680_000
 # How many of the messages held by workers are read: very many may be waiting for a retry.
 SAMPLE = 1000
 
@@ -103,7 +107,7 @@ def queue_of(message: bytes) -> str:
     """Return the queue that a held message came from; empty when it does not say."""
     try:
         return str(json.loads(message)[2])
-    except (ValueError, TypeError, LookupError):
+    except UNREADABLE:
         return ""
 
 
@@ -124,9 +128,11 @@ def oldest(messages: list[bytes | None]) -> timedelta | None:
 def sent_at(message: bytes) -> float | None:
     """Return when the message was sent, in seconds since 1970; None when it does not say."""
     try:
-        return float(json.loads(message)["headers"]["sent_at"])
-    except (ValueError, TypeError, LookupError):
+        told = float(json.loads(message)["headers"]["sent_at"])
+    except UNREADABLE:
         return None
+    # No number (NaN), or a time that no calendar has, is none.
+    return told if 0 <= told < MAX_TIME else None
 
 
 def workers(connection: Connection) -> list[Worker]:

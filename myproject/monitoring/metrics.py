@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from datetime import timedelta
 from functools import cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
@@ -44,6 +45,7 @@ FOLDER = "shop-metrics-"
 FOLDER_IS_NEW = 60
 # Seconds that a client of a worker's or beat's own server may take.
 PATIENCE = 5
+LONGEST_WAIT = timedelta(days=7).total_seconds()
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 RUN_TIMES = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
 QUEUE_TIMES = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 30, 60, 300, 900, 3600)
@@ -141,7 +143,8 @@ def note_time_in_queue(task: Task, **kwargs: Any) -> None:
     sent_at = getattr(task.request, "sent_at", None)
     if isinstance(sent_at, float) and not task.request.eta:
         queue = (task.request.delivery_info or {}).get("routing_key")
-        QUEUE_TIME.labels(known_queue(queue)).observe(max(0, time.time() - sent_at))
+        # One that was sent an infinite time ago would be in the sum forever.
+        QUEUE_TIME.labels(known_queue(queue)).observe(min(max(0, time.time() - sent_at), LONGEST_WAIT))
 
 
 def count_success(sender: Task, runtime: float, **kwargs: Any) -> None:
