@@ -50,6 +50,8 @@ class Mismatch(PermanentError):
 
 
 Outcome = Charged | PermanentError | TemporaryError
+# More than the provider ever charges; what is longer than a `Decimal` counts exactly cannot be put into words.
+MOST_UNITS = 10**15
 # What an answer or a webhook that lacks something shows up as; RecursionError: it is nested too deeply.
 UNREADABLE = (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError)
 
@@ -237,12 +239,15 @@ def _notice(event: Mapping[str, Any], news: News, provider_id: str, units: int, 
     order, attempt = str(told.get("order", "")), str(told.get("attempt", ""))
     if not all(map(_is_id, (event["id"], provider_id, refund_id or "none"))):
         raise ValueError("not an id")
+    currency = thing["currency"].upper()
+    if not 0 <= int(units) <= MOST_UNITS or not re.fullmatch("[A-Z]{3}", currency):
+        raise ValueError("not an amount")
     return Notice(
         news=news,
         event_id=event["id"],
         provider_id=provider_id,
         units=int(units),
-        currency=thing["currency"].upper(),
+        currency=currency,
         order=order if re.fullmatch(r"[0-9A-Z-]{1,9}", order) else "",
         attempt=int(attempt) if re.fullmatch(r"[0-9]{1,4}", attempt) else 0,
         refund_id=refund_id,

@@ -315,6 +315,16 @@ def test_webhook_of_rubbish_is_refused_although_it_is_signed(said: object) -> No
     assert send(said).status_code == 400
 
 
+@pytest.mark.parametrize("say", [intent, refunded_charge, refund])
+@pytest.mark.parametrize("wrong", [10**29, 10**4000, -1, float("inf"), float("nan"), "eur\0", "", "€", "e" * 500])
+def test_webhook_of_an_amount_that_cannot_be_is_refused(say: Any, wrong: Any, order: Order) -> None:
+    amount = {intent: "amount_received", refunded_charge: "amount_refunded", refund: "amount"}[say]
+
+    answer = send(say(order, **{"currency" if isinstance(wrong, str) else amount: wrong}))
+
+    assert (answer.status_code, status_of(order)) == (400, Status.PROCESSING)
+
+
 def test_webhook_of_an_unknown_kind_is_ignored_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 
