@@ -7,8 +7,9 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
+from contextlib import suppress
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -137,6 +138,39 @@ def test_beats_own_server_wants_the_token_and_has_nothing_else(
 
     assert refused.value.code == status
     wait_for(lambda: value(read(port), "shop_messages_total", queue="orders"), "a message to be sent")
+
+
+def test_slow_clients_of_a_workers_own_server_keep_nobody_waiting_and_are_let_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(metrics, "PATIENCE", 1)
+    server = metrics.Server(("127.0.0.1", 0), metrics.Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    port = server.server_address[1]
+    slow = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(20)]
+    begins, left = time.monotonic(), slow
+
+    while left and time.monotonic() - begins < 5:
+        for client in left:
+            with suppress(OSError):
+                client.sendall(b"G")
+        assert "shop_tasks" in read(port)
+        left = [client for client in left if not has_ended(client)]
+
+    assert left == []
+    assert time.monotonic() - begins < 3
+    server.shutdown()
+    server.server_close()
+
+
+def has_ended(client: socket.socket) -> bool:
+    client.settimeout(0.01)
+    try:
+        return client.recv(1) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
 
 
 def is_open(port: int) -> bool:

@@ -20,8 +20,9 @@ from functools import cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from socketserver import TCPServer
-from threading import Thread
+from socket import SHUT_RDWR
+from socketserver import TCPServer, ThreadingMixIn
+from threading import Thread, Timer
 from typing import Any
 
 from billiard import current_process
@@ -43,7 +44,7 @@ PATH = "/metrics"
 FOLDER = "shop-metrics-"
 # Seconds until an unlocked folder counts as abandoned: a new family may not have locked it yet.
 FOLDER_IS_NEW = 60
-# Seconds that a client of a worker's or beat's own server may take.
+# Seconds that a client of a worker's or beat's own server may take, to ask and to read.
 PATIENCE = 5
 LONGEST_WAIT = timedelta(days=7).total_seconds()
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
@@ -234,7 +235,19 @@ def counts() -> bytes:
 
 
 class Handler(BaseHTTPRequestHandler):
-    timeout = PATIENCE
+    def setup(self) -> None:
+        super().setup()
+        # For all of it: a timeout of the socket begins anew with each byte.
+        self.deadline = Timer(PATIENCE, self.hang_up)
+        self.deadline.start()
+
+    def finish(self) -> None:
+        self.deadline.cancel()
+        super().finish()
+
+    def hang_up(self) -> None:
+        with suppress(OSError):
+            self.connection.shutdown(SHUT_RDWR)
 
     def do_GET(self) -> None:
         status = refusal(self.headers.get("Authorization", "")) if self.path == PATH else HTTPStatus.NOT_FOUND
@@ -249,8 +262,11 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *args: Any) -> None: ...
 
 
-class Server(TCPServer):
-    allow_reuse_address = True
+class Server(ThreadingMixIn, TCPServer):
+    """A thread for each client, so that a slow one keeps Prometheus waiting no longer than it takes by itself."""
+
+    allow_reuse_address = daemon_threads = True
+    block_on_close = False
 
     def handle_error(self, *args: Any) -> None:
         log.info("A client of the metrics went away")
