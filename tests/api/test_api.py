@@ -1,13 +1,19 @@
 """The JSON side: who may, what is accepted, and one shape for whatever is not."""
 
 import io
+import threading
 import uuid
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Any
 
 import pytest
 from django.conf import settings
 from django.core.cache import cache
+from django.db import connection
+from django.http import HttpRequest
 from django.test import Client
 from django.test.client import MULTIPART_CONTENT
 from hypothesis import HealthCheck, given
@@ -16,6 +22,7 @@ from hypothesis import strategies as st
 
 from accounts import services as people
 from accounts.models import ApiToken, User
+from myproject.api import access
 from orders.models import Card, Order, Product, ProductImport
 from reports.models import Report
 from tests.broker import Broker
@@ -137,6 +144,28 @@ def test_one_person_may_ask_so_often_and_others_do_not_feel_it(ask: Ask) -> None
 
     assert (statuses[:most], statuses[most]) == ([200] * most, 429)
     assert asks(make_user())("get", "orders/")[0] == 200
+
+
+def test_requests_at_once_count_each_for_their_own_person() -> None:
+    throttle = access.PerPerson()
+    most, people = throttle.most, [make_user() for _ in range(3)]
+    begins = threading.Barrier(12)
+
+    def ask_many(number: int) -> list[tuple[int, bool]]:
+        request = HttpRequest()
+        request.user = people[number % 3]
+        begins.wait()
+        allowed = [(number % 3, throttle.allow_request(request)) for _ in range(most // 4 + 5)]
+        assert 0 < throttle.wait() <= throttle.seconds
+        connection.close()
+        return allowed
+
+    with ThreadPoolExecutor(12) as pool:
+        found = Counter(chain.from_iterable(pool.map(ask_many, range(12))))
+
+    assert found == {
+        (person, is_allowed): most if is_allowed else 20 for person in range(3) for is_allowed in (True, False)
+    }
 
 
 # --- Orders ---
