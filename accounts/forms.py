@@ -50,6 +50,11 @@ class SignupForm(AllauthSignupForm):
     field_order = ["email", "name", "password1", "password2", "wants_digest"]
     twin: User | None = None
 
+    def clean_name(self) -> str:
+        # By the rule of the column: to put letters together may make more of them.
+        name: str = User._meta.get_field("name").clean(self.cleaned_data["name"], None)
+        return name
+
     def validate_unique_email(self, value: str) -> str:
         """Refuse an address that is taken, unless by the same form submitted twice."""
         self.twin = just_registered(value, str(self.data.get("password1", "")))

@@ -35,8 +35,9 @@ class PictureStatus(models.TextChoices):
 
 def slug_of(name: str, sku: str) -> str:
     """Return the last part of a product's address; a long name is cut, the SKU tells it apart."""
+    # Longer than the SKU where one sign stands for several letters, such as ㎯.
     end = slugify(sku)
-    return f"{slugify(name)[: 79 - len(end)]}-{end}".strip("-")
+    return f"{slugify(name)[: max(0, 79 - len(end))]}-{end}"[:80].strip("-")
 
 
 def sku_key(sku: str) -> str:

@@ -109,6 +109,9 @@ def test_signup_works_when_the_broker_is_away(client: Client, broker: Broker) ->
         ({"email": ""}, "email", "This field is required."),
         ({"password2": "something-else"}, "password2", "You must type the same password each time."),
         ({"name": "x" * 101}, "name", "Ensure this value has at most 100 characters (it has 101)."),
+        # A letter that Unicode writes as two.
+        ({"name": "\u0958" * 51}, "name", "Ensure this value has at most 100 characters (it has 102)."),
+        ({"name": "Bob\a"}, "name", "This text holds the character U+0007, which cannot be shown."),
     ],
 )
 def test_signup_explains_when_it_cannot_be(fields: dict[str, str], field: str, message: str, client: Client) -> None:

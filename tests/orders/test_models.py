@@ -340,6 +340,14 @@ def test_product_gets_a_slug_of_its_name_and_sku() -> None:
     assert product.get_absolute_url() == "/products/storm-lantern-lit-1/"
 
 
+@pytest.mark.parametrize("sku", ["㎯" * 20, "㎯" * 15, "⒛" * 20, "灯" * 20, "w" * 20])
+def test_products_of_any_sku_have_an_address_each(sku: str) -> None:
+    first, second = (make_product(name="lamp " * 16, sku=f"{sku[:-1]}{end}") for end in "/\\")
+
+    assert first.slug != second.slug
+    assert all(re.fullmatch(r"[-\w]{1,80}", product.slug) for product in (first, second))
+
+
 def test_total_of_an_item_is_price_times_quantity() -> None:
     item = place_order(product=make_product(price=Decimal("0.10")), quantity=3).items.get()
 
