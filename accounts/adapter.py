@@ -40,6 +40,13 @@ class AccountAdapter(DefaultAccountAdapter):
         User._meta.get_field("email").run_validators(email)
         return clean_address(email)
 
+    def is_safe_url(self, url: str) -> bool:
+        try:
+            return bool(super().is_safe_url(url))
+        except ValueError:
+            # It is no address, such as `https://[`.
+            return False
+
     def save_user(self, request: HttpRequest, user: User, form: Any, commit: bool = True) -> User:
         user.name = form.cleaned_data.get("name", "")
         user.wants_digest = form.cleaned_data.get("wants_digest", False)

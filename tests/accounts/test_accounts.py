@@ -187,12 +187,38 @@ def test_login_leads_back_to_where_one_wanted_to_go(client: Client) -> None:
     assert answer["Location"] == "/orders/"
 
 
-def test_login_never_leads_to_another_site(client: Client) -> None:
+ELSEWHERE = [
+    *(
+        "//evil.example/",
+        "/\\evil.example",
+        "\\\\evil.example",
+        "/\t/evil.example",
+        "///evil.example",
+        "http:///evil.example",
+    ),
+    *(
+        "https:evil.example",
+        "javascript:alert(1)",
+        "http://testserver@evil.example",
+        "http://testserver:80@evil.example",
+    ),
+    *("http://testserver\\@evil.example", "ftp://testserver/", "https://[", "https://[testserver]/", "http://\u2100/"),
+]
+
+
+@pytest.mark.parametrize("page", ELSEWHERE)
+def test_login_and_logout_never_lead_to_another_site(page: str, client: Client) -> None:
     make_user(email="alice@example.com")
 
-    answer = client.post("/accounts/login/?next=//evil.example/", {"login": "alice@example.com", "password": PASSWORD})
+    shown = client.get("/accounts/login/", {"next": page})
+    answers = [
+        client.post("/accounts/login/", {"login": "alice@example.com", "password": PASSWORD, "next": page}),
+        client.post("/accounts/reauthenticate/", {"password": PASSWORD, "next": page}),
+        client.post("/accounts/logout/", {"next": page}),
+    ]
 
-    assert answer["Location"] == "/dashboard/"
+    assert shown.status_code == 200
+    assert [answer["Location"] for answer in answers] == ["/dashboard/", "/dashboard/", "/"]
 
 
 def test_login_is_slowed_down_after_many_failures(client: Client) -> None:

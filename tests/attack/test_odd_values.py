@@ -38,6 +38,7 @@ ODD = {
     "below nothing": "-1",
     "no number": "NaN",
     "more than all": "1e999",
+    "no address": "https://[",
     "another script's digits": "١٢٣",
     "a list": "1,2,x,,",
     "an object": '{"a": [null]}',
