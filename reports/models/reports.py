@@ -291,7 +291,8 @@ class Report(Leased):
 
     @property
     def title(self) -> str:
-        return f"{self.get_kind_display()} {self.start} to {self.end}" if self.start else self.get_kind_display()
+        days = " to ".join(date_format(day, "j M Y") for day in self.days) if self.start else ""
+        return f"{self.get_kind_display()}, {days}" if days else self.get_kind_display()
 
     @property
     def subtitle(self) -> str:

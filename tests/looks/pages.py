@@ -11,12 +11,14 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from django.conf import settings
-from django.test import Client
+from django.core.management import call_command
+from django.test import Client, override_settings
 from playwright.sync_api import Browser, Page
 
 from accounts.models import User
 from myproject.web import theme as themes
 from tests.attack.addresses import addresses
+from tests.running import sandbox
 
 Theme = Literal["light", "dark"]
 THEMES: tuple[Theme, ...] = ("light", "dark")
@@ -69,6 +71,16 @@ def show(page: Page, address: str) -> bool:
         return False
     page.goto(address, wait_until="load")
     return True
+
+
+@contextmanager
+def history() -> Iterator[None]:
+    """Give the shop its ninety days, of which it tells a sandbox."""
+    with sandbox() as places:
+        known = {"SANDBOX_API": places["SANDBOX_URL"], "WAREHOUSE_URL": places["WAREHOUSE_URL"]}
+        with override_settings(**known):
+            call_command("seed_demo")
+            yield
 
 
 def fill_sandbox(places: dict[str, Any]) -> None:

@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 from django.conf import settings
-from django.core.management import call_command
 from playwright.sync_api import Browser
 
 from accounts.models import User
-from tests.looks.pages import SANDBOX, THEMES, WIDTHS, fill_sandbox, pages_of, show, tab
+from tests.looks.pages import SANDBOX, THEMES, WIDTHS, fill_sandbox, history, pages_of, show, tab
 from tests.running import sandbox
 
 pytestmark = [pytest.mark.looks, pytest.mark.django_db(transaction=True), pytest.mark.timeout(1800)]
@@ -19,18 +18,18 @@ WIDER = "() => document.documentElement.scrollWidth - document.documentElement.c
 
 
 def test_screenshots_of_each_page_show_no_page_wider_than_its_screen(browser: Browser, live_server: Any) -> None:
-    call_command("seed_demo")
-    people = {"visitor": None, "staff": User.objects.get(email="staff@example.com")}
-    addresses = pages_of(people["staff"])
-    wider = {}
-    for theme in THEMES:
-        for width in WIDTHS:
-            for who, person in people.items():
-                with tab(browser, live_server.url, theme, person, width) as page:
-                    for name, address in addresses.items():
-                        if show(page, address):
-                            page.screenshot(path=picture(f"{who}-{name}", theme, width), full_page=True)
-                            wider[f"{who}-{name} {theme} {width}"] = page.evaluate(WIDER)
+    with history():
+        people = {"visitor": None, "staff": User.objects.get(email="staff@example.com")}
+        addresses = pages_of(people["staff"])
+        wider = {}
+        for theme in THEMES:
+            for width in WIDTHS:
+                for who, person in people.items():
+                    with tab(browser, live_server.url, theme, person, width) as page:
+                        for name, address in addresses.items():
+                            if show(page, address):
+                                page.screenshot(path=picture(f"{who}-{name}", theme, width), full_page=True)
+                                wider[f"{who}-{name} {theme} {width}"] = page.evaluate(WIDER)
 
     assert {name: pixels for name, pixels in wider.items() if pixels and "admin" not in name} == {}
 

@@ -55,7 +55,7 @@ def test_person_is_told_once_when_the_report_is_ready(wants: bool, staff: User, 
     for _ in range(2):
         run(report)
 
-    notice = ("Sam", "Order lines 2026-01-01 to 2026-01-31 is ready")
+    notice = ("Sam", "Order lines, 1 Jan 2026 to 31 Jan 2026 is ready")
     assert told() == ([notice] if wants else [])
     message = ("mail", "accounts.tasks.send_notification_email", {"user_id": staff.pk})
     assert broker.messages() == ([message] if wants else [])
@@ -71,7 +71,7 @@ def test_person_is_told_with_the_reason_and_the_address_when_the_report_has_fail
     [notice] = Notification.objects.all()
     report.refresh_from_db()
     assert (report.status, notice.message, notice.url) == (Status.FAILED, report.error, report.get_absolute_url())
-    assert notice.subject == "Order lines 9999-12-30 to 9999-12-31 could not be made"
+    assert notice.subject == "Order lines, 30 Dec 9999 to 31 Dec 9999 could not be made"
     assert broker.lengths()["mail"] == 1
 
 
@@ -81,7 +81,7 @@ def test_person_is_told_when_the_sweep_gives_the_report_up(staff: User, broker: 
     for _ in range(2):
         tasks.check_unfinished_reports()
 
-    assert told() == [("Sam", "Order lines 2026-01-01 to 2026-01-31 could not be made")]
+    assert told() == [("Sam", "Order lines, 1 Jan 2026 to 31 Jan 2026 could not be made")]
     assert broker.lengths()["mail"] == 1
 
 
@@ -171,4 +171,4 @@ def test_mail_comes_once_although_the_message_came_twice(shop: Shop) -> None:
     shop.settle()
 
     mails = shop.sandbox("/mail.json?to=sam-outcomes@example.com")
-    assert [mail["subject"] for mail in mails] == ["Order lines 2026-01-01 to 2026-01-31 is ready"]
+    assert [mail["subject"] for mail in mails] == ["Order lines, 1 Jan 2026 to 31 Jan 2026 is ready"]

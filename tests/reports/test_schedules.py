@@ -588,9 +588,9 @@ def test_form_explains_what_is_wrong_and_makes_nothing(
 @pytest.mark.parametrize(
     ("kind", "format_", "what", "title"),
     [
-        ("sales_by_day", "pdf", "Sales by day as PDF: Last week, Monday to Sunday", "Sales by day 2026-"),
+        ("sales_by_day", "pdf", "Sales by day as PDF: Last week, Monday to Sunday", "Sales by day, "),
         ("sales_by_customer", "xlsx", "Sales by customer as Excel (XLSX): Last week, Monday to Sunday", "Sales by c"),
-        ("sales", "parquet", "Order lines as Parquet: Last week, Monday to Sunday", "Order lines 2026-"),
+        ("sales", "parquet", "Order lines as Parquet: Last week, Monday to Sunday", "Order lines, "),
         ("stock", "xlsx", "Stock as Excel (XLSX)", "Stock"),
     ],
 )
