@@ -277,4 +277,4 @@ def test_source_of_a_task_is_the_line_of_its_function() -> None:
         path, line = waterfall.source_of(task).split(":")
         assert path == "orders/tasks.py"
         assert int(line) > 20
-    assert waterfall.source_of("no.such.task") == ""
+    assert [waterfall.source_of(task) for task in ("no.such.task", "celery.chord")] == ["", ""]

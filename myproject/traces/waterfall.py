@@ -128,13 +128,14 @@ def bars_of(line: Line, start: datetime, scale: float) -> list[Bar]:
 
 
 def source_of(task: str) -> str:
-    """Return file and line of the task's function; empty if this process does not know the task."""
+    """Return file and line of the task's function; empty for one of Celery's own, and for one that is not known."""
     known = current_app.tasks.get(task)
     code = getattr(inspect.unwrap(known.run), "__code__", None) if known else None
     if code is None:
         return ""
     path = Path(code.co_filename)
-    is_ours = path.is_relative_to(settings.BASE_DIR)
+    # A virtual environment may stand inside the project.
+    is_ours = path.is_relative_to(settings.BASE_DIR) and "site-packages" not in path.parts
     return f"{path.relative_to(settings.BASE_DIR)}:{code.co_firstlineno}" if is_ours else ""
 
 
