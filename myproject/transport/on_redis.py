@@ -76,7 +76,7 @@ def check_kept(kept: bytes | None) -> None:
         message, exchange, queue = json.loads(kept)
     except (ValueError, TypeError, RecursionError) as error:
         raise Unfit("it is not what a worker keeps of a message") from error
-    if exchange != "" or queue not in QUEUES:
+    if exchange != "" or not isinstance(queue, str) or queue not in QUEUES:
         raise Unfit("it does not say which queue it came from")
     check_envelope(json.dumps(message).encode(), queue)
 

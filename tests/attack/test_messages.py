@@ -163,11 +163,15 @@ def broadcast(body: bytes) -> dict[str, Any]:
     }
 
 
+UNHASHABLE: list[Any] = [[], {}, ["default"], {"default": 1}, None, 7, True]
+
+
 def test_rubbish_in_the_hash_of_held_messages_is_buried(queue: Broker) -> None:
     """Its entries go back to their queues after the visibility timeout, every two seconds anew when that fails."""
     send(1, 2)
     ours = taken()
     kept: list[Any] = [ODD[0], "x", [ours], [ours, "", ""], [ours, "x", "default"], ["x", "", "default"], nested(200)]
+    kept += [[ours, odd, "default"] for odd in UNHASHABLE] + [[ours, "", odd] for odd in UNHASHABLE]
     with app.connection_for_write() as link:
         for number, value in enumerate(kept):
             link.default_channel.client.hset("unacked", str(number), json.dumps(value))
