@@ -52,6 +52,18 @@ def test_canary_says_how_long_it_waited(broker: Broker) -> None:
     assert timedelta(seconds=5) <= in_queue < timedelta(seconds=30)
 
 
+@pytest.mark.parametrize("told", [1e10, 1e300, float("nan"), float("inf"), -1e300, 10**400, "soon", None, [], True])
+def test_canary_with_an_odd_time_silences_no_watch(told: object, broker: Broker) -> None:
+    tasks.canary.apply(kwargs={"queue": "mail"}, headers={"sent_at": told}).get()
+    noted = Canary.objects.get(queue="mail").sent_at
+
+    arrive("mail", now := timezone.now())
+
+    assert noted is not None
+    assert abs(noted - now) < MINUTE
+    assert Canary.objects.get(queue="mail").sent_at == now
+
+
 @pytest.mark.proves("myproject.tasks.canary", "twice")
 def test_canary_twice_is_once(broker: Broker) -> None:
     sent_at = ago(0.1)
