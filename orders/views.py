@@ -27,7 +27,7 @@ from myproject.web.paging import page_of
 from . import basket as baskets
 from . import drawings, payments, services, tasks
 from .forms import CardForm, CheckoutForm, ProductFilter, QuantityForm, categories
-from .models import InventorySync, Order, Product, actor
+from .models import InventorySync, Order, Product, Status, actor
 
 PER_PAGE = 12
 DIFFERENCES_PER_PAGE = 50
@@ -230,7 +230,8 @@ def pay(request: HttpRequest, reference: str) -> HttpResponse:
 @require_POST
 def cancel(request: HttpRequest, reference: str) -> HttpResponse:
     order = get_object_or_404(Order.objects.of(request.user), reference=reference)
-    if not order.mark_cancelled():
+    # Sent twice, the other request has cancelled it.
+    if not order.mark_cancelled() and not Order.objects.filter(pk=order.pk, status=Status.CANCELLED).exists():
         messages.error(request, "It is too late to cancel this order.")
     return redirect(order)
 

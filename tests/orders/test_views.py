@@ -500,6 +500,15 @@ def test_cancel_closes_a_pending_order(shopper: Client, customer: User) -> None:
     assert (answer["Location"], order.status) == (order.get_absolute_url(), Status.CANCELLED)
 
 
+def test_cancel_that_is_sent_twice_says_nothing_else_than_once(shopper: Client, customer: User) -> None:
+    order = place_order(customer)
+
+    answers = [shopper.post(f"/orders/{order.reference}/cancel/") for _ in range(2)]
+
+    assert [messages_of(answer) for answer in answers] == [[], []]
+    assert Order.objects.get().status == Status.CANCELLED
+
+
 def test_cancel_explains_when_it_is_too_late(shopper: Client, customer: User) -> None:
     order = put(place_order(customer), Status.PROCESSING)
 
