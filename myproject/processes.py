@@ -30,6 +30,8 @@ COLOURS = (36, 33, 32, 35, 34)
 OURS = "--ours"
 # A pid, and since when it is this process: pids are used again.
 Known = tuple[int, float]
+# Tells whether a process has to start again to read this file, which has changed.
+Wants = Callable[[Path], bool]
 
 
 def say(name: str, text: str, colour: int = 0) -> None:
@@ -44,9 +46,9 @@ class Process:
     """One line of the Procfile, in a session of its own: a Ctrl-C in the terminal is not for it."""
 
     def __init__(
-        self, name: str, command: str, environment: Mapping[str, str], folder: Path, colour: int, reloads: bool
+        self, name: str, command: str, environment: Mapping[str, str], folder: Path, colour: int, wants: Wants
     ) -> None:
-        self.name, self.colour, self.reloads = name, colour, reloads
+        self.name, self.colour, self.wants = name, colour, wants
         self.command, self.environment, self.folder = shlex.split(command), environment, folder
         self.popen: subprocess.Popen[bytes] | None = None
         # Told to leave since its code has changed.
@@ -127,7 +129,7 @@ class Watch:
 
     def __init__(self, folders: Callable[[], Iterable[Path]]) -> None:
         self.folders = folders
-        self.known = self.look()
+        self.known = self.first = self.look()
         self.looked_at = time.monotonic()
 
     def look(self) -> dict[Path, int]:
@@ -171,9 +173,9 @@ class Supervisor:
         self.unread: set[Path] = set()
         self.parent = os.getppid()
 
-    def add(self, name: str, command: str, environment: Mapping[str, str], folder: Path, *, reloads: bool) -> None:
+    def add(self, name: str, command: str, environment: Mapping[str, str], folder: Path, wants: Wants) -> None:
         colour = COLOURS[len(self.processes) % len(COLOURS)]
-        self.processes.append(Process(name, command, environment, folder, colour, reloads))
+        self.processes.append(Process(name, command, environment, folder, colour, wants))
 
     def run(self, *early: str, then: Callable[[], None] = lambda: None) -> None:
         """Start those that are named, call `then`, start the others, and keep all running."""
@@ -203,17 +205,19 @@ class Supervisor:
         return [*self.others(), *(each.popen.pid for each in self.processes if each.popen is not None)]
 
     def reload(self) -> None:
-        """Where code has changed, let those that do not reload themselves end their tasks; then they start again."""
-        if not (paths := self.watch.changed()):
+        """Where code has changed, let those that do not read it by themselves end their tasks, and start again."""
+        if not (changed := self.watch.changed()):
             return
-        self.unread.update(paths)
+        self.unread.update(changed)
         if wrong := fault(self.unread):
             say("system", f"{wrong}: the workers go on with the code of before")
             return
+        paths = sorted(self.unread)
         self.unread.clear()
         for process in self.processes:
-            if process.reloads and process.is_running() and not process.is_leaving:
-                say("system", f"{paths[0].name} has changed; {process.name} ends what it does and starts again")
+            wanted = [path.name for path in paths if process.wants(path)]
+            if wanted and process.is_running() and not process.is_leaving:
+                say("system", f"{wanted[0]} has changed; {process.name} ends what it does and starts again")
                 process.is_leaving = True
                 process.terminate()
 

@@ -61,3 +61,32 @@ def test_worker_takes_new_code_when_it_has_ended_what_it_does(tmp_path: Path) ->
 
     assert results == ["Waited 8 s.", "Rested 0 s."]
     assert "died" not in run.said()
+
+
+def web_says(run: Run, words: str) -> bool:
+    return any(" web " in line and words in line for line in run.said().splitlines())
+
+
+BEGUN = {
+    "__init__.py": "",
+    "apps.py": 'from django.apps import AppConfig\nclass Begun(AppConfig):\n    name = "begun"\n',
+    "urls.py": 'urlpatterns = []\nprint("The addresses are read.")\n',
+}
+
+
+def test_web_takes_an_app_that_is_begun_and_each_new_file_of_it(tmp_path: Path) -> None:
+    code = tmp_path / "code"
+    shutil.copytree(settings.BASE_DIR, code, ignore=shutil.ignore_patterns(".git", ".venv", "var", "tests", "docs"))
+    (code / "begun").mkdir()
+    with Run(tmp_path, code=code) as run:
+        wait_for(lambda: answers(run.url), "the shop", SECONDS)
+
+        for name, text in BEGUN.items():
+            (code / "begun" / name).write_text(text)
+        names = code / "myproject" / "settings.py"
+        names.write_text(names.read_text().replace('APPS = ["accounts"', 'APPS = ["begun", "accounts"'))
+        wait_for(lambda: answers(run.url) and web_says(run, "The addresses are read."), "the app", SECONDS)
+        (code / "begun" / "admin.py").write_text('print("The admin is read.")\n')
+        wait_for(lambda: answers(run.url) and web_says(run, "The admin is read."), "the new file", SECONDS)
+
+    assert "died" not in run.said()

@@ -55,7 +55,7 @@ def supervise(programs: Mapping[str, str]) -> None:
     guard.start()
     supervisor = processes.Supervisor(guard, processes.Watch(list), revive=lambda: None, others=list)
     for name, program in programs.items():
-        supervisor.add(name, shlex.join([program, *words(name, folder)]), environment(), folder, reloads=False)
+        supervisor.add(name, shlex.join([program, *words(name, folder)]), environment(), folder, lambda path: False)
     try:
         supervisor.run()
     finally:

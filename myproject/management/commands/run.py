@@ -24,7 +24,7 @@ SANDBOX_SECONDS = 20.0
 # Where those that are not the web serve their metrics, and what `make monitoring` asks with.
 METRICS_PORTS = {"worker": 9808 + settings.PORT_OFFSET, "beat": 9809 + settings.PORT_OFFSET}
 METRICS_TOKEN = settings.METRICS_TOKEN or "lantern-loom"
-# Those that do not read changed code by themselves, as the web does.
+# Those that never read changed code by themselves.
 RELOADED = ("live", "worker", "beat")
 WELCOME = """
   Shop      {site}             Flower   {flower}
@@ -63,7 +63,7 @@ class Command(BaseCommand):
         watch = processes.Watch(code if settings.DEBUG else list)
         supervisor = processes.Supervisor(guard, watch, lambda: revive(servers), lambda: pids(servers))
         for name, command in procfile().items():
-            supervisor.add(name, command, environment(name), settings.BASE_DIR, reloads=name in RELOADED)
+            supervisor.add(name, command, environment(name), settings.BASE_DIR, wants(name, watch))
         # The history is told to the sandbox as well.
         supervisor.run("sandbox", then=self.seed)
 
@@ -107,6 +107,13 @@ def welcome() -> str:
 def code() -> list[Path]:
     """Return the folders of our apps, those that have just been begun as well, and of our templates."""
     return [*(path.parent for path in settings.BASE_DIR.glob("*/apps.py")), settings.BASE_DIR / "templates"]
+
+
+def wants(name: str, watch: processes.Watch) -> processes.Wants:
+    """Return for which changed files this process starts again; the web reads those again that it has read before."""
+    if name == "web":
+        return lambda path: path.name == "settings.py" or path not in watch.first
+    return lambda path: name in RELOADED
 
 
 def procfile() -> dict[str, str]:
