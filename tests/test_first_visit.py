@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import time_machine
 from django.core.management import call_command
 from django.test import Client
 from django.utils import timezone
@@ -13,6 +14,7 @@ from pytest_django.fixtures import Settings
 
 from accounts.development import WHO
 from accounts.models import User
+from durable.trace import label_of
 from myproject.monitoring import task_table
 from myproject.traces.models import Run
 from orders import services
@@ -105,6 +107,24 @@ def test_tour_does_not_count_what_was_there_before(people: dict[str, User], sett
     client.post("/people/sign-in-as/customer/")
 
     assert ticked(client) == ["Sign in"]
+
+
+@pytest.mark.parametrize(("claimed", "ticks"), [(True, 0), (False, 1)])
+def test_order_that_outlived_its_worker_is_ticked(
+    claimed: bool, ticks: int, people: dict[str, User], settings: Settings
+) -> None:
+    settings.DEBUG = True
+    client = Client()
+    client.post("/people/sign-in-as/customer/")
+    client.get("/")
+    order = place_order(people["customer"])
+    make_run(*[label_of(order)] if claimed else [])
+
+    with time_machine.travel(timezone.now() + timedelta(minutes=1)):
+        put(order, Status.COMPLETED, completed_at=order.created_at + timedelta(seconds=5))
+        seen = ticked(client)
+
+    assert seen.count("Kill a worker while the slow card is charged") == ticks
 
 
 def test_staff_has_more_to_try(people: dict[str, User], settings: Settings) -> None:
