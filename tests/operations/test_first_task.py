@@ -34,4 +34,5 @@ def test_first_task_works_as_its_page_ends(tmp_path: Path) -> None:
 
     run("manage.py", "makemigrations", "invoices", "--skip-checks")
     run("manage.py", "check", "--fail-level", "WARNING")
+    run("-m", "ruff", "check", "invoices", "tests/test_invoices.py")
     run("-m", "pytest", "-q", "-n0", "tests/test_invoices.py", "tests/test_proofs.py", "-k", "invoice or missing")

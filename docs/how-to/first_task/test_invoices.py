@@ -7,12 +7,12 @@ from unittest.mock import patch
 import pytest
 from django.core import mail as outbox
 from django.utils import timezone
-from invoices import pdf, tasks
-from invoices.models import Invoice
 from pypdf import PdfReader
 
 from durable import mail
 from durable.errors import TemporaryError
+from invoices import pdf, tasks
+from invoices.models import Invoice
 from orders.models import Order, Status
 from tests.broker import Broker
 from tests.factories import place_order, put
