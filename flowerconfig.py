@@ -1,5 +1,7 @@
 """Flower's settings; `celery -A myproject flower` reads this file by itself."""
 
+from logging import ERROR, getLogger
+
 import environ
 from django.conf import settings
 from flower.api import BaseApiHandler
@@ -27,6 +29,9 @@ Metrics.get = authenticated(Metrics.get)
 cookie_secret = settings.SECRET_KEY
 # Watching is for all staff, revoking and shutting down only where somebody switched it on.
 read_only = not env.bool("FLOWER_WRITABLE", default=False)
+
+# As it starts it asks workers that are starting, too, and warns of each question; its page shows who answers.
+getLogger("flower.inspector").setLevel(ERROR)
 
 # History survives a restart.
 settings.VAR_DIR.mkdir(parents=True, exist_ok=True)
