@@ -49,7 +49,8 @@ def update() -> int:
 def rebuild(since: date | None = None) -> Iterator[tuple[date, date]]:
     """Count all days, or those from `since` on, in chunks; yield each chunk's first and last day."""
     now, today = timezone.now(), timezone.localdate()
-    first = since or first_day()
+    # Before the first sale there is nothing to count, in two thousand years of it either.
+    first = max(since or date.min, first_day())
     while first <= today:
         last = min(first + CHUNK - timedelta(days=1), today)
         count(first, last)

@@ -364,6 +364,18 @@ def test_command_prints_its_progress_by_chunks(lamp: Product, capsys: pytest.Cap
     assert len(days()) == 1
 
 
+@pytest.mark.parametrize("since", ["0001-01-01", "1970-01-01"])
+def test_command_begins_with_the_first_sale_however_early_the_day(
+    since: str, lamp: Product, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sell(lamp, timezone.now())
+
+    call_command("rebuild_daily_sales", f"--since={since}")
+
+    assert "1 days" in capsys.readouterr().out
+    assert SalesCount.freshness() is not None
+
+
 def test_command_counts_everything_without_a_day(lamp: Product) -> None:
     sell(lamp)
 
