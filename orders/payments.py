@@ -165,7 +165,17 @@ def refund(payment: Payment) -> str:
 
 
 def moved_since(since: datetime) -> Iterator[Notice]:
-    """Ask for the charges and refunds since then, and yield each as its webhook would tell it."""
+    """Ask for the charges and refunds since then, and yield each as its webhook would tell it.
+
+    Raises `TemporaryError` where the provider does not answer, also in the middle.
+    """
+    try:
+        yield from _moved_since(since)
+    except stripe.StripeError as error:
+        raise TemporaryError(f"The payment provider did not answer ({type(error).__name__}).") from error
+
+
+def _moved_since(since: datetime) -> Iterator[Notice]:
     wanted: Any = {"created": {"gte": int(since.timestamp())}, "limit": 100}
     for intent in _client().v1.payment_intents.list(wanted).auto_paging_iter():
         if intent.status == "succeeded":

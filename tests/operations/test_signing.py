@@ -274,6 +274,14 @@ def test_make_certificates_makes_what_the_check_wants(tmp_path: Path, capsys: py
     assert stat.S_IMODE(Path(conf["security_key"]).stat().st_mode) == 0o600
 
 
+@pytest.mark.parametrize("days", [0, -1, 36_501, 3_000_000, 10**30])
+def test_make_certificates_refuses_a_life_that_no_calendar_has(days: int, tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="a day at least"):
+        call_command("make_certificates", str(tmp_path / "new"), f"--days={days}")
+
+    assert not (tmp_path / "new").exists()
+
+
 def test_make_certificates_overwrites_nothing(tmp_path: Path) -> None:
     call_command("make_certificates", str(tmp_path))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.pem")}

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
+from django.core.management import CommandError, call_command
 from pytest_django.fixtures import Settings
 
 from durable.errors import PermanentError, TemporaryError
@@ -178,3 +179,14 @@ def test_charge_all_returns_errors_instead_of_raising_them(provider: Provider, p
 def test_charge_all_sends_no_request_when_nothing_is_to_be_charged(provider: Provider) -> None:
     assert payments.charge_all([]) == []
     assert provider.requests == []
+
+
+@pytest.mark.parametrize("since", ["2026-11-28T03:00", "0001-01-01", "9999-12-31T23:59"])
+def test_reconcile_says_in_one_line_that_the_provider_does_not_answer(since: str, provider: Provider) -> None:
+    provider.shutdown()
+    provider.server_close()
+
+    with pytest.raises(CommandError, match="did not answer") as told:
+        call_command("reconcile", since)
+
+    assert "Run this again" in str(told.value)

@@ -5,6 +5,9 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from myproject.transport import certificates
 
+# A hundred years.
+LONGEST = 36_500
+
 
 class Command(BaseCommand):
     help = "Make a key and a certificate to sign messages with, and say what to set."
@@ -16,8 +19,8 @@ class Command(BaseCommand):
         parser.add_argument("--days", type=int, default=365, help="how long the certificate is valid (365)")
 
     def handle(self, folder: Path, days: int, **options: Any) -> None:
-        if days < 1:
-            raise CommandError("A certificate is valid for a day at least.")
+        if not 1 <= days <= LONGEST:
+            raise CommandError(f"A certificate is valid for a day at least, and for {LONGEST} at most.")
         try:
             paths = certificates.make(folder.resolve(), days)
         except OSError as error:

@@ -2,9 +2,10 @@ from argparse import ArgumentParser
 from datetime import datetime
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
+from durable.errors import TemporaryError
 from orders import payments, services, tasks
 
 
@@ -15,6 +16,12 @@ class Command(BaseCommand):
         parser.add_argument("since", type=datetime.fromisoformat, help="when the backup was made, as 2026-11-28T03:00")
 
     def handle(self, *args: Any, since: datetime, **options: Any) -> None:
+        try:
+            self.reconcile(since)
+        except TemporaryError as error:
+            raise CommandError(f"{error} Run this again: nothing is recorded twice.") from error
+
+    def reconcile(self, since: datetime) -> None:
         unknown = 0
         for notice in payments.moved_since(since if since.tzinfo else timezone.make_aware(since)):
             if services.find_payment(notice) is None:
