@@ -15,7 +15,15 @@ pytestmark = [pytest.mark.looks, pytest.mark.django_db(transaction=True), pytest
 # To take these away would make each page one without its person.
 KEPT = ("/accounts/logout/", "/accounts/reauthenticate/")
 # Django's admin marks up some of its pages itself; what is listed here is Django's, not ours.
-OF_DJANGO = {"exclude": [[".related-widget-wrapper-link"], [".vDateField"], [".vTimeField"], [".tabular thead"]]}
+OF_DJANGO = {
+    "exclude": [
+        [".related-widget-wrapper-link"],
+        [".help-tooltip"],
+        [".vDateField"],
+        [".vTimeField"],
+        [".tabular thead"],
+    ]
+}
 SEND_EMPTY = """form => {
     for (const field of form.querySelectorAll("input:not([type=hidden]), textarea")) {
         if (field.type === "checkbox") field.checked = false; else if (field.type !== "submit") field.value = "";

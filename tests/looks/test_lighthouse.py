@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 from django.conf import settings
-from django.core.management import call_command
 
 from accounts.models import User
 from orders.models import Order, Product
 from tests.broker import Broker
 from tests.conftest import CHROMIUM, FLAGS
-from tests.looks.pages import session_of
+from tests.looks.pages import history, session_of
+from tests.ports import free_port
+from tests.running import running
+from tests.shop import answers, wait_for
 
 pytest_plugins = ["tests.broker", "tests.running"]
 pytestmark = [pytest.mark.looks, pytest.mark.django_db(transaction=True), pytest.mark.timeout(1800)]
@@ -29,13 +31,15 @@ MOST_BYTES = 60 * 1024
 
 @pytest.mark.skipif(not (shutil.which("npx") and CHROMIUM), reason="needs Node and Chromium")
 def test_lighthouse_gives_eight_pages_their_marks(queue: Broker, web: Callable[..., Any], tmp_path: Path) -> None:
-    call_command("seed_demo")
-    staff = User.objects.get(email="staff@example.com")
+    with history():
+        staff = User.objects.get(email="staff@example.com")
     paths = ["/", "/basket/", "/accounts/login/", Product.objects.on_sale().order_by("pk")[0].get_absolute_url()]
     private = ["/orders/", Order.objects.order_by("-pk")[0].get_absolute_url(), "/dashboard/", "/reports/"]
     cookie = f"{settings.SESSION_COOKIE_NAME}={session_of(staff)}"
 
-    with web():
+    push = f"127.0.0.1:{free_port()}"
+    with running("python -m myproject.live", LIVE_BIND=push), web(LIVE_URL=f"http://{push}/live/"):
+        wait_for(lambda: answers(f"http://{push}/healthz/ready"), "push")
         seen = {path: marks(path, "", tmp_path) for path in paths}
         seen |= {path: marks(path, cookie, tmp_path) for path in private}
 
