@@ -254,6 +254,22 @@ def test_clear_old_files_removes_uploads_without_a_row_but_nothing_that_is_new_n
     assert [path.exists() for path in (gone, *kept)] == [False, True, True, True]
 
 
+def test_file_that_cannot_be_removed_keeps_no_other(media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [orphan(f"{make_report().pk}.csv", 2 * DAY, "imports") for _ in range(3)]
+    remove = os.remove
+
+    def refuse_one(path: str) -> None:
+        if Path(path) == paths[1]:
+            raise PermissionError(f"not permitted: {path}")
+        remove(path)
+
+    monkeypatch.setattr(os, "remove", refuse_one)
+
+    clear_old_files()
+
+    assert [path.exists() for path in paths] == [False, True, False]
+
+
 def test_clear_old_files_removes_pictures_that_no_product_names(media: Path) -> None:
     product, digest, lost = make_product(), "a" * 32, "b" * 32
     thumbnails.use_picture(product, thumbnails.store_picture(ContentFile(b"x"), "jpg"))

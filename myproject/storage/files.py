@@ -74,10 +74,13 @@ def files_in(folder: str, storage: Storage = default_storage) -> list[str]:
 
 def remove_if_old(path: str, storage: Storage) -> bool:
     try:
-        is_old = timezone.now() - storage.get_modified_time(path) > ORPHANED_AFTER
+        if is_old := timezone.now() - storage.get_modified_time(path) > ORPHANED_AFTER:
+            storage.delete(path)
     except FileNotFoundError:
         # Deleted by another run, or by its owner.
         return False
-    if is_old:
-        storage.delete(path)
+    except OSError as error:
+        # The others can be removed all the same.
+        log.warning("%s was not removed: %s", path, error)
+        return False
     return is_old
