@@ -27,17 +27,17 @@ class Request(request.Request):
     Celery's own fails with the database connection, and its message keeps one of the worker's few places for ever.
     """
 
-    def on_timeout(self, *args: Any) -> None:
+    def on_timeout(self, *args: Any, **kwargs: Any) -> None:
         with self.database_may_fail():
-            super().on_timeout(*args)
+            super().on_timeout(*args, **kwargs)
 
     def on_failure(self, *args: Any, **kwargs: Any) -> None:
         with self.database_may_fail():
             super().on_failure(*args, **kwargs)
 
-    def _announce_revoked(self, *args: Any) -> None:
+    def _announce_revoked(self, *args: Any, **kwargs: Any) -> None:
         with self.database_may_fail():
-            super()._announce_revoked(*args)
+            super()._announce_revoked(*args, **kwargs)
 
     @contextmanager
     def database_may_fail(self) -> Iterator[None]:
