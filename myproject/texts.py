@@ -54,7 +54,7 @@ def clean_words(text: str) -> str:
 
 def clean_text(text: str) -> str:
     """Return the text with its lines, as it is stored; raises `Unprintable`."""
-    return _visible(BREAKS.sub("\n", _normal(text)), "\n\t").strip()
+    return _visible(BREAKS.sub("\n", _normal(text)).strip(), "\n\t")
 
 
 def clean_old(text: str, rule: Callable[[str], str] = clean_words) -> str:

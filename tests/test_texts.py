@@ -4,6 +4,7 @@ import csv
 import io
 import sys
 import unicodedata
+from collections.abc import Callable
 
 import pytest
 from django.db import connection
@@ -48,6 +49,12 @@ def test_clean_text_is_clean_for_good(text: str) -> None:
             continue
         assert clean(once) == once
         assert texts.show(once.replace("\n", "").replace("\t", "")) == once.replace("\n", "").replace("\t", "")
+
+
+@pytest.mark.parametrize("clean", [texts.clean_words, texts.clean_text])
+def test_all_kinds_of_space_around_a_text_are_dropped(clean: Callable[[str], str]) -> None:
+    # As forms do, before they ask.
+    assert [hex(ord(space)) for space in ALL if space.isspace() and clean(f"{space}a{space}") != "a"] == []
 
 
 @given(ANY)
