@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 class Request(request.Request):
     """A message in a worker's main process, which stores the end of a task that no child can: expired, killed, lost.
 
-    Celery's own fails with the database connection, and its message keeps one of the worker's few places for ever.
+    Celery's own fails with the database connection, and its message keeps one of the worker's few places forever.
     """
 
     def on_timeout(self, *args: Any, **kwargs: Any) -> None:

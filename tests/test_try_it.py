@@ -236,7 +236,7 @@ def test_sample_tasks_run_twice_do_the_same() -> None:
 @pytest.mark.every_broker
 @pytest.mark.every_store
 def test_page_follows_each_sample_through_a_real_worker(shop: Shop, office: Client) -> None:
-    # Messages of low priority wait for ever while beat keeps a slow worker busy.
+    # Messages of low priority wait forever while beat keeps a slow worker busy.
     shop.pause("beat")
     for name in VALID:
         queue(office, name)
