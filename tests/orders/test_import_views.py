@@ -279,16 +279,16 @@ def test_import_that_was_killed_in_the_middle_goes_on_and_ends_right(shop: Shop)
 @pytest.mark.django_db(transaction=True)
 def test_person_is_told_by_the_callback_when_the_task_has_failed(shop: Shop) -> None:
     PeriodicTask.objects.filter(task="orders.tasks.check_unfinished_imports").update(enabled=False)
-    row = make_import(HEADER, requested_by=make_user(email="sam@example.com", is_staff=True))
+    row = make_import(HEADER, requested_by=make_user(email="sam-failed@example.com", is_staff=True))
     default_storage.delete(str(row.file.name))
 
     requeue(row)
 
     wait_for(lambda: ended(row), "the end of the import")
-    wait_for(lambda: shop.sandbox("/mail.json?to=sam@example.com"), "the mail")
+    wait_for(lambda: shop.sandbox("/mail.json?to=sam-failed@example.com"), "the mail")
     failed = TaskResult.objects.get(task_name="orders.tasks.import_products")
     assert (row.status, failed.status, row.claimed_by) == (ImportStatus.FAILED, states.FAILURE, "")
-    assert [mail["subject"] for mail in shop.sandbox("/mail.json?to=sam@example.com")] == [
+    assert [mail["subject"] for mail in shop.sandbox("/mail.json?to=sam-failed@example.com")] == [
         "Your import of products.csv has failed"
     ]
 
