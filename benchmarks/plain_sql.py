@@ -1,6 +1,6 @@
 """The same work in as few SQL statements as it takes, without Django and Celery: the floor under all of this.
 
-`python -m benchmarks.plain_sql CONNINFO`, in sets of fifty, until no order is pending.
+`python -m benchmarks.plain_sql CONNINFO`, in sets of a hundred, until no order is pending.
 """
 
 import sys
@@ -10,7 +10,7 @@ import psycopg
 
 from . import together
 
-BATCH = 50
+BATCH = 100
 # Stock is locked in key order, which prevents deadlocks.
 RESERVE = """
 WITH claimed AS (

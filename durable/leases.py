@@ -9,7 +9,7 @@ Fencing tokens are described by Martin Kleppmann, "How to do distributed locking
 """
 
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, ClassVar, Self, TypeVar, cast
@@ -188,14 +188,22 @@ class LeasedQuerySet(models.QuerySet[Row]):
         lease, key = self._lease(lease), str(self.model._meta.pk.column)
         return [pk for (pk,) in self.filter(lease.open).update_returning(key, **lease.ended(), **fields)]
 
-    def update_returning(self, *columns: str, **fields: object) -> list[tuple[Any, ...]]:
-        """Like `update`, but return these columns of each row that it changed."""
+    def update_returning(
+        self, *columns: str, also: tuple[str, Sequence[object]] | None = None, **fields: object
+    ) -> list[tuple[Any, ...]]:
+        """Like `update`, but return these columns of each row that it changed.
+
+        `also` is SQL and its parameters, executed in the same statement, which reads these rows as `changed`.
+        """
         try:
             sql, params = _update_sql(self, fields)
         except EmptyResultSet:
             return []
+        sql = f"{sql} RETURNING {', '.join(columns)}"
+        if also:
+            sql, params = f"WITH changed AS ({sql}), also AS ({also[0]}) SELECT * FROM changed", (*params, *also[1])  # noqa: S608
         with connection.cursor() as cursor:
-            cursor.execute(f"{sql} RETURNING {', '.join(columns)}", params)
+            cursor.execute(sql, params)
             return cursor.fetchall()
 
     def claimed_in(self, task_id: str, lease: Lease | None = None) -> Self:

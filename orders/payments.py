@@ -24,9 +24,9 @@ from .models import Payment
 
 log = logging.getLogger(__name__)
 
-# Concurrent charges of one batch: a batch of fifty waits for the provider twice at most, and twice its timeout is less
-# than the soft time limit.
-CONCURRENT_CHARGES = 25
+# Concurrent charges of one batch: a batch of a hundred waits for the provider twice at most, and twice its timeout is
+# less than the soft time limit.
+CONCURRENT_CHARGES = 50
 # What the round trips are called where they are shown.
 CHARGE, REFUND = "Payment provider: charge", "Payment provider: refund"
 

@@ -155,12 +155,12 @@ def process_orders(claimed: Sequence[Order]) -> Processed:
 def reserve(order_ids: Iterable[int]) -> None:
     """Reserve stock for the pending ones of these orders, or reject them if it does not suffice."""
     wanted: dict[int, list[Line]] = defaultdict(list)
-    items = OrderItem.objects.filter(order__in=lock(order_ids, status=Status.PENDING)).order_by("order", "pk")
-    for order_id, product, name, quantity in items.values_list("order", "product", "name", "quantity"):
+    stock: dict[int, int] = {}
+    for order_id, product, name, quantity, left in Order.objects.lock_with_stock(order_ids):
         wanted[order_id].append(Line(product, name, quantity))
+        stock[product] = left
     if not wanted:
         return
-    stock = lock_stock({line.product for lines in wanted.values() for line in lines})
     reserved, taken = [], Counter[int]()
     for pk, lines in wanted.items():
         if short := [line for line in lines if stock[line.product] < line.quantity]:
@@ -209,7 +209,6 @@ def settle(outcomes: Mapping[Payment, payments.Outcome], orders: OrderQuerySet) 
     A worker passes the orders that it still holds: a late outcome ends no order, since the next holder retries with the
     same key. Money that is not on record is flagged in any case.
     """
-    lock(payment.order_id for payment in outcomes)
     charged: dict[Payment, str] = {}
     failed: list[int] = []
     for payment, outcome in still_started(outcomes, orders).items():
@@ -232,9 +231,13 @@ def settle(outcomes: Mapping[Payment, payments.Outcome], orders: OrderQuerySet) 
 def still_started(
     outcomes: Mapping[Payment, payments.Outcome], orders: OrderQuerySet
 ) -> dict[Payment, payments.Outcome]:
-    """Leave out payments that another worker has settled: a late answer must not end the next attempt."""
-    started = Payment.objects.started().filter(pk__in=[payment.pk for payment in outcomes], order__in=orders)
-    keys = set(started.values_list("pk", flat=True))
+    """Lock these of the orders, and leave out payments that another worker has settled.
+
+    A late answer must not end the next attempt.
+    """
+    started = orders.filter(payments__in=[payment.pk for payment in outcomes], payments__status=PaymentStatus.STARTED)
+    # A payment ends only with its order, so what is read of the order, once it is locked, tells of both.
+    keys = set(started.select_for_update(of=("self",)).order_by("pk").values_list("payments", flat=True))
     return {payment: outcome for payment, outcome in outcomes.items() if payment.pk in keys}
 
 

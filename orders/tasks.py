@@ -41,10 +41,10 @@ from .schedules import SCHEDULES
 
 log = logging.getLogger(__name__)
 
-# Orders per message: batches of fifty drain a backlog far faster than single orders.
-ORDERS_AT_ONCE = 50
+# Orders per message: batches of a hundred drain a backlog far faster than single orders.
+ORDERS_AT_ONCE = 100
 # New orders that share a message in a backlog: half of what it takes along, so that every second one may be lost.
-ORDERS_PER_MESSAGE = 25
+ORDERS_PER_MESSAGE = 50
 NOISE_KEPT = timedelta(days=365)
 DIGESTS_KEPT = timedelta(weeks=10)
 LEASE_SECONDS = settings.ORDER_LEASE.total_seconds()

@@ -8,7 +8,6 @@ from lab.naive import stock
 from lab.naive.gateway import charge
 from orders import payments, services, tasks
 from orders.models import Order, OrderQuerySet, Product, Status
-from orders.models.products import ProductQuerySet
 
 
 def naive_no_key(lab: Arena) -> Numbers:
@@ -191,13 +190,13 @@ experiment(
     ),
     ours=Side(
         ours_oversold,
-        (services.reserve, ProductQuerySet.locking),
-        "select_for_update().order_by",
+        (services.reserve, OrderQuerySet.lock_with_stock),
+        "FOR NO KEY UPDATE OF product",
         {"placed": exactly(SOUGHT), "sold": exactly(THERE), "stock": exactly(0)},
     ),
     why="Both read the same number, and one sale is not counted. Ours reads under a lock, in a fixed order, and a "
     "constraint of the database keeps the stock from falling below zero.",
-    answers=("orders/services.py · lock_stock", "orders/models/products.py · locking"),
+    answers=("orders/services.py · reserve", "orders/models/orders.py · lock_with_stock"),
     test="tests/faults/test_last_item.py",
     docs="tour/order.md",
 )

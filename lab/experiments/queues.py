@@ -182,8 +182,8 @@ experiment(
         "payments.charge_all(attempts)",
         {"placed": exactly(BURST), "ended": at_least(150)},
     ),
-    why="A process that waits for an answer does nothing else. Ours claims up to fifty orders at once, charges them "
-    "side by side, and settles them in one transaction.",
+    why="A process that waits for an answer does nothing else. Ours claims up to a hundred orders at once, charges "
+    "them side by side, and settles them in one transaction.",
     answers=("orders/tasks.py · ORDERS_AT_ONCE", "orders/payments.py · charge_all"),
     test="tests/orders/test_services.py",
     docs="performance/index.md",

@@ -81,11 +81,16 @@ class OrderEventQuerySet(models.QuerySet[Any]):
         """Record one event for each order, in one statement; call it in the transaction of the change."""
         if not (keys := list(order_ids)):
             return
-        each = OrderEvent(kind=kind, detail=readable(detail)[:300])
-        values: list[Any] = [each.kind, each.detail, each.task_id, each.worker, each.created_at]
-        sql = "INSERT INTO orders_orderevent (order_id, kind, detail, task_id, worker, created_at) SELECT pk"
+        sql, values = self.insertion("unnest(%s::bigint[]) AS id", kind, detail)
         with connection.cursor() as cursor:
-            cursor.execute(f"{sql}, %s, %s, %s, %s, %s FROM unnest(%s::bigint[]) AS pk", [*values, keys])
+            cursor.execute(sql, [*values, keys])
+
+    def insertion(self, orders: str, kind: Kind, detail: str = "") -> tuple[str, list[Any]]:
+        """Return the SQL, and its parameters, that records one event for each `id` of these orders."""
+        each = OrderEvent(kind=kind, detail=readable(detail)[:300])
+        sql = "INSERT INTO orders_orderevent (order_id, kind, detail, task_id, worker, created_at)"
+        values = [each.kind, each.detail, each.task_id, each.worker, each.created_at]
+        return f"{sql} SELECT id, %s, %s, %s, %s, %s FROM {orders}", values  # noqa: S608
 
     def rename(self, pk: int, names: Iterable[str], to: str) -> int:
         """Call the person who did something by another name; return in how many events. Reads all of these.

@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Any, Self
 
 from django.conf import settings
-from django.db import models, transaction
+from django.db import connection, models, transaction
 from django.db.models import Count, Q
 from django.urls import reverse
 from django.utils import timezone
@@ -145,12 +145,9 @@ class OrderQuerySet(MailQuerySet):
         return super().mail_failed().filter(status=Status.COMPLETED)
 
     def mark_mails_sent(self, rows: Iterable[models.Model]) -> int:
-        with transaction.atomic():
-            recorded = self.held(rows, MAIL).update_returning(
-                "id", mail_sent_at=timezone.now(), mail_error="", mail_claimed_by=""
-            )
-            OrderEvent.objects.record([pk for (pk,) in recorded], Kind.CONFIRMED)
-        return len(recorded)
+        noted = OrderEvent.objects.insertion("changed", Kind.CONFIRMED)
+        sent = {"mail_sent_at": timezone.now(), "mail_error": "", "mail_claimed_by": ""}
+        return len(self.held(rows, MAIL).update_returning("id", also=noted, **sent))
 
     def unflag(self, detail: str = "") -> int:
         """Take the flags off; return how many there were."""
@@ -183,6 +180,21 @@ class OrderQuerySet(MailQuerySet):
         safe = Q(status=Status.PENDING) | Q(opened_at__gt=remembered_since())
         return self.for_machine().claim(first=self.filter(safe, pk=pk), limit=limit)
 
+    def lock_with_stock(self, order_ids: Iterable[int]) -> list[tuple[int, int, str, int, int]]:
+        """Lock the pending ones of these orders and their products, these in key order, which prevents deadlocks.
+
+        Return for each line its order, product, name and quantity, and the stock left, in the order of the orders.
+        """
+        # The lock of an update: a checkout that refers to the products does not wait for it.
+        sql = """SELECT order_id, item.id, product_id, item.name, quantity, stock
+            FROM orders_order JOIN orders_orderitem AS item ON order_id = orders_order.id
+            JOIN orders_product AS product ON product.id = product_id
+            WHERE orders_order.id = ANY(%s) AND status = %s
+            ORDER BY product_id, order_id FOR NO KEY UPDATE OF product, orders_order"""
+        with connection.cursor() as cursor:
+            cursor.execute(sql, [list(order_ids), Status.PENDING])
+            return [(order, *line) for order, _, *line in sorted(cursor.fetchall())]
+
     def move(self, to: Status, reason: str = "", **fields: object) -> list[int]:
         """Move each of these orders that may become `to`, with an event, in one transaction; return their ids.
 
@@ -193,8 +205,8 @@ class OrderQuerySet(MailQuerySet):
             fields |= Order.lease.ended()
         with transaction.atomic(savepoint=False):
             movable = self.filter(status__in=MAY_BECOME[to])
-            moved = dict(movable.update_returning("id", "reference", status=to, reason=reason, **fields))
-            OrderEvent.objects.record(moved, Kind(to.value), detail=reason)
+            noted = OrderEvent.objects.insertion("changed", Kind(to.value), reason)
+            moved = dict(movable.update_returning("id", "reference", also=noted, status=to, reason=reason, **fields))
             if to == Status.CANCELLED:
                 Payment.objects.filter(order__in=moved).mark_cancelled()
         for reference in moved.values():
