@@ -231,13 +231,13 @@ def settle(outcomes: Mapping[Payment, payments.Outcome], orders: OrderQuerySet) 
 def still_started(
     outcomes: Mapping[Payment, payments.Outcome], orders: OrderQuerySet
 ) -> dict[Payment, payments.Outcome]:
-    """Lock these of the orders, and leave out payments that another worker has settled.
+    """Lock these of the orders with their payments, and leave out those that another worker has settled.
 
     A late answer must not end the next attempt.
     """
     started = orders.filter(payments__in=[payment.pk for payment in outcomes], payments__status=PaymentStatus.STARTED)
-    # A payment ends only with its order, so what is read of the order, once it is locked, tells of both.
-    keys = set(started.select_for_update(of=("self",)).order_by("pk").values_list("payments", flat=True))
+    # Both are locked: who had to wait reads of both what is true now.
+    keys = set(started.select_for_update().order_by("pk").values_list("payments", flat=True))
     return {payment: outcome for payment, outcome in outcomes.items() if payment.pk in keys}
 
 

@@ -190,6 +190,13 @@ class Shop:
             return json.load(answer)
 
 
+def is_somebody_waiting() -> bool:
+    """Say whether a statement waits for a lock of another one."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return cursor.fetchone() != (0,)
+
+
 def worker_answers() -> bool:
     # This process's own connection may be one that Redis has lost since the last test.
     try:

@@ -21,7 +21,7 @@ from orders import import_services, imports, services, tasks
 from orders.models import ImportStatus, OrderItem, Product, ProductImport, RejectedRow, StockSeen
 from tests.broker import Broker
 from tests.factories import claim, make_import, make_product, make_user, place_order
-from tests.shop import wait_for
+from tests.shop import is_somebody_waiting, wait_for
 
 pytest_plugins = ["tests.broker"]
 pytestmark = pytest.mark.django_db
@@ -367,12 +367,7 @@ def in_thread(work: Callable[[], object]) -> threading.Thread:
 
 
 def wait_for_lock() -> None:
-    def waits() -> bool:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
-            return bool(cursor.fetchone()[0])
-
-    wait_for(waits, "the import to wait for the reservation")
+    wait_for(is_somebody_waiting, "the import to wait for the reservation")
 
 
 # --- Twice, and half-way ---

@@ -3,11 +3,13 @@
 import json
 import logging
 import time
+from threading import Event
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 from django.conf import settings
+from django.db import transaction
 from django.http import HttpResponse
 from django.test import Client
 from stripe import WebhookSignature
@@ -18,6 +20,7 @@ from orders.models import Order, Payment, Status
 from tests.broker import Broker
 from tests.factories import make_product, place_order, put
 from tests.orders.test_services import Provider, at_once, kinds, process, reserve_and_process, status_of, stock_of
+from tests.shop import SECONDS, is_somebody_waiting, wait_for
 
 pytest_plugins = ["tests.broker"]
 pytestmark = pytest.mark.django_db
@@ -139,6 +142,26 @@ def test_webhook_of_a_wrong_amount_completes_nothing_and_is_flagged(wrong: dict[
     assert (answers, order.status) == ([200, 200], Status.PROCESSING)
     assert "instead of €37.50" in order.flag_reason
     assert (order.payments.get().status, kinds(order)) == ("mismatched", ["placed", "processing", "flagged"])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_task_that_waited_for_the_webhook_of_a_wrong_amount_completes_nothing(order: Order) -> None:
+    told = Event()
+
+    def webhook() -> list[int]:
+        with transaction.atomic():
+            send(intent(order, amount_received=3749))
+            told.set()
+            wait_for(is_somebody_waiting, "the task to wait for the order")
+        return []
+
+    def task() -> list[int]:
+        told.wait(SECONDS)
+        return settle(order)
+
+    assert at_once(webhook, task) == [[], []]
+
+    assert (status_of(order), order.payments.get().status) == (Status.PROCESSING, "mismatched")
 
 
 def test_webhook_of_a_second_charge_is_flagged_once(order: Order) -> None:

@@ -19,7 +19,7 @@ from reports import daily_sales
 from reports.models import DailyProductSales, DailySales, SalesCount
 from reports.tasks import update_daily_sales
 from tests.factories import make_product, place_order, put
-from tests.shop import Shop, wait_for
+from tests.shop import Shop, is_somebody_waiting, wait_for
 
 pytestmark = pytest.mark.django_db
 
@@ -432,18 +432,12 @@ def test_older_count_does_not_replace_a_newer_one(sold: Product) -> None:
         with transaction.atomic():
             SalesCount.lock()
             waiting = thread.submit(count)
-            wait_for(is_waiting_for_a_lock, "the other count to wait")
+            wait_for(is_somebody_waiting, "the other count to wait")
             sell(sold, timezone.now())
             daily_sales.count(today, today)
         waiting.result()
 
     assert days()[today][0] == 2
-
-
-def is_waiting_for_a_lock() -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT 1 FROM pg_locks WHERE NOT granted")
-        return bool(cursor.fetchall())
 
 
 @pytest.mark.proves("reports.tasks.update_daily_sales", "worker")

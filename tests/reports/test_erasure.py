@@ -49,7 +49,7 @@ from tests.factories import (
     place_order,
     put,
 )
-from tests.shop import Shop, wait_for
+from tests.shop import Shop, is_somebody_waiting, wait_for
 
 pytest_plugins = ["tests.broker"]
 pytestmark = pytest.mark.django_db
@@ -94,12 +94,6 @@ def traces(word: str) -> list[str]:
             if cursor.fetchone() != (0,):
                 found.append(table)
     return found
-
-
-def is_somebody_waiting() -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
-        return cursor.fetchone() != (0,)
 
 
 def files_of(report: Report) -> list[Path]:

@@ -29,7 +29,7 @@ from reports.services import Progress
 from tests.broker import Broker
 from tests.factories import end, make_export, make_report, make_user
 from tests.reports.conftest import largest_file
-from tests.shop import Shop, wait_for
+from tests.shop import Shop, is_somebody_waiting, wait_for
 
 pytest_plugins = ["tests.broker"]
 pytestmark = pytest.mark.django_db
@@ -343,12 +343,6 @@ def sales_locked() -> Iterator[None]:
         yield
 
 
-def waits_for_lock() -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
-        return bool(cursor.fetchone()[0])
-
-
 @pytest.mark.django_db(transaction=True)
 def test_query_that_has_given_no_row_yet_is_cancelled(media: Path) -> None:
     make_report()
@@ -364,7 +358,7 @@ def test_query_that_has_given_no_row_yet_is_cancelled(media: Path) -> None:
     writer = Thread(target=write)
     with sales_locked():
         writer.start()
-        wait_for(waits_for_lock, "the query to wait")
+        wait_for(is_somebody_waiting, "the query to wait")
         in_threads(1, again(report).mark_cancelled)
         writer.join(10)
         assert results == [False, 1]
@@ -665,7 +659,7 @@ def test_report_cancelled_while_it_is_written_ends_in_the_worker(shop: Shop) -> 
 
     with sales_locked():
         # No message: the sweep finds it.
-        wait_for(waits_for_lock, "the worker's query to wait")
+        wait_for(is_somebody_waiting, "the worker's query to wait")
         in_threads(1, again(report).mark_cancelled)
         wait_for(shop.is_idle, "the worker to stop")
 
