@@ -3,15 +3,13 @@
 import json
 from collections.abc import Callable, Iterator
 from decimal import Decimal
-from functools import cache, partial
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.contrib.auth.signals import user_logged_in
 from django.db import transaction
-from django.db.models import QuerySet, Sum
 from django.dispatch import receiver
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
@@ -23,6 +21,8 @@ from . import money
 from .models import Basket, BasketLine, Product
 
 COOKIE = f"{settings.COOKIE_PREFIX}basket"
+# In a request's META, as the server's own things are.
+NEW, QUANTITIES = "shop.new_basket", "shop.basket"
 
 
 class Line(NamedTuple):
@@ -124,6 +124,7 @@ def read(request: HttpRequest) -> Contents:
 
 def hold(request: HttpRequest) -> Contents:
     """Return the basket's contents, locked until the transaction ends."""
+    request.META.pop(QUANTITIES, None)
     row = Basket.objects.hold(**_owner(request) or {"visitor": name_visitor(request)})
     _take_over_session(request, row)
     return Contents(row)
@@ -149,22 +150,17 @@ def take_along(request: HttpRequest, user: User, **kwargs: Any) -> None:
 
 
 def quantities(request: HttpRequest) -> dict[int, int]:
-    """Return how many of each product are in the basket, by primary key; makes a query."""
-    return dict(_lines(request).values_list("product_id", "quantity"))
+    """Return how many of each product are in the basket, by primary key; the first call in a request makes a query."""
+    if QUANTITIES not in request.META:
+        owner = {f"basket__{name}": value for name, value in _owner(request).items()}
+        lines = BasketLine.objects.filter(**owner) if owner else BasketLine.objects.none()
+        request.META[QUANTITIES] = dict(lines.values_list("product_id", "quantity"))
+    return cast(dict[int, int], request.META[QUANTITIES])
 
 
 def count(request: HttpRequest) -> dict[str, Any]:
     """Template context of every page: the number of items in the basket, queried when it is shown."""
-    return {"basket_count": cache(partial(_count, request))}
-
-
-def _count(request: HttpRequest) -> int:
-    return int(_lines(request).aggregate(units=Sum("quantity"))["units"] or 0)
-
-
-def _lines(request: HttpRequest) -> QuerySet[BasketLine]:
-    owner = {f"basket__{name}": value for name, value in _owner(request).items()}
-    return BasketLine.objects.filter(**owner) if owner else BasketLine.objects.none()
+    return {"basket_count": lambda: sum(quantities(request).values())}
 
 
 # --- Whose it is ---
@@ -194,7 +190,7 @@ def name_visitor(request: HttpRequest) -> UUID | None:
     """
     if not request.user.is_authenticated and not _visitor(request):
         request.COOKIES[COOKIE] = str(uuid4())
-        request.META["NEW_BASKET"] = request.COOKIES[COOKIE]
+        request.META[NEW] = request.COOKIES[COOKIE]
     return _visitor(request)
 
 
@@ -203,7 +199,7 @@ def remember_visitor(get_response: Callable[[HttpRequest], HttpResponseBase]) ->
 
     def remembered(request: HttpRequest) -> HttpResponseBase:
         response = get_response(request)
-        if name := request.META.get("NEW_BASKET"):
+        if name := request.META.get(NEW):
             response.set_cookie(
                 COOKIE,
                 name,

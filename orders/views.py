@@ -1,4 +1,4 @@
-from typing import cast
+from typing import Any, cast
 from urllib.parse import urlencode
 
 from django.conf import settings
@@ -20,13 +20,14 @@ from durable import trace
 from durable.errors import TemporaryError
 from myproject import texts
 from myproject.traces import waterfall
+from myproject.web import kept
 from myproject.web.moment import of_one_moment
 from myproject.web.pages import staff_may
 from myproject.web.paging import page_of
 
 from . import basket as baskets
 from . import drawings, payments, services, tasks
-from .forms import CardForm, CheckoutForm, ProductFilter, QuantityForm, categories
+from .forms import SORTS, CardForm, CheckoutForm, ProductFilter, QuantityForm, categories
 from .models import InventorySync, Order, Product, Status, actor
 
 PER_PAGE = 12
@@ -42,24 +43,28 @@ MORE = 4
 @require_safe
 @vary_on_headers("HX-Request", "HX-Target")
 def catalogue(request: HttpRequest) -> HttpResponse:
-    baskets.name_visitor(request)
-    products = ProductFilter(request.GET, Product.objects.on_sale().order_by("name", "pk"))
+    # Without a question no form need be made to read it.
+    products = ProductFilter(request.GET or None, Product.objects.on_sale().order_by("name", "pk"))
     context = {
-        "filter": products,
         "page": page_of(request, products.qs, PER_PAGE),
         "categories": [name for name, _ in categories()],
+        "sorts": SORTS,
+        # Asked first: a browser that is named below has nothing in its basket yet.
         "in_basket": baskets.quantities(request),
     }
-    is_part = request.headers.get("HX-Target") == "results"
-    return render(request, "orders/_results.html" if is_part else "orders/catalogue.html", context)
+    baskets.name_visitor(request)
+    if request.headers.get("HX-Target") == "results":
+        return render(request, "orders/_results.html", context)
+    return _public_page(request, "orders/catalogue.html", context)
 
 
 @login_not_required
 @require_safe
 def product(request: HttpRequest, slug: str) -> HttpResponse:
     found = get_object_or_404(Product.objects.on_sale(), slug=slug)
+    context = _product_page(request, found)
     baskets.name_visitor(request)
-    return render(request, "orders/product.html", _product_page(request, found, QuantityForm(product=found)))
+    return _public_page(request, "orders/product.html", context, form=QuantityForm(product=found))
 
 
 @login_not_required
@@ -105,7 +110,7 @@ def basket_add(request: HttpRequest, slug: str) -> HttpResponse:
     if request.headers.get("HX-Request"):
         return _added(request, found, form)
     if not form.is_valid():
-        return render(request, "orders/product.html", _product_page(request, found, form), status=422)
+        return render(request, "orders/product.html", _product_page(request, found) | {"form": form}, status=422)
     messages.success(request, f"{texts.isolated(found.name)} is in your basket.")
     return redirect("orders:basket")
 
@@ -132,11 +137,18 @@ def basket_change(request: HttpRequest, slug: str) -> HttpResponse:
     return redirect("orders:basket")
 
 
-def _product_page(request: HttpRequest, product: Product, form: QuantityForm) -> dict[str, object]:
+def _public_page(request: HttpRequest, template: str, context: dict[str, Any], **made_of_it: object) -> HttpResponse:
+    """Render the page; it is the same for all who have nothing in their basket."""
+    if context["in_basket"]:
+        return render(request, template, context | made_of_it)
+    return kept.page(request, template, context, **made_of_it)
+
+
+def _product_page(request: HttpRequest, product: Product) -> dict[str, Any]:
     others = Product.objects.on_sale().filter(category=product.category).exclude(pk=product.pk)
     # What can be bought comes first.
     more = others.alias(is_sold_out=Q(stock=0)).order_by("is_sold_out", "name", "pk")[:MORE]
-    return {"product": product, "form": form, "more": more, "in_basket": baskets.quantities(request)}
+    return {"product": product, "more": list(more), "in_basket": baskets.quantities(request)}
 
 
 def _added(request: HttpRequest, product: Product, form: QuantityForm, refused: str = "") -> HttpResponse:
@@ -351,5 +363,6 @@ def _context(request: HttpRequest, order: Order) -> dict[str, object]:
         "payments": attempts,
         "is_refunding": any(payment.refund_due_at for payment in attempts),
         "can_refund": any(payment.can_refund for payment in attempts),
-        "card_form": CardForm(),
+        # Made where it is shown.
+        "card_form": CardForm,
     }

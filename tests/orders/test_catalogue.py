@@ -76,7 +76,7 @@ def test_catalogue_takes_the_same_queries_however_many_products(
     client.get("/")
 
     # The number and the page of products, the categories, the basket's lines and its number.
-    with django_assert_num_queries(5):
+    with django_assert_num_queries(4):
         client.get("/")
 
 
