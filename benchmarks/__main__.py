@@ -35,7 +35,7 @@ def read_options() -> argparse.Namespace:
 def run(options: argparse.Namespace, postgres: embedded.Postgres) -> None:
     from django.core.management import call_command
 
-    from . import backlog, connections, dashboard, exports, report, scenarios
+    from . import backlog, connections, dashboard, exports, report, scenarios, web
 
     measures: dict[str, Callable[[], list[report.Row]]] = {
         "gateway_inside": lambda: scenarios.gateway_inside(options.orders),
@@ -45,6 +45,7 @@ def run(options: argparse.Namespace, postgres: embedded.Postgres) -> None:
         "exports": lambda: exports.exports(options.rows),
         "progress": lambda: exports.progress(options.rows),
         "connections": lambda: connections.connections(postgres),
+        "web": web.web,
         # Last: it replaces the orders of the others.
         "dashboard": lambda: dashboard.dashboard(options.rows),
     }
