@@ -261,17 +261,7 @@ class CouldNotBeSynchronised(admin.SimpleListFilter):
 
 @admin.register(CrmContact)
 class CrmContactAdmin(ReadOnlyAdmin):
-    list_display = [
-        "external_id",
-        "user",
-        "status",
-        "error",
-        "attempts",
-        "wanted_at",
-        "due_at",
-        "synced_at",
-        "is_erased",
-    ]
+    list_display = ["user", "status", "error", "attempts", "wanted_at", "synced_at"]
     list_filter = [CouldNotBeSynchronised, "status", "is_erased"]
     list_select_related = ["user"]
     search_fields = ["user__email", "error"]

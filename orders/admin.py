@@ -314,10 +314,7 @@ class DigestAdmin(ReadOnlyAdmin):
 @admin.register(ProductImport)
 class ProductImportAdmin(ReadOnlyAdmin):
     task_argument = "import_id"
-    list_display = [
-        *("original_name", "requested_by", "pill", "rows_done", "rows_total", "rejected_count"),
-        *("attempts", "created_at", "finished_at", "error"),
-    ]
+    list_display = ["original_name", "requested_by", "pill", "rows_done", "rejected_count", "created_at", "error"]
     list_filter = ["status", "created_at"]
     list_select_related = ["requested_by"]
     search_fields = ["id", "original_name", "requested_by__email"]

@@ -14,6 +14,10 @@ from tests.running import sandbox
 pytestmark = [pytest.mark.looks, pytest.mark.django_db(transaction=True), pytest.mark.timeout(1800)]
 
 FOLDER = settings.BASE_DIR / "var" / "screenshots"
+# How much of a list's table is scrolled to only.
+CUT_OFF = """() => Math.max(0, ...Array.from(
+    document.querySelectorAll(".results"), (list) => list.scrollWidth - list.clientWidth
+))"""
 WIDER = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
@@ -32,6 +36,18 @@ def test_screenshots_of_each_page_show_no_page_wider_than_its_screen(browser: Br
                                 wider[f"{who}-{name} {theme} {width}"] = page.evaluate(WIDER)
 
     assert {name: pixels for name, pixels in wider.items() if pixels and "admin" not in name} == {}
+
+
+def test_lists_of_the_admin_fit_1280_pixels(browser: Browser, live_server: Any) -> None:
+    with history():
+        staff = User.objects.get(email="staff@example.com")
+        cut_off = {}
+        with tab(browser, live_server.url, "light", staff, 1280) as page:
+            for name, address in pages_of(staff).items():
+                if address.startswith("/admin/") and show(page, address):
+                    cut_off[name] = page.evaluate(CUT_OFF)
+
+    assert {name: pixels for name, pixels in cut_off.items() if pixels} == {}
 
 
 def test_screenshots_of_the_sandbox(browser: Browser) -> None:
