@@ -8,7 +8,7 @@ BROKERS ?= valkey redis-server rabbitmq
 # Slow tests start several servers and processes each, on a machine that may have more to do.
 PATIENT := --timeout=600
 
-.PHONY: help install run test operations attack looks screenshots lighthouse brokers faults guards lab matrix bench bench-quick monitoring check docs format new \
+.PHONY: help install run test operations attack looks screenshots lighthouse brokers faults guards lab matrix bench bench-quick peers monitoring check docs format new \
 	clean-data
 
 help: ## List the targets
@@ -65,6 +65,9 @@ bench: install ## Measure the shop beside the tutorial's way; `make bench ORDERS
 
 bench-quick: install ## Measure backlog and one click alone, in less than three minutes
 	@$(BIN)/python -m benchmarks --json var/bench-quick.json --orders 1000 --only gateway_inside one_click
+
+peers: install ## Run the same orders under seven other engines, and kill each of them ten times
+	@$(BIN)/python -m benchmarks.peers $(if $(ORDERS),--orders $(ORDERS))
 
 check: install ## Lint, format, types, import contracts, migrations, deploy checks
 	@$(BIN)/ruff check .
