@@ -153,8 +153,8 @@ def quantities(request: HttpRequest) -> dict[int, int]:
     """Return how many of each product are in the basket, by primary key; the first call in a request makes a query."""
     if QUANTITIES not in request.META:
         owner = {f"basket__{name}": value for name, value in _owner(request).items()}
-        lines = BasketLine.objects.filter(**owner) if owner else BasketLine.objects.none()
-        request.META[QUANTITIES] = dict(lines.values_list("product_id", "quantity"))
+        lines = BasketLine.objects.filter(**owner).values_list("product_id", "quantity") if owner else []
+        request.META[QUANTITIES] = dict(lines)
     return cast(dict[int, int], request.META[QUANTITIES])
 
 

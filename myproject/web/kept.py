@@ -44,7 +44,7 @@ def page(request: HttpRequest, template: str, context: Mapping[str, Any], **made
     """Render a public page; keep it for visitors who are not signed in and to whom nothing is to be told.
 
     It is rendered for a request that has nothing of theirs but address and theme, and kept under these and `context`:
-    what it may hold says `all_of`. `made_of_it` says the same in other words, such as a form.
+    what it may hold says `all_of`. `made_of_it` says the same in other words, such as a form that is made when needed.
     """
     everything = {**context, **made_of_it}
     if settings.DEBUG or request.user.is_authenticated or get_messages(request):
