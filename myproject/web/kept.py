@@ -37,7 +37,8 @@ def piece(shows: Hashable, token: object, make: Callable[[], str]) -> SafeString
         if len(_kept) >= MOST:
             _kept.clear()
         html = _kept[shows] = make()
-    return SafeString(html.replace(TOKEN, str(token)))  # nosec B703 # a template has made it, and a token is letters
+    filled = html.replace(TOKEN, str(token))
+    return SafeString(filled)  # nosec B703 # a template has made it, and a token is letters
 
 
 def page(request: HttpRequest, template: str, context: Mapping[str, Any], **made_of_it: object) -> HttpResponse:
