@@ -30,8 +30,8 @@ def main() -> None:
 def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.peers", description=__doc__)
     parser.add_argument("--orders", type=int, default=2000, help="orders in the backlog, each with a message")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--kills", type=int, default=10, help="kills among a thousand orders")
+    parser.add_argument("--rounds", type=int, default=5, help="of the backlog; 0 leaves it out")
+    parser.add_argument("--kills", type=int, default=10, help="kills among a thousand orders; 0 leaves them out")
     parser.add_argument("--only", nargs="*", default=ENGINES, choices=ENGINES, metavar="ENGINE")
     parser.add_argument("--json", type=Path, default=Path("var/peers.json"), help="a file for the raw figures")
     return parser.parse_args()

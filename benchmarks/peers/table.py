@@ -24,7 +24,7 @@ class Table:
         self.killed: dict[str, measures.Killed] = {}
 
     def fill(self, orders: int, rounds: int, kills: int) -> None:
-        for number in range(rounds + 1):
+        for number in range(rounds + bool(kills)):
             for name, engine in list(self.engines.items()):
                 try:
                     if number < rounds:
@@ -43,9 +43,12 @@ class Table:
     def __str__(self) -> str:
         lines = [f"| | {' | '.join(TITLES)} |", f"|---|{'--:|' * (len(TITLES) - 1)}---|"]
         for name, engine in self.engines.items():
-            speed = [f"{value:,.0f}" if value >= 20 else f"{value:.2g}" for value in self.figures(name).values()]
-            killed = [str(value) for value in self.killed[name][:3]]
-            lines.append(f"| {label(name)} | {' | '.join([*speed, *killed, engine.NEEDS])} |")
+            figures = {
+                title: f"{value:,.0f}" if value >= 20 else f"{value:.2g}" for title, value in self.figures(name).items()
+            }
+            figures |= zip(TITLES[-4:-1], map(str, self.killed.get(name, ())), strict=False)
+            cells = [figures.get(title, "") for title in TITLES[:-1]]
+            lines.append(f"| {label(name)} | {' | '.join(cells)} | {engine.NEEDS} |")
         return "\n".join(lines + [f"{name}: {reason}" for name, reason in self.failed.items()])
 
     def rows(self) -> list[Row]:
@@ -55,7 +58,7 @@ class Table:
         for name in self.engines:
             for title, figure in self.figures(name).items():
                 rows.append(Row(title, name, figure, bases[title], unit=title))
-            for title, count in self.killed[name]._asdict().items():
+            for title, count in self.killed[name]._asdict().items() if name in self.killed else ():
                 rows.append(Row(f"kills: {title}", name, count, ORDERS_TO_KILL_AMONG, unit="orders"))
         return rows
 
