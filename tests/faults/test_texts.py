@@ -19,6 +19,7 @@ def shop_of_texts(db: None) -> Shop:
 @MANY
 @given(text=STORED)
 def test_stored_text_comes_out_of_each_writer_as_it_is(text: str, shop_of_texts: Shop) -> None:
+    """Any text comes out of page, mail, CSV, XLSX, PDF and log as it was stored."""
     with undone():
         shop_of_texts.store(text)
 
@@ -28,6 +29,7 @@ def test_stored_text_comes_out_of_each_writer_as_it_is(text: str, shop_of_texts:
 @MANY
 @given(text=STORED)
 def test_text_is_taken_or_refused_at_each_door(text: str, shop_of_texts: Shop) -> None:
+    """Any text is taken or refused at each door, and never breaks it."""
     with undone():
         shop_of_texts.pass_doors(text)
 
@@ -35,5 +37,6 @@ def test_text_is_taken_or_refused_at_each_door(text: str, shop_of_texts: Shop) -
 @MANY
 @given(text=SAID)
 def test_text_of_a_script_is_taken_or_refused(text: str, shop_of_texts: Shop) -> None:
+    """Any text that a script sends is taken or refused."""
     with undone():
         shop_of_texts.script(text)
