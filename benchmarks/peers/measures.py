@@ -117,7 +117,7 @@ def wait_until(condition: Callable[[], bool], seconds: float, pause: float = 0.0
 def kill(engine: ModuleType, count: int, kills: int) -> Killed:
     """Kill the worker so many times within a backlog; see what it completes by itself, and what with a sweep.
 
-    A message takes no other order along: sets of fifty would hide most of what was lost.
+    A message takes no other order along: sets would hide most of what was lost.
     """
     begin()
     settings.ORDER_LEASE = timedelta(seconds=LEASE_SECONDS)

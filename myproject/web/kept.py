@@ -23,7 +23,7 @@ from django.utils.translation import get_language
 
 from myproject.web import theme
 
-# Stands where the token of a visitor's forms comes; nobody can know it and call something so.
+# Takes the place of a visitor's CSRF token; random, so that no name of a product can hold it.
 TOKEN = token_hex(16)
 # Of a card about one kilobyte, of a page sixteen.
 MOST = 1000
@@ -44,8 +44,8 @@ def piece(shows: Hashable, token: object, make: Callable[[], str]) -> SafeString
 def page(request: HttpRequest, template: str, context: Mapping[str, Any], **made_of_it: object) -> HttpResponse:
     """Render a public page; keep it for visitors who are not signed in and to whom nothing is to be told.
 
-    It is rendered for a request that has nothing of theirs but address and theme, and kept under these and `context`:
-    what it may hold says `all_of`. `made_of_it` says the same in other words, such as a form that is made when needed.
+    It is rendered for a request that has nothing of theirs but address and theme, and kept under these and `context`,
+    which may hold what `all_of` knows. `made_of_it` is derived from the context: a form that is made when needed.
     """
     everything = {**context, **made_of_it}
     if settings.DEBUG or request.user.is_authenticated or get_messages(request):
