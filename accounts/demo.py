@@ -1,6 +1,6 @@
 """The demo's people: some to log in as, and a dozen who have bought something before."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib.auth.hashers import make_password
@@ -28,6 +28,8 @@ REGULARS = [
     "Keira O’Brien",
     "Lucía Fernández",
 ]
+# A shop with more orders than that has more customers.
+ORDERS_OF_EACH = 125
 
 
 def fill() -> None:
@@ -61,7 +63,8 @@ def remember(past: Past) -> Told:
     ]
     for person in people:
         person.mail_sent_at = person.date_joined + timedelta(seconds=2)
-    User.objects.bulk_create(people)
+    people += [buyer(number, joined) for number in range(past.orders // ORDERS_OF_EACH - len(REGULARS))]
+    User.objects.bulk_create(people, batch_size=5_000)
     User.objects.filter(pk=casey.pk).update(date_joined=joined, mail_sent_at=joined, wants_digest=True)
     casey.refresh_from_db()
     customers = [casey, *people]
@@ -76,9 +79,17 @@ def remember(past: Past) -> Told:
         )
         for person in customers
     ]
-    CrmContact.objects.bulk_create(contacts)
-    mails = [mail_of(emails.welcome(person), person.date_joined) for person in customers]
-    return {"contacts": [contact_of(person) for person in customers], "mails": mails}
+    CrmContact.objects.bulk_create(contacts, batch_size=5_000)
+    known = customers[: 1 + len(REGULARS)]
+    mails = [mail_of(emails.welcome(person), person.date_joined) for person in known]
+    return {"contacts": [contact_of(person) for person in known], "mails": mails}
+
+
+def buyer(number: int, joined: datetime) -> User:
+    """Return one of the many others of a large shop."""
+    first, last = REGULARS[number % 12].split()[0], REGULARS[number // 12 % 12].split()[1]
+    name, email = f"{first} {last}", f"buyer{number}@example.com"
+    return User(email=email, name=name, password=make_password(None), date_joined=joined, mail_sent_at=joined)
 
 
 def first_name(name: str) -> str:

@@ -25,7 +25,7 @@ def read_options() -> argparse.Namespace:
         "--rows",
         type=int,
         default=1_000_000,
-        help="orders behind the dashboard, of three lines each, and lines in an export",
+        help="orders of the shop that has grown, and lines in an export",
     )
     parser.add_argument("--only", nargs="*", default=[], help="some scenarios, such as gateway_slow")
     parser.add_argument("--json", type=Path, help="a file for the raw figures")
@@ -35,7 +35,7 @@ def read_options() -> argparse.Namespace:
 def run(options: argparse.Namespace, postgres: embedded.Postgres) -> None:
     from django.core.management import call_command
 
-    from . import backlog, connections, dashboard, exports, report, scenarios, web
+    from . import backlog, connections, exports, growth, report, scenarios, web
 
     measures: dict[str, Callable[[], list[report.Row]]] = {
         "gateway_inside": lambda: scenarios.gateway_inside(options.orders),
@@ -46,8 +46,8 @@ def run(options: argparse.Namespace, postgres: embedded.Postgres) -> None:
         "progress": lambda: exports.progress(options.rows),
         "connections": lambda: connections.connections(postgres),
         "web": web.web,
-        # Last: it replaces the orders of the others.
-        "dashboard": lambda: dashboard.dashboard(options.rows),
+        # Last: it goes on in databases of its own.
+        "growth": lambda: growth.growth(options.rows),
     }
     call_command("migrate", verbosity=0)
     backlog.stock_up()

@@ -7,7 +7,7 @@ the counterparts would remember of it: rows for the sandbox, by the name of its 
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from email.utils import format_datetime, parseaddr
@@ -40,6 +40,8 @@ class Past:
     orders: int = 1_500
     # Random, so that ids of two histories differ.
     name: str = field(default_factory=lambda: uuid.uuid4().hex)
+    # Is told how many orders have been written.
+    show: Callable[[int], None] = lambda done: None
 
     def ago(self, **units: float) -> datetime:
         return self.now - timedelta(**units)

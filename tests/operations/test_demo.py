@@ -16,6 +16,7 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
+import orders.demo
 from accounts import tasks as account_tasks
 from accounts.models import CrmContact, User
 from durable.errors import TemporaryError
@@ -96,9 +97,14 @@ def test_history_has_every_state(world: Sandbox) -> None:
     assert not Report.objects.filter(pack=None, end__gte=F("created_at__date")).exists()
 
 
-def test_rows_agree_with_each_other(world: Sandbox) -> None:
+@pytest.mark.parametrize("batch", [orders.demo.BATCH, 70])
+def test_rows_agree_with_each_other(world: Sandbox, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    monkeypatch.setattr(orders.demo, "BATCH", batch)
+
     seed()
 
+    assert past().count() == 300
+    assert dangling() == []
     totals = past().annotate(sums=Sum(F("items__price") * F("items__quantity")))
     assert not totals.exclude(total=F("sums")).exists()
     last = {Status(status): Kind(status) for status in Status}
@@ -117,6 +123,28 @@ def test_rows_agree_with_each_other(world: Sandbox) -> None:
     assert sum(row.net for row in DailySales.objects.all()) == sum(
         order.total for order in sold.filter(status=Status.COMPLETED)
     )
+
+
+def dangling() -> list[str]:
+    """Return the foreign keys that name no row."""
+    keys = [
+        (field, field.related_model._base_manager.all())
+        for model in (Order, OrderItem, Payment, OrderEvent)
+        for field in model._meta.fields
+        if field.related_model
+    ]
+    return [
+        str(field) for field, rows in keys if field.model._base_manager.exclude(**{f"{field.name}__in": rows}).exists()
+    ]
+
+
+def test_large_shop_has_more_customers(world: Sandbox) -> None:
+    seed(orders=2_000, days=400)
+
+    buyers = User.objects.filter(is_staff=False)
+    assert buyers.count() == CrmContact.objects.count() == 17
+    assert buyers.filter(orders=None).count() == 0
+    assert timezone.now() - past().aggregate(first=Min("created_at"))["first"] > timedelta(days=390)
 
 
 def test_world_outside_remembers_the_same(world: Sandbox) -> None:
