@@ -14,6 +14,8 @@ from kombu.serialization import register
 
 log = logging.getLogger(__name__)
 
+# Names of files.
+SETTINGS = ("security_key", "security_certificate", "security_cert_store")
 # What else the headers say is only shown: never decide by it.
 DECIDING = ("task", "id", "retries", "timelimit", "eta", "expires")
 
