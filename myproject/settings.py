@@ -135,8 +135,6 @@ INSTALLED_APPS = [
     "django_celery_results",
     "django_filters",
     "django_htmx",
-    # For the files of the page that describes the API.
-    "ninja",
 ]
 MIDDLEWARE = [
     # First: a load balancer has no session, no host name and no HTTPS.
@@ -173,10 +171,12 @@ MIDDLEWARE = [
 ]
 ROOT_URLCONF = "myproject.urls"
 WSGI_APPLICATION = "myproject.wsgi.application"
+# Of the page that describes the API. As an app it would load its 14 MB into each process; only the web needs them.
+NINJA = Path(find_spec("ninja").origin).parent  # type: ignore[union-attr,arg-type]
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "DIRS": [BASE_DIR / "templates"],
+        "DIRS": [BASE_DIR / "templates", NINJA / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -196,7 +196,7 @@ FORMAT_MODULE_PATH = "myproject.formats"
 TIME_ZONE = env.str("TIME_ZONE", default="Europe/Berlin")
 USE_TZ = True
 STATIC_URL = "static/"
-STATICFILES_DIRS = [BASE_DIR / "static"]
+STATICFILES_DIRS = [BASE_DIR / "static", NINJA / "static"]
 # Said here, since tests turn DEBUG off: each client of theirs would read all static files first.
 WHITENOISE_USE_FINDERS = WHITENOISE_AUTOREFRESH = DEBUG
 STORAGES = {

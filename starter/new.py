@@ -37,7 +37,7 @@ LINES = {
     ".gitignore": r"docs/|manage.py reference|/lab/",
     "Procfile": r"^sandbox:",
     "docker-compose.yml": r"^  sandbox:$|^# (As a demo|puts the sandbox|In production)",
-    "myproject/settings.py": r'"orders\.|^    (# For the files of the page that describes the API|"ninja",)',
+    "myproject/settings.py": r'"orders\.|^# Of the page that describes the API|^NINJA = ',
     "myproject/urls.py": r"\bapi\b",
     "myproject/variables.py": r"^LAB = |^# Experiments that",
     "pyproject.toml": r'^"(reports|benchmarks|lab|starter)/|^# Made of the names|^# The sandbox is|^src = ',
@@ -57,7 +57,7 @@ OTHERWISE = {
         (r"(?<=operations) attack.*docs format new", " check format"),
         (r"Prove what docs/operations/ says.*", "Prove durable/ alone, and in a project that Django has just made"),
     ],
-    "myproject/settings.py": [(r"(?<=^APPS = ).*", f'["{APP}"]'), (" LAB,", "")],
+    "myproject/settings.py": [(r"(?<=^APPS = ).*", f'["{APP}"]'), (" LAB,", ""), (r', NINJA / "\w+"', "")],
     # A route for which there is no task does not pass the checks.
     "myproject/queues.py": [(r'"sync", ', ""), (r', \("generate", "import"\)', ""), (r'"clear"\)', '"clear",)')],
     "pyproject.toml": [

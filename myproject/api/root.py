@@ -8,6 +8,7 @@ from django.conf import settings
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from ninja import NinjaAPI
+from ninja.openapi.docs import ABS_TPL_PATH, Swagger
 
 from myproject.web.answers import of_status
 from myproject.web.pages import View
@@ -22,11 +23,17 @@ strings. Whatever goes wrong is `{"error": {"code", "message", "fields"}}`.
 """
 
 
+class Description(Swagger):
+    # Its other one asks a CDN.
+    template_cdn = str(ABS_TPL_PATH / "swagger.html")
+
+
 def make_api() -> NinjaAPI:
     api = NinjaAPI(
         title=f"{settings.SITE_NAME}: API",
         version="1",
         description=DESCRIPTION,
+        docs=Description(),
         auth=Bearer(),
         throttle=[PerPerson()],
     )
