@@ -1,5 +1,6 @@
 """The Celery app, and what each of its processes does as it starts."""
 
+import gc
 import logging
 import os
 import time
@@ -90,6 +91,12 @@ def leave_logging_to_django(logfile: str | None = None, **kwargs: Any) -> None:
         if logfile and isinstance(handler, logging.StreamHandler):
             # Closed by the end of the process, as the terminal would be.
             handler.setStream(Path(logfile).open("a"))  # noqa: SIM115
+
+
+@signals.worker_before_create_process.connect
+def share_memory_with_children(**kwargs: Any) -> None:
+    """Keep the collector off what is loaded by now: a child that looks through it gets a copy of each page."""
+    gc.freeze()
 
 
 @signals.before_task_publish.connect
