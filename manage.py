@@ -3,14 +3,18 @@ import os
 import sys
 
 from django.core.exceptions import ImproperlyConfigured
-from django.core.management import execute_from_command_line
+from django.core.management import execute_from_command_line, load_command_class
 from django.db import OperationalError
 
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "myproject.settings")
     try:
-        execute_from_command_line(sys.argv)
+        if sys.argv[1:] == ["run"]:
+            # It looks after processes, and without the apps it needs half the memory for that.
+            load_command_class("myproject", "run").run_from_argv(sys.argv)
+        else:
+            execute_from_command_line(sys.argv)
     except ImproperlyConfigured as error:
         sys.exit(str(error))
     except OperationalError as error:

@@ -25,6 +25,8 @@ import psutil
 STOP_SECONDS = 30
 # How long the guard waits for them.
 GUARD_SECONDS = 10
+# By then all are up, also on a slow machine.
+SETTLED_SECONDS = 20
 COLOURS = (36, 33, 32, 35, 34)
 # Tells a guard that takes the place of another that the processes are those of a shop that runs.
 OURS = "--ours"
@@ -183,6 +185,7 @@ class Supervisor:
             self.start(process for process in self.processes if process.name in early)
             then()
             self.start(process for process in self.processes if process.name not in early)
+            Thread(target=tell_memory, daemon=True).start()
             while not self.is_left():
                 self.revive()
                 self.reload()
@@ -242,6 +245,22 @@ class Supervisor:
             wait(lambda: not any(process.is_running() for process in self.processes), STOP_SECONDS)
         for process in self.processes:
             process.kill()
+
+
+def tell_memory() -> None:
+    """Say what this process and all that it has started take; what several share counts once."""
+    time.sleep(SETTLED_SECONDS)
+    this = psutil.Process()
+    sizes = [size(process) for process in (this, *this.children(recursive=True))]
+    say("system", f"the shop takes {sum(sizes) / 2**20:.0f} MB in {len(sizes)} processes")
+
+
+def size(process: psutil.Process) -> int:
+    with suppress(psutil.Error):
+        found = process.memory_full_info()
+        # Only Linux knows who shares a page; elsewhere shared pages do not count.
+        return int(getattr(found, "pss", found.uss))
+    return 0
 
 
 def wait(condition: Callable[[], bool], seconds: float) -> None:

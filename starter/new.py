@@ -69,7 +69,7 @@ OTHERWISE = {
         (r"api \| demo \| try_it", "try_it"),
     ],
     # The project's own has no history, and nobody to tell of it.
-    "myproject/management/commands/run.py": [(r'"seed_demo", wait=SANDBOX_SECONDS', '"seed_demo"')],
+    "myproject/management/commands/prepare.py": [("SANDBOX_SECONDS = .*", ""), (", wait=SANDBOX_SECONDS", "")],
     "pytest.ini": [
         ("not faults and not operations and not attack and not lab and not looks", "not operations"),
         (r"docs/operations/", "durable/ alone"),

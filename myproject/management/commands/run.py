@@ -1,6 +1,7 @@
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from contextlib import ExitStack, suppress
@@ -8,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
 from myproject import embedded
@@ -20,7 +20,6 @@ except ModuleNotFoundError as error:
 
 # The settings that name a port of a process of the Procfile.
 PORTS = {"web": ["PORT"], "live": ["LIVE_PORT"], "flower": ["FLOWER_PORT"], "sandbox": ["SANDBOX_PORT", "SMTP_PORT"]}
-SANDBOX_SECONDS = 20.0
 # Where those that are not the web serve their metrics, and what `make monitoring` asks with.
 METRICS_PORTS = {"worker": 9808 + settings.PORT_OFFSET, "beat": 9809 + settings.PORT_OFFSET}
 METRICS_TOKEN = settings.METRICS_TOKEN or "lantern-loom"
@@ -59,16 +58,21 @@ class Command(BaseCommand):
         servers = [stack.enter_context(server) for server in needed_servers()]
         guard.update(pids(servers))
         check_ports()
-        prepare(servers)
+        create_database(servers)
         watch = processes.Watch(code if settings.DEBUG else list)
         supervisor = processes.Supervisor(guard, watch, lambda: revive(servers), lambda: pids(servers))
         for name, command in procfile().items():
             supervisor.add(name, command, environment(name), settings.BASE_DIR, wants(name, watch))
         # The history is told to the sandbox as well.
-        supervisor.run("sandbox", then=self.seed)
+        supervisor.run("sandbox", then=self.prepare)
 
-    def seed(self) -> None:
-        call_command("seed_demo", wait=SANDBOX_SECONDS)
+    def prepare(self) -> None:
+        """Fill the database in a process of its own, which takes along the memory that it needs."""
+        command = [sys.executable, "manage.py", "prepare"]
+        # Of a Ctrl-C this command tells it, without a traceback.
+        done = subprocess.run(command, cwd=settings.BASE_DIR, stdin=subprocess.DEVNULL, start_new_session=True)
+        if done.returncode:
+            raise CommandError("The shop has not started, for the reason above.")
         self.stdout.write(welcome())
 
 
@@ -92,12 +96,10 @@ def needed_servers() -> list[embedded.Server]:
     return [kind(settings.VAR_DIR) for variable, kind in kinds.items() if not os.environ.get(variable)]
 
 
-def prepare(servers: list[embedded.Server]) -> None:
+def create_database(servers: list[embedded.Server]) -> None:
     for server in servers:
         if isinstance(server, embedded.Postgres):
             server.create_database(settings.DATABASES["default"]["NAME"])
-    call_command("migrate", verbosity=0)
-    call_command("sync_schedules")
 
 
 def welcome() -> str:
@@ -123,7 +125,10 @@ def procfile() -> dict[str, str]:
 
 def environment(name: str) -> dict[str, str]:
     """Return the variables of a process of the Procfile."""
-    return os.environ | {
+    return {
+        # One answers a developer as well as two, and each takes 90 MB.
+        "WEB_CONCURRENCY": "1",
+        **os.environ,
         "METRICS_TOKEN": METRICS_TOKEN,
         "METRICS_PORT": str(METRICS_PORTS.get(name, 0)),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
