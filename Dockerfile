@@ -4,9 +4,13 @@ ARG PYTHON_IMAGE=python:3.13-slim
 FROM ${PYTHON_IMAGE} AS packages
 WORKDIR /build
 RUN python -m venv /venv
+# What an image can do without: "pdf parquet otel", or some of them.
+ARG EXTRAS=""
 # Before the code, so that a change of the code does not install them again.
 COPY requirements.txt .
-RUN /venv/bin/pip install --no-cache-dir --disable-pip-version-check --requirement requirements.txt
+COPY requirements-*.txt ./
+RUN for extra in ${EXTRAS}; do echo "--requirement requirements-${extra}.txt"; done > extras.txt \
+    && /venv/bin/pip install --no-cache-dir --disable-pip-version-check --requirement requirements.txt --requirement extras.txt
 
 FROM ${PYTHON_IMAGE}
 # A new volume takes over the owner of the folder it is mounted on.

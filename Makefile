@@ -3,6 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# All of them: what an installation can do without, the tests want.
+REQUIREMENTS := $(wildcard requirements*.txt)
+
 BROKERS ?= valkey redis-server rabbitmq
 
 # Slow tests start several servers and processes each, on a machine that may have more to do.
@@ -101,13 +104,12 @@ clean-data: ## Delete the data of `make run`, after stopping it
 
 install: .venv/installed ## Make .venv and install the pinned requirements
 
-.venv/installed: requirements.txt requirements-dev.txt requirements-otel.txt
+.venv/installed: $(REQUIREMENTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name it with: make PYTHON=/path/to/python3.13 $(MAKECMDGOALS)"; exit 1; }
 	@# Cleared only when it is broken: the shop may be running from it in another terminal.
 	@$(PYTHON) -m venv $$($(BIN)/python -c pass 2>/dev/null || echo --clear) .venv || \
 		{ echo "Python cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@echo "Installing the pinned requirements into .venv …"
-	@$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.txt --requirement requirements-dev.txt \
-		--requirement requirements-otel.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check $(addprefix --requirement=,$(REQUIREMENTS))
 	@touch $@

@@ -12,14 +12,31 @@ from django_celery_beat.models import CrontabSchedule
 from accounts.models import User
 from accounts.services import staff_with
 
-from .models import DOCUMENTS, FORMATS, SCHEDULED, WITH_CUSTOMER, WITH_DATES, Format, Kind, Report, ReportSchedule
+from .models import (
+    DOCUMENTS,
+    FORMATS,
+    MISSING,
+    SCHEDULED,
+    WITH_CUSTOMER,
+    WITH_DATES,
+    Format,
+    Kind,
+    Report,
+    ReportSchedule,
+)
 
 EARLIEST = date(2000, 1, 1)
 MAX_LENGTH = timedelta(days=3660)
 REQUIRED = forms.Field.default_error_messages["required"]
 # A pack can be made for the last two years.
 MONTHS = 24
-FOR_STAFF = [(format_.value, format_.label) for format_ in [*DOCUMENTS, Format.PARQUET]]
+FOR_STAFF = [(format_.value, format_.label) for format_ in [*DOCUMENTS, Format.PARQUET] if format_ not in MISSING]
+ABOUT_FORMATS = " ".join(
+    [
+        "Parquet is for order lines, which come in every format but PDF.",
+        *(f"{format_.label} is not installed here: it needs requirements-{format_}.txt." for format_ in MISSING),
+    ]
+)
 EVERY = {"day": "Every day", "week": "Every week", "month": "Every month"}
 # Numbered as in a crontab.
 WEEKDAYS = {"1": "Monday", "2": "Tuesday", "3": "Wednesday", "4": "Thursday", "5": "Friday", "6": "Saturday"}
@@ -48,7 +65,9 @@ def mark_needed(form: forms.BaseForm, names: Iterable[str]) -> None:
 class DaysForm(forms.ModelForm):
     """The fields of every report of a period."""
 
-    format = forms.ChoiceField(choices=[(format_.value, format_.label) for format_ in DOCUMENTS])
+    format = forms.ChoiceField(
+        choices=[(format_.value, format_.label) for format_ in DOCUMENTS if format_ not in MISSING]
+    )
 
     class Meta:
         model = Report
@@ -82,9 +101,7 @@ class ReportForm(DaysForm):
         choices=[(kind.value, kind.label) for kind in Kind if kind != Kind.PERSONAL_DATA],
         widget=KindSelect,
     )
-    format = forms.ChoiceField(
-        choices=FOR_STAFF, help_text="Parquet is for order lines, which come in every format but PDF."
-    )
+    format = forms.ChoiceField(choices=FOR_STAFF, help_text=ABOUT_FORMATS)
     customer = forms.EmailField(label="Customer", required=False, help_text="The e-mail address of the customer.")
 
     class Meta(DaysForm.Meta):
@@ -126,7 +143,7 @@ class ReportForm(DaysForm):
 
 def check_format(form: forms.BaseForm, kind: Kind, chosen: str | None) -> None:
     if chosen and chosen not in FORMATS[kind]:
-        possible = ", ".join(format_.label for format_ in FORMATS[kind])
+        possible = ", ".join(format_.label for format_ in FORMATS[kind] if format_ not in MISSING)
         form.add_error("format", f"{kind.label}: this format is not available. Choose one of these: {possible}.")
 
 
@@ -134,9 +151,7 @@ class ScheduleForm(forms.ModelForm):
     """A schedule and its times; `crontab` returns the times as django-celery-beat stores them."""
 
     kind = forms.ChoiceField(label="What", choices=[(kind.value, kind.label) for kind in SCHEDULED], widget=KindSelect)
-    format = forms.ChoiceField(
-        choices=FOR_STAFF, help_text="Parquet is for order lines, which come in every format but PDF."
-    )
+    format = forms.ChoiceField(choices=FOR_STAFF, help_text=ABOUT_FORMATS)
     recipients = forms.ModelMultipleChoiceField(
         queryset=User.objects.none(),
         widget=forms.CheckboxSelectMultiple,

@@ -32,6 +32,7 @@ from myproject import texts
 from myproject.storage import files
 
 from .models import (
+    MISSING,
     OPEN,
     OPEN_PACK,
     WITH_DATES,
@@ -61,11 +62,12 @@ class Part(NamedTuple):
     months_back: int = 0
 
 
+TO_READ = Format.XLSX if Format.PDF in MISSING else Format.PDF
 # The reports of a pack: to read, to calculate with, and the same month a year ago to compare with.
 PARTS = [
-    Part(Kind.SALES_BY_DAY, Format.PDF),
-    Part(Kind.SALES_BY_DAY, Format.PDF, months_back=12),
-    Part(Kind.SALES_BY_CATEGORY, Format.PDF),
+    Part(Kind.SALES_BY_DAY, TO_READ),
+    Part(Kind.SALES_BY_DAY, TO_READ, months_back=12),
+    Part(Kind.SALES_BY_CATEGORY, TO_READ),
     Part(Kind.SALES_BY_PRODUCT, Format.XLSX),
     Part(Kind.SALES_BY_CUSTOMER, Format.XLSX),
     Part(Kind.SALES, Format.CSV),

@@ -18,7 +18,7 @@ COPIED = re.compile(
     r"|templates/(?!lab/|orders/|reports/|accounts/|admin/confirm|dashboard\.html|_staff\.html|_office|_account_menu)"
     r"|deploy/(systemd|redis)/|deploy/[^/]+$|\.ci/audit|\.github/workflows/ci\.yml|\.(docker|git)ignore|\.editorconfig|\.env\.example"
     r"|(Dockerfile|LICENSE|Makefile|Procfile|docker-compose\.yml|flowerconfig\.py|manage\.py|pyproject\.toml|pytest\.ini)$"
-    r"|\.pre-commit-config\.yaml|requirements.*|tests/(__init__|environment|ports|servers)\.py$"
+    r"|\.pre-commit-config\.yaml|requirements(?!-p).*|tests/(__init__|environment|ports|servers)\.py$"
     r"|tests/operations/(__init__|test_durable)\.py$"
 )
 APP = "inquiries"
@@ -36,7 +36,7 @@ LINES = {
     "Makefile": r"no-print-directory docs",
     ".gitignore": r"docs/|manage.py reference|/lab/",
     "Procfile": r"^sandbox:",
-    "docker-compose.yml": r"^  sandbox:$|^# (As a demo|puts the sandbox|In production)",
+    "docker-compose.yml": r"^  sandbox:$|^ +EXTRAS: |^# (As a demo|puts the sandbox|In production)",
     "myproject/settings.py": r'"orders\.|^# Of the page that describes the API|^NINJA = ',
     "myproject/urls.py": r"\bapi\b",
     "myproject/variables.py": r"^LAB = |^# Experiments that",
@@ -44,13 +44,13 @@ LINES = {
     "pytest.ini": r"^    (proves|faults|properties|attack|lab|looks|every_\w+):",
     "tests/environment.py": r"(REPORT|IMPORT)_LEASE|STRIPE_|SANDBOX_S|WAREHOUSE_|CRM_",
     ".github/workflows/ci.yml": r"# (docs/reference|It installs a browser)",
-    "requirements.in": r"^(django-ninja|stripe|aiosmtpd|Pillow|typst|pyarrow|iso4217|babel|# (PDF|Parquet|Money))",
+    "requirements.in": r"^(django-ninja|stripe|aiosmtpd|Pillow|iso4217|babel|# Money)",
     "requirements-dev.in": r"^(hypothesis|playwright|axe|XlsxWriter|rustpy|moto|flask|hadolint|kubernetes-v|check-json)"
     r"|^(beautifulsoup4|sphinx|furo|myst|openpyxl|pypdf|types-openpyxl|time-machine|django-migration)"
     r"|^# (Open|Finds what|The other|An S3|Validates|Reads the [Dl]|The doc)",
 }
 # Variables that only the shop reads, with the comments above them.
-VARIABLES = r"API_RATE|STRIPE_|CRM_|WAREHOUSE_|REPORT|IMPORT_|SANDBOX_(?!URL|API)|SMTP_PORT|CURRENCY|LAB"
+VARIABLES = r"API_RATE|STRIPE_|CRM_|WAREHOUSE_|REPORT|IMPORT_|SANDBOX_(?!URL|API)|SMTP_PORT|CURRENCY|LAB|EXTRAS"
 # What is written otherwise.
 OTHERWISE = {
     "Makefile": [
@@ -74,6 +74,7 @@ OTHERWISE = {
         ("not faults and not operations and not attack and not lab and not looks", "not operations"),
         (r"docs/operations/", "durable/ alone"),
     ],
+    "Dockerfile": [('"pdf parquet otel", or some of them', '"otel"')],
     "tests/environment.py": [("ORDER_LEASE_SECONDS", "INQUIRY_LEASE_SECONDS")],
     ".env.example": [
         (r"hold an order: .*\n# ORDER_LEASE_SECONDS=30", "hold an inquiry.\n# INQUIRY_LEASE_SECONDS=60"),

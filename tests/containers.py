@@ -47,7 +47,7 @@ def compose_file(name: str, variables: Mapping[str, str]) -> dict[str, Any]:
     def value(found: re.Match[str]) -> str:
         return variables.get(found[1]) or found[2]
 
-    text = re.sub(r"\$\{(\w+):-([^}]*)\}", value, (ROOT / name).read_text())
+    text = re.sub(r"\$\{(\w+):?-([^}]*)\}", value, (ROOT / name).read_text())
     content: dict[str, Any] = yaml.load(text.replace("$$", "$"), Loader)
     return content
 

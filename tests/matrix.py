@@ -18,7 +18,7 @@ PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 DJANGOS = {"5.2": "3.11", "6.0": "3.12"}
 # What the workflow `ci.yml` runs anyway.
 IN_CI = [("3.11", "5.2"), ("3.12", "5.2"), ("3.13", "5.2")]
-REQUIREMENTS = ("requirements.txt", "requirements-dev.txt")
+REQUIREMENTS = ("requirements.txt", "requirements-dev.txt", "requirements-pdf.txt", "requirements-parquet.txt")
 # One after another, these are the shop in little: journeys, kills, and a broker that is away.
 TESTS = ["-m", "every_broker", "tests/orders", "tests/journeys", "tests/test_queues.py", "tests/test_try_it.py"]
 

@@ -5,6 +5,7 @@ from typing import Any, BinaryIO
 
 from django.utils.module_loading import import_string
 
+from durable.errors import PermanentError
 from reports.kinds import Table
 from reports.models import Format, Report
 
@@ -17,7 +18,16 @@ WRITERS = {
 }
 
 
+class NotInstalled(PermanentError):
+    def __init__(self, form: Format, package: str | None) -> None:
+        super().__init__(f"{form.label} needs {package}: pip install -r requirements-{form}.txt")
+
+
 def write(report: Report, table: Table, target: BinaryIO, progress: Callable[[int], None]) -> int:
-    """Write the table in the report's format; return how many rows it has."""
-    writer: Callable[..., Any] = import_string(WRITERS[Format(report.format)])
+    """Write the table in the report's format; return how many rows it has. Raises `NotInstalled`."""
+    form = Format(report.format)
+    try:
+        writer: Callable[..., Any] = import_string(WRITERS[form])
+    except ModuleNotFoundError as error:
+        raise NotInstalled(form, error.name) from None
     return int(writer(report, table, target, progress))

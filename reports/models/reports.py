@@ -2,6 +2,7 @@ import logging
 import uuid
 from datetime import date, datetime, time, timedelta
 from functools import reduce
+from importlib.util import find_spec
 from operator import or_
 from pathlib import PurePath
 from typing import Any, NamedTuple, Self, cast
@@ -50,6 +51,9 @@ class Format(models.TextChoices):
     JSON = "json", "JSON"
 
 
+# The packages of those that have requirements of their own: requirements-pdf.txt, requirements-parquet.txt.
+EXTRAS = {Format.PDF: "typst", Format.PARQUET: "pyarrow"}
+MISSING = [form for form, package in EXTRAS.items() if not find_spec(package)]
 DOCUMENTS = [Format.XLSX, Format.CSV, Format.PDF]
 # Millions of lines are for programs: as a PDF they are useless, and only here is Parquet worth it.
 FORMATS: dict[Kind, list[Format]] = dict.fromkeys(Kind, DOCUMENTS) | {

@@ -241,7 +241,15 @@ def test_dockerfile_installs_the_requirements_before_the_code_comes() -> None:
     copied = [rest for word, rest in instructions() if word == "COPY"]
 
     assert copied.index("requirements.txt .") < copied.index(". .")
-    assert SERVICES["migrate"]["build"]["args"]["PYTHON_IMAGE"] == argument("ARG").removeprefix("PYTHON_IMAGE=")
+    defaults = dict(rest.split("=", 1) for word, rest in instructions() if word == "ARG")
+    assert SERVICES["migrate"]["build"]["args"]["PYTHON_IMAGE"] == defaults["PYTHON_IMAGE"]
+
+
+def test_each_extra_of_the_image_is_a_file_of_requirements() -> None:
+    extras = SERVICES["migrate"]["build"]["args"]["EXTRAS"].split()
+
+    assert extras == ["pdf", "parquet"]
+    assert all((ROOT / f"requirements-{extra}.txt").is_file() for extra in extras)
 
 
 def test_dockerignore_keeps_secrets_and_data_out_of_the_image() -> None:

@@ -4,6 +4,7 @@ import codecs
 import csv
 import io
 import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -28,7 +29,7 @@ from accounts.models import User
 from myproject import texts
 from orders.models import Order, OrderItem, Product
 from orders.models import Status as OrderStatus
-from reports import services, tasks
+from reports import formats, services, tasks
 from reports.formats import copying, to_pdf, to_xlsx
 from reports.models import FORMATS, Format, Kind, Report, Status
 from tests.factories import make_product, make_report, make_user, place_order, put
@@ -480,3 +481,42 @@ def test_report_is_made_by_a_worker_and_downloaded_from_the_web(
     cookie = f"sessionid={client.cookies['sessionid'].value}"
     with urlopen(Request(url, headers={"Cookie": cookie}), timeout=10) as answer:
         assert "=cmd|Alice" in opened(io.BytesIO(answer.read()))
+
+
+@pytest.mark.parametrize(
+    ("kind", "form", "package"), [(Kind.STOCK, Format.PDF, "typst"), (Kind.SALES, Format.PARQUET, "pyarrow")]
+)
+def test_format_that_is_not_installed_names_its_requirements(
+    kind: Kind, form: Format, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, f"reports.formats.to_{form}", raising=False)
+
+    with pytest.raises(formats.NotInstalled, match=f"needs {package}: pip install -r requirements-{form}.txt"):
+        written(kind, form)
+
+
+WITHOUT = """
+import sys
+sys.modules["typst"] = sys.modules["pyarrow"] = None
+import django
+django.setup()
+from reports.forms import DaysForm, ReportForm, ScheduleForm
+from reports.packs import PARTS
+for form in (DaysForm, ReportForm, ScheduleForm):
+    print(*(value for value, _ in form.base_fields["format"].choices), form.base_fields["format"].help_text)
+print(*sorted({part.format for part in PARTS}))
+"""
+
+
+def test_forms_and_packs_do_without_formats_that_are_not_installed() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT], cwd=settings.BASE_DIR, capture_output=True, text=True, check=True
+    )
+
+    days, report, schedule, pack = done.stdout.splitlines()
+    assert days.split() == ["xlsx", "csv"]
+    assert report == schedule
+    assert report.startswith("xlsx csv ")
+    assert "PDF is not installed here: it needs requirements-pdf.txt." in report
+    assert pack == "csv xlsx"
