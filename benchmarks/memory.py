@@ -1,4 +1,4 @@
-"""How the memory of a worker of reports grows, and what ends it: `python -m benchmarks.memory --reports 100`."""
+"""How the memory of workers grows, and what ends it: `python -m benchmarks.memory --reports 100 --orders 20000`."""
 
 import argparse
 import logging
@@ -28,6 +28,8 @@ KINDS = [
     ("sales_by_day", "pdf"),
     ("sales", "parquet"),
 ]
+# Orders after which everything is loaded and warm: of these and of the last ones the size is compared.
+WARM = 2_000
 MEGABYTE = 1024 * 1024
 
 
@@ -45,18 +47,48 @@ class Grown(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.memory", description=__doc__)
     parser.add_argument("--reports", type=int, default=100)
+    parser.add_argument("--orders", type=int, default=0, help="orders of a worker of orders; none by default")
     parser.add_argument("--rows", type=int, default=200_000, help="order lines, of which each report has some")
     options = parser.parse_args()
     with environment.servers():
         django.setup()
         logging.getLogger().setLevel(logging.ERROR)
-        prepare(options.rows)
-        sys.stdout.write("| | first | half | last | peak | processes | seconds |\n|---|--:|--:|--:|--:|--:|--:|\n")
-        for name, words in SIDES.items():
-            grown = measure(words, options.reports)
-            cells = [*map(str, grown[:-1]), f"{grown.seconds:.0f}"]
-            sys.stdout.write(f"| {name} | {' | '.join(cells)} |\n")
-            sys.stdout.flush()
+        prepare(options.rows if options.reports else 0)
+        if options.orders:
+            sys.stdout.write(f"{measure_orders(options.orders)}\n")
+        if options.reports:
+            write_reports(options.reports)
+
+
+def write_reports(count: int) -> None:
+    sys.stdout.write("| | first | half | last | peak | processes | seconds |\n|---|--:|--:|--:|--:|--:|--:|\n")
+    for name, words in SIDES.items():
+        grown = measure(words, count)
+        cells = [*map(str, grown[:-1]), f"{grown.seconds:.0f}"]
+        sys.stdout.write(f"| {name} | {' | '.join(cells)} |\n")
+        sys.stdout.flush()
+
+
+def measure_orders(count: int) -> str:
+    """Let one worker process so many orders, in lots of `WARM`; say how large its child was after each."""
+    from orders.tasks import process_order
+
+    from . import backlog, processes
+
+    command = ["-m", "celery", "-A", "benchmarks.shop", "worker", "--queues", "orders", "--concurrency", "1"]
+    known = set(psutil.Process().children())
+    sizes = []
+    with processes.running(*command, GATEWAY="inside"):
+        worker = wait_for_worker(known)
+        for _ in range(0, count, WARM):
+            for pk in backlog.place(min(WARM, count)):
+                process_order.delay(order_id=pk)
+            backlog.wait_until_completed()
+            [child] = worker.children()
+            sizes.append(child.memory_info().rss / MEGABYTE)
+    growth = 100 * (sizes[-1] / sizes[0] - 1)
+    shown = ", ".join(f"{size:.0f}" for size in sizes)
+    return f"The child that processed {count:,} orders, in MB after each {WARM:,}: {shown} ({growth:+.1f} %)"
 
 
 def prepare(rows: int) -> None:
@@ -68,7 +100,8 @@ def prepare(rows: int) -> None:
 
     call_command("migrate", verbosity=0)
     backlog.stock_up()
-    exports.sell(2025, rows)
+    if rows:
+        exports.sell(2025, rows)
     Report.objects.all().delete()
 
 
