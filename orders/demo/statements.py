@@ -11,6 +11,14 @@ SELECT CASE WHEN rolsuper THEN set_config('session_replication_role', 'replica',
 FROM pg_roles WHERE rolname = current_user
 """
 
+# All but those of constraints.
+INDEXES = """
+SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid)
+FROM pg_index WHERE NOT indisunique AND indrelid IN (
+  'orders_order'::regclass, 'orders_orderitem'::regclass, 'orders_payment'::regclass, 'orders_orderevent'::regclass
+)
+"""
+
 SEED = "SELECT setseed(0.42)"
 
 GOODS = """
