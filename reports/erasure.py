@@ -73,7 +73,9 @@ def hold(person: User) -> User:
 def shown(person: User) -> str:
     """Describe the account and what it leaves behind, for the pages that ask before they delete it."""
     known = User.objects.get(pk=person.pk)
-    orders, files = Order.objects.of(known).order_by("-pk"), Report.objects.of(known).order_by("-created_at", "pk")
+    # In the order of an index: who has no order would have all orders read, from the last one on.
+    orders = Order.objects.of(known).order_by("-created_at", "-pk")
+    files = Report.objects.of(known).order_by("-created_at", "pk")
     last = [f", the last of them {row}" if row else "" for row in (orders.first(), files.first())]
     counts = f"{orders.count()} orders stay{last[0]}; {files.count()} reports go{last[1]}"
     return f"{known.email}{f' ({texts.isolated(known.name)})' if known.name else ''}: {counts}"
