@@ -19,7 +19,7 @@ from .models import Format, Kind, Pack, Period, Report, ReportSchedule, Status
 
 SLOW = "It took longer than 8 minutes."
 ASKED = [
-    (Kind.SALES_BY_DAY, Format.PDF, 30, 2),
+    (Kind.SALES_BY_DAY, packs.TO_READ, 30, 2),
     (Kind.SALES_BY_PRODUCT, Format.XLSX, 30, 9),
     (Kind.SALES, Format.CSV, 7, 26),
     (Kind.STOCK, Format.XLSX, 0, 50),
@@ -91,7 +91,7 @@ def run_schedule(person: User, past: Past) -> Iterator[dict[str, Any]]:
     schedule = ReportSchedule(
         name="Sales for the Monday meeting",
         kind=Kind.SALES_BY_CATEGORY,
-        format=Format.PDF,
+        format=packs.TO_READ,
         period=Period.LAST_WEEK,
         made_by=person,
     )

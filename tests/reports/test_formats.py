@@ -502,21 +502,22 @@ sys.modules["typst"] = sys.modules["pyarrow"] = None
 import django
 django.setup()
 from reports.forms import DaysForm, ReportForm, ScheduleForm
+from reports.demo import ASKED
 from reports.packs import PARTS
 for form in (DaysForm, ReportForm, ScheduleForm):
     print(*(value for value, _ in form.base_fields["format"].choices), form.base_fields["format"].help_text)
-print(*sorted({part.format for part in PARTS}))
+print(*sorted({part.format for part in PARTS} | {form for _, form, *_ in ASKED}))
 """
 
 
-def test_forms_and_packs_do_without_formats_that_are_not_installed() -> None:
+def test_forms_packs_and_demo_do_without_formats_that_are_not_installed() -> None:
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT], cwd=settings.BASE_DIR, capture_output=True, text=True, check=True
     )
 
-    days, report, schedule, pack = done.stdout.splitlines()
+    days, report, schedule, made = done.stdout.splitlines()
     assert days.split() == ["xlsx", "csv"]
     assert report == schedule
     assert report.startswith("xlsx csv ")
     assert "PDF is not installed here: it needs requirements-pdf.txt." in report
-    assert pack == "csv xlsx"
+    assert made == "csv xlsx"
