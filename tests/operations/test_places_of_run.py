@@ -95,7 +95,7 @@ def test_run_starts_in_any_place(place: Callable[[Path], Path], tmp_path: Path) 
     folder = place(tmp_path)
 
     with running(tmp_path, folder) as run:
-        assert answers(run.url.replace("/accounts/login/", "/healthz/ready"))
+        wait_for(lambda: answers(run.url.replace("/accounts/login/", "/healthz/ready")), "the shop to be ready")
 
     assert (folder / "var").is_dir()
 
