@@ -15,6 +15,8 @@ def main() -> None:
             load_command_class("myproject", "run").run_from_argv(sys.argv)
         else:
             execute_from_command_line(sys.argv)
+    except KeyboardInterrupt:
+        sys.exit(130)
     except ImproperlyConfigured as error:
         sys.exit(str(error))
     except OperationalError as error:

@@ -28,7 +28,7 @@ REGULARS = [
     "Keira O’Brien",
     "Lucía Fernández",
 ]
-# A shop with more orders than that has more customers.
+# A large shop has more customers.
 ORDERS_OF_EACH = 125
 
 

@@ -96,6 +96,7 @@ def leave_logging_to_django(logfile: str | None = None, **kwargs: Any) -> None:
 @signals.worker_before_create_process.connect
 def share_memory_with_children(**kwargs: Any) -> None:
     """Keep the collector off what is loaded by now: a child that looks through it gets a copy of each page."""
+    gc.collect()
     gc.freeze()
 
 

@@ -25,7 +25,7 @@ import psutil
 STOP_SECONDS = 30
 # How long the guard waits for them.
 GUARD_SECONDS = 10
-# By then all are up, also on a slow machine.
+# By then all are up, even on a slow machine.
 SETTLED_SECONDS = 20
 COLOURS = (36, 33, 32, 35, 34)
 # Tells a guard that takes the place of another that the processes are those of a shop that runs.
@@ -256,8 +256,11 @@ def tell_memory() -> None:
 
 
 def size(process: psutil.Process) -> int:
-    with suppress(psutil.Error):
-        found = process.memory_full_info()
+    with suppress(psutil.NoSuchProcess):
+        try:
+            found = process.memory_full_info()
+        except psutil.AccessDenied:
+            return int(process.memory_info().rss)
         # Only Linux knows who shares a page; elsewhere shared pages do not count.
         return int(getattr(found, "pss", found.uss))
     return 0

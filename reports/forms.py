@@ -30,7 +30,14 @@ MAX_LENGTH = timedelta(days=3660)
 REQUIRED = forms.Field.default_error_messages["required"]
 # A pack can be made for the last two years.
 MONTHS = 24
-FOR_STAFF = [(format_.value, format_.label) for format_ in [*DOCUMENTS, Format.PARQUET] if format_ not in MISSING]
+
+
+def offered(formats: Iterable[Format]) -> list[tuple[str, str]]:
+    """Return the formats that this installation can write, as choices."""
+    return [(format_.value, format_.label) for format_ in formats if format_ not in MISSING]
+
+
+FOR_STAFF = offered([*DOCUMENTS, Format.PARQUET])
 ABOUT_FORMATS = " ".join(
     [
         "Parquet is for order lines, which come in every format but PDF.",
@@ -65,9 +72,7 @@ def mark_needed(form: forms.BaseForm, names: Iterable[str]) -> None:
 class DaysForm(forms.ModelForm):
     """The fields of every report of a period."""
 
-    format = forms.ChoiceField(
-        choices=[(format_.value, format_.label) for format_ in DOCUMENTS if format_ not in MISSING]
-    )
+    format = forms.ChoiceField(choices=offered(DOCUMENTS))
 
     class Meta:
         model = Report
@@ -143,7 +148,7 @@ class ReportForm(DaysForm):
 
 def check_format(form: forms.BaseForm, kind: Kind, chosen: str | None) -> None:
     if chosen and chosen not in FORMATS[kind]:
-        possible = ", ".join(format_.label for format_ in FORMATS[kind] if format_ not in MISSING)
+        possible = ", ".join(label for _, label in offered(FORMATS[kind]))
         form.add_error("format", f"{kind.label}: this format is not available. Choose one of these: {possible}.")
 
 

@@ -16,7 +16,7 @@ from myproject.storage import files
 
 from . import formats, kinds, outcomes, personal
 from .heartbeat import Heartbeat
-from .models import ASKED_FOR, MAX_ATTEMPTS, OPEN, SAME, Kind, Report, hold, private_files
+from .models import ASKED_FOR, MAX_ATTEMPTS, MISSING, OPEN, SAME, Kind, Report, hold, private_files
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,14 @@ def ask_for(person: User, wants_mail: bool = False, **what: Any) -> Report:
     return report
 
 
+class NotOffered(Exception):
+    """This installation cannot write the format any more."""
+
+
 def ask_again(person: User, report: Report) -> Report:
+    """Ask for the same once more. Raises `NotOffered` or `TooMany`."""
+    if report.format in MISSING:
+        raise NotOffered(f"{report.get_format_display()} is not available here any more. Please choose another format.")
     return ask_for(person, report.wants_mail, **{name: getattr(report, name) for name in SAME})
 
 

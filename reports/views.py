@@ -114,7 +114,7 @@ def ask_again(request: HttpRequest, pk: UUID) -> HttpResponse:
         raise PermissionDenied
     try:
         report = services.ask_again(cast(User, request.user), old)
-    except TooMany as error:
+    except (TooMany, services.NotOffered) as error:
         messages.error(request, str(error))
         return redirect(old)
     tasks.generate_report.delay_on_commit(report_id=str(report.pk))

@@ -34,9 +34,9 @@ PARAGRAPHS = {
 # Lines to be cut.
 LINES = {
     "Makefile": r"no-print-directory docs",
-    ".gitignore": r"docs/|manage.py reference|/lab/",
+    ".gitignore": r"docs/|make docs|/lab/",
     "Procfile": r"^sandbox:",
-    "docker-compose.yml": r"^  sandbox:$|^ +EXTRAS: |^# (As a demo|puts the sandbox|In production)",
+    "docker-compose.yml": r"^  sandbox:$|^# (As a demo|puts the sandbox|In production)",
     "myproject/settings.py": r'"orders\.|^# Of the page that describes the API|^NINJA = ',
     "myproject/urls.py": r"\bapi\b",
     "myproject/variables.py": r"^LAB = |^# Experiments that",
@@ -74,7 +74,8 @@ OTHERWISE = {
         ("not faults and not operations and not attack and not lab and not looks", "not operations"),
         (r"docs/operations/", "durable/ alone"),
     ],
-    "Dockerfile": [('"pdf parquet otel", or some of them', '"otel"')],
+    "Dockerfile": [('"pdf parquet otel", or some of them', '"otel"'), (' --ignore "redoc[^"]*"', "")],
+    "docker-compose.yml": [("EXTRAS-pdf parquet", "EXTRAS-")],
     "tests/environment.py": [("ORDER_LEASE_SECONDS", "INQUIRY_LEASE_SECONDS")],
     ".env.example": [
         (r"hold an order: .*\n# ORDER_LEASE_SECONDS=30", "hold an inquiry.\n# INQUIRY_LEASE_SECONDS=60"),

@@ -95,6 +95,10 @@ def remember(past: Past) -> Told:
 
 @transaction.atomic
 def write_orders(past: Past, casey: User, support: User) -> None:
+    with connection.cursor() as cursor:
+        # The rows are made from each other, and of people and goods that cannot go meanwhile, so their foreign keys are
+        # right; to check them takes longer than to write.
+        cursor.execute(statements.UNCHECKED)
     hours = rhythm.hours(past.now - REST, past.days, past.orders)
     others = User.objects.filter(is_staff=False, is_active=True).exclude(pk=casey.pk).order_by("pk")
     values = {
@@ -121,8 +125,6 @@ def write_orders(past: Past, casey: User, support: User) -> None:
         "mail": SERVER,
     }
     with connection.cursor() as cursor:
-        # The rows are made from each other, so their foreign keys are right; to check them takes longer than to write.
-        cursor.execute(statements.UNCHECKED)
         for statement in statements.WHOLE:
             cursor.execute(statement, values)
         with without_indexes(cursor) if past.orders > BATCH else nullcontext():

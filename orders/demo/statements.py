@@ -6,15 +6,18 @@ which `demo_order` are the orders. Random numbers start from the same seed, so t
 
 # Until the transaction ends. Where the shop is no superuser, each statement checks its own keys.
 UNCHECKED = """
+SELECT FROM accounts_user FOR KEY SHARE;
+SELECT FROM orders_product FOR KEY SHARE;
 SET CONSTRAINTS ALL IMMEDIATE;
 SELECT CASE WHEN rolsuper THEN set_config('session_replication_role', 'replica', true) END
 FROM pg_roles WHERE rolname = current_user
 """
 
-# All but those of constraints.
+# All but those of constraints; none where the shop does not own its tables.
 INDEXES = """
 SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid)
-FROM pg_index WHERE NOT indisunique AND indrelid IN (
+FROM pg_index JOIN pg_class ON pg_class.oid = indrelid AND pg_has_role(relowner, 'USAGE')
+WHERE NOT indisunique AND indrelid IN (
   'orders_order'::regclass, 'orders_orderitem'::regclass, 'orders_payment'::regclass, 'orders_orderevent'::regclass
 )
 """

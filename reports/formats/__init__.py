@@ -7,7 +7,7 @@ from django.utils.module_loading import import_string
 
 from durable.errors import PermanentError
 from reports.kinds import Table
-from reports.models import Format, Report
+from reports.models import EXTRAS, Format, Report
 
 # Imported on first use: Arrow and typst take 50 MB in a process that may write neither Parquet nor PDF.
 WRITERS = {
@@ -29,5 +29,7 @@ def write(report: Report, table: Table, target: BinaryIO, progress: Callable[[in
     try:
         writer: Callable[..., Any] = import_string(WRITERS[form])
     except ModuleNotFoundError as error:
+        if form not in EXTRAS:
+            raise
         raise NotInstalled(form, error.name) from None
     return int(writer(report, table, target, progress))

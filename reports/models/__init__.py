@@ -3,6 +3,7 @@ from .packs import OPEN_PACK, Pack, PackQuerySet, PackStatus
 from .reports import (
     ASKED_FOR,
     DOCUMENTS,
+    EXTRAS,
     FORMATS,
     MAX_ATTEMPTS,
     MISSING,
@@ -27,6 +28,7 @@ from .schedules import Period, ReportSchedule
 __all__ = [
     "ASKED_FOR",
     "DOCUMENTS",
+    "EXTRAS",
     "FORMATS",
     "MAX_ATTEMPTS",
     "MISSING",

@@ -253,6 +253,12 @@ def test_history_waits_for_the_sandbox(settings: Settings) -> None:
     assert Order.objects.count() == 0
 
 
+@pytest.mark.parametrize("option", ["--days", "--orders"])
+def test_history_needs_a_day_and_an_order(option: str) -> None:
+    with pytest.raises(CommandError, match="invalid positive value"):
+        call_command("seed_demo", option, "0")
+
+
 def test_history_that_is_not_told_is_an_error(settings: Settings) -> None:
     settings.SANDBOX_API = ""
     with patch.object(demo, "tell", side_effect=TemporaryError("away")), pytest.raises(CommandError, match="away"):

@@ -481,6 +481,20 @@ def test_expired_report_is_made_again_as_it_was(office: Client, staff: User) -> 
     assert (again.kind, again.format, again.start, again.status) == (Kind.STOCK, Format.PDF, None, "queued")
 
 
+def test_report_is_not_made_again_in_a_format_that_is_no_longer_installed(
+    office: Client, staff: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = make_report(staff, kind=Kind.STOCK, format=Format.PDF, start=None, end=None)
+    services.write_report(report)
+    report.mark_expired()
+    monkeypatch.setattr(services, "MISSING", [Format.PDF])
+
+    answer = office.post(f"{report.get_absolute_url()}again/", follow=True)
+
+    assert "PDF is not available here any more. Please choose another format." in answer.content.decode()
+    assert Report.objects.count() == 1
+
+
 # --- Export, edit, import ---
 
 

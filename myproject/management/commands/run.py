@@ -64,14 +64,22 @@ class Command(BaseCommand):
         for name, command in procfile().items():
             supervisor.add(name, command, environment(name), settings.BASE_DIR, wants(name, watch))
         # The history is told to the sandbox as well.
-        supervisor.run("sandbox", then=self.prepare)
+        supervisor.run("sandbox", then=lambda: self.prepare(guard, supervisor.pids()))
 
-    def prepare(self) -> None:
-        """Fill the database in a process of its own, which takes along the memory that it needs."""
+    def prepare(self, guard: processes.Guard, others: list[int]) -> None:
+        """Fill the database in a process of its own, so that its memory is free when it ends."""
         command = [sys.executable, "manage.py", "prepare"]
-        # Of a Ctrl-C this command tells it, without a traceback.
-        done = subprocess.run(command, cwd=settings.BASE_DIR, stdin=subprocess.DEVNULL, start_new_session=True)
-        if done.returncode:
+        # In a session of its own, so that Ctrl-C reaches this command alone, which tells it.
+        child = subprocess.Popen(command, cwd=settings.BASE_DIR, stdin=subprocess.DEVNULL, start_new_session=True)
+        guard.update([*others, child.pid])
+        try:
+            failed = child.wait()
+        except KeyboardInterrupt:
+            # It cancels the statement that runs, which would otherwise keep its locks.
+            child.send_signal(signal.SIGINT)
+            child.wait()
+            raise
+        if failed:
             raise CommandError("The shop has not started, for the reason above.")
         self.stdout.write(welcome())
 
@@ -126,7 +134,7 @@ def procfile() -> dict[str, str]:
 def environment(name: str) -> dict[str, str]:
     """Return the variables of a process of the Procfile."""
     return {
-        # One answers a developer as well as two, and each takes 90 MB.
+        # One answers a developer as well as two, and each takes about 100 MB.
         "WEB_CONCURRENCY": "1",
         **os.environ,
         "METRICS_TOKEN": METRICS_TOKEN,

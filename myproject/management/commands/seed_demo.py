@@ -7,6 +7,13 @@ from durable.errors import PermanentError, TemporaryError
 from myproject import demo
 
 WORTH_A_BAR = 100_000
+ORDERS = "how many orders the history has; more than 100,000 lock the shop's orders until all are written"
+
+
+def positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
 
 
 class Command(BaseCommand):
@@ -17,8 +24,8 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--empty", action="store_true", help="without the history")
-        parser.add_argument("--orders", type=int, default=demo.Past.orders, help="how many orders the history has")
-        parser.add_argument("--days", type=int, default=demo.Past.days, help="over how many days before now")
+        parser.add_argument("--orders", type=positive, default=demo.Past.orders, help=ORDERS)
+        parser.add_argument("--days", type=positive, default=demo.Past.days, help="over how many days before now")
         parser.add_argument("--wait", type=float, default=0, help="seconds until the sandbox must answer")
 
     def handle(self, *args: Any, empty: bool, orders: int, days: int, wait: float, **options: Any) -> None:
@@ -39,5 +46,8 @@ class Command(BaseCommand):
         """Draw how far it is, where somebody looks and it takes longer than a moment."""
         if self.stdout.isatty() and orders > WORTH_A_BAR:
             bar = "█" * (40 * done // orders)
-            self.stdout.write(f"\r{bar:░<40} {done:,} of {orders:,} orders", ending="\n" if done == orders else "")
+            self.stdout.write(
+                f"\r{bar:░<40} {done:,} of {orders:,} orders",
+                ending="\nMaking indexes and reports …\n" if done == orders else "",
+            )
             self.stdout.flush()
