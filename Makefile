@@ -89,6 +89,7 @@ check: install ## Lint, format, types, import contracts, migrations, deploy chec
 
 docs: install ## Make the documentation, with its search, in var/docs
 	@$(BIN)/python manage.py reference
+	@$(BIN)/python -m benchmarks.page
 	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs var/docs
 	@echo "The documentation is var/docs/index.html."
 

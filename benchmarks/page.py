@@ -1,4 +1,7 @@
-"""The last full run as a page of the documentation, with a chart: `python -m benchmarks.page`; `make docs` runs it."""
+"""The figures of a run as a page of the documentation, with a chart: `python -m benchmarks.page`; `make docs` runs it.
+
+`results.json` is what `make bench`, or a part of it, has left in `var/bench.json`.
+"""
 
 import json
 from collections.abc import Iterator
@@ -15,11 +18,11 @@ SHOWN = 6
 WIDTH, STEP, BAR = 720, 38, 12
 # The goal is in the middle; what is twice as good, or better, fills the line.
 GOAL, MOST = WIDTH / 2, 2
-HEAD = """# The last full run
+HEAD = """# Figures
 
-Made by `make bench`, on {at}: {machine}, load {load} when it began. {versions}. Medians of the rounds, from the lowest
-to the highest in brackets; sides took turns within each round. The ratio is to the first line of each table, or to what
-its name says. The raw figures are `benchmarks/results.json`.
+Of `benchmarks/results.json`, measured on {at}: {machine}, load {load} when it began. {versions}. Medians of the rounds,
+from the lowest to the highest in brackets; sides took turns within each round. The ratio is to the first line of each
+table, or to what its name says.
 
 Each bar is a goal, which is the line in the middle; a bar that ends before it has missed.
 
