@@ -44,14 +44,14 @@ def main() -> None:
 
 
 def table(title: str, rows: list[Row]) -> str:
-    lines = [f"| {row['side']} | {figure(row)} | {row['ratio']:.2f} × | {goal(row)} |" for row in rows]
+    lines = [f"| {row['side']} | {figure(row)} | {row['ratio']:.2f}\N{NO-BREAK SPACE}× | {goal(row)} |" for row in rows]
     return "\n".join([f"## {title}", "", "| | | ratio | goal |", "|---|--:|--:|---|", *lines, ""])
 
 
 def figure(row: Row) -> str:
     factor, unit = UNITS.get(row["unit"], (1, f" {row['unit']}"))
     low, high = (f"{extreme(row['rounds']) * factor:,.{places(row)}f}" for extreme in (min, max))
-    return f"{row['figure'] * factor:,.{places(row)}f}{unit} ({low}–{high})"
+    return f"{row['figure'] * factor:,.{places(row)}f}{unit}<br>({low} to {high})"
 
 
 def places(row: Row) -> int:
@@ -70,10 +70,10 @@ def chart(scenarios: list[tuple[str, list[Row]]]) -> str:
     """Draw a bar for each goal, as far as it is reached."""
     shown = [(f"{title}: {row['side']}", row) for title, rows in scenarios for row in chosen(rows)]
     bars = "\n".join(bar(place, says, row) for place, (says, row) in enumerate(shown))
-    height = STEP * len(shown)
-    middle = f'<line x1="{GOAL:g}" x2="{GOAL:g}" y1="0" y2="{height}" stroke="currentColor" stroke-dasharray="3 3"/>'
-    attributes = f'viewBox="0 0 {WIDTH} {height}" width="100%" role="img" aria-label="How far each goal is reached"'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {attributes} font-size="13">\n{bars}\n{middle}\n</svg>'
+    attributes = (
+        f'viewBox="0 0 {WIDTH} {STEP * len(shown)}" width="100%" role="img" aria-label="How far each goal is reached"'
+    )
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {attributes} font-size="13">\n{bars}\n</svg>'
 
 
 def chosen(rows: list[Row]) -> Iterator[Row]:
@@ -90,7 +90,9 @@ def bar(place: int, says: str, row: Row) -> str:
     top, width = STEP * place, min(share(row), MOST) * GOAL
     colour = "#2a7d4f" if row["reached"] else "#c0392b"
     text = f'<text x="0" y="{top + 14}" fill="currentColor">{escape(says)}: {row["ratio"]:.2f} ×, {goal(row)}</text>'
-    return f'{text.replace("**", "")}<rect x="0" y="{top + 20}" width="{width:.0f}" height="{BAR}" fill="{colour}"/>'
+    filled = f'<rect x="0" y="{top + 20}" width="{width:.0f}" height="{BAR}" fill="{colour}"/>'
+    middle = f'<path d="M{GOAL:g} {top + 18}v{BAR + 4}" stroke="currentColor" stroke-width="2"/>'
+    return text.replace("**", "") + filled + middle
 
 
 if __name__ == "__main__":
