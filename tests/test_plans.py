@@ -9,6 +9,7 @@ import pytest
 from django.db import connection
 from django.test import Client
 
+from accounts import services as people
 from accounts.models import User
 from durable.mail import MAIL
 from orders import services, tasks
@@ -86,6 +87,8 @@ HOT: dict[str, Callable[[Any], object]] = {
     "open orders": lambda seen: seen.staff.get("/back-office/orders/?status=processing"),
     "orders of nobody": lambda seen: seen.staff.get("/back-office/orders/?q=nobody-is-called-so"),
     "admin's orders": lambda seen: seen.staff.get("/admin/orders/order/"),
+    "admin's page of a customer": lambda seen: seen.staff.get(f"/admin/accounts/user/{seen.order.customer_id}/change/"),
+    "own orders by the API": lambda seen: Client().get("/api/v1/orders/", headers=seen.token),
     "admin's orders, the next page": lambda seen: seen.staff.get("/admin/orders/order/?p=2"),
     "admin's orders that need a person": lambda seen: seen.staff.get("/admin/orders/order/?needs_person=yes"),
     "admin's payments": lambda seen: seen.staff.get("/admin/orders/payment/"),
@@ -114,6 +117,7 @@ def test_no_hot_query_reads_a_large_table_from_end_to_end(
 class Seen:
     def __init__(self, customer: Client, staff: Client, order: Order) -> None:
         self.customer, self.staff, self.order = customer, staff, order
+        self.token = {"Authorization": f"Bearer {people.make_token(order.customer, 'script')}"}
 
 
 def faults_of(work: Callable[[], object]) -> list[str]:

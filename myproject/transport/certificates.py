@@ -13,9 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import NameOID
 
-from myproject.transport import signing
+from myproject.transport.signing import SETTINGS
 
-SETTINGS = signing.SETTINGS
 # RSA is the only kind that Celery takes. A longer key is slower to sign with, by the square and more.
 BITS = 2048
 # When the check begins to remind.
