@@ -44,13 +44,7 @@ def ask(method: str, path: str) -> tuple[int, str, bytes]:
         http.close()
 
 
-@pytest.fixture
-def flower(processes: Shop, transactional_db: None) -> Shop:
-    wait_for(lambda: answers(f"{settings.FLOWER_URL}/healthcheck"), "Flower")
-    return processes
-
-
-def test_stranger_sees_nothing_of_flower(flower: Shop) -> None:
+def test_stranger_sees_nothing_of_flower(shop: Shop) -> None:
     seen = {(method, path): ask(method, path) for path in paths() for method in ("GET", "POST")}
 
     assert len(seen) > 60
@@ -96,7 +90,7 @@ def enters(token: str) -> bool:
 
 @pytest.mark.parametrize("path", ["/", "/tasks?name=orders.tasks.process_order"])
 def test_staff_enters_flower_under_its_own_name(
-    path: str, flower: Shop, staff: User, login: Callable[[User], Client]
+    path: str, shop: Shop, staff: User, login: Callable[[User], Client]
 ) -> None:
     browser = requests.Session()
     browser.cookies.set("sessionid", str(login(staff).session.session_key), domain="127.0.0.1")
@@ -115,7 +109,7 @@ def test_staff_enters_flower_under_its_own_name(
     assert browser.get(f"{settings.FLOWER_URL}/broker", timeout=20).ok
 
 
-def test_token_is_of_no_use_after_half_a_minute(flower: Shop, staff: User) -> None:
+def test_token_is_of_no_use_after_half_a_minute(shop: Shop, staff: User) -> None:
     token = aged(staff, LIFE - 15)
 
     assert enters(token)
@@ -130,31 +124,31 @@ def test_token_is_of_no_use_after_half_a_minute(flower: Shop, staff: User) -> No
     ],
     ids=["other salt", "other key"],
 )
-def test_token_of_another_signer_is_refused(signer: TimestampSigner, flower: Shop, staff: User) -> None:
+def test_token_of_another_signer_is_refused(signer: TimestampSigner, shop: Shop, staff: User) -> None:
     assert enters(token_of(staff))
     assert not enters(signer.sign(noted(staff)))
 
 
 @pytest.mark.parametrize("token", ["", ":", "1", "1:1:1", "x" * 5000, "é", "\x00", "1:1sNnqK:"])
-def test_token_that_is_none_is_refused(token: str, flower: Shop) -> None:
+def test_token_that_is_none_is_refused(token: str, shop: Shop) -> None:
     assert not enters(token)
 
 
-def test_token_of_one_is_none_of_another(flower: Shop, staff: User) -> None:
+def test_token_of_one_is_none_of_another(shop: Shop, staff: User) -> None:
     _, _, signed = token_of(make_user()).partition(":")
 
     assert not enters(f"{noted(staff)}:{signed}")
 
 
 @pytest.mark.parametrize("change", [{"is_staff": False}, {"is_active": False}], ids=str)
-def test_token_of_who_is_no_staff_any_more_is_refused(change: dict[str, bool], flower: Shop, staff: User) -> None:
+def test_token_of_who_is_no_staff_any_more_is_refused(change: dict[str, bool], shop: Shop, staff: User) -> None:
     token = token_of(staff)
     User.objects.filter(pk=staff.pk).update(**change)
 
     assert not enters(token)
 
 
-def test_token_of_who_is_gone_is_refused(flower: Shop, staff: User) -> None:
+def test_token_of_who_is_gone_is_refused(shop: Shop, staff: User) -> None:
     token = token_of(staff)
     staff.delete()
 
@@ -162,7 +156,7 @@ def test_token_of_who_is_gone_is_refused(flower: Shop, staff: User) -> None:
 
 
 @pytest.mark.parametrize("elsewhere", ["https://evil.example/", "//evil.example/", "/\\evil.example/"])
-def test_flower_leads_nowhere_else(elsewhere: str, flower: Shop, staff: User) -> None:
+def test_flower_leads_nowhere_else(elsewhere: str, shop: Shop, staff: User) -> None:
     query = urlencode({"next": elsewhere, "token": token_of(staff)})
 
     answer = requests.get(f"{settings.FLOWER_URL}/login?{query}", timeout=20, allow_redirects=False)
@@ -171,7 +165,7 @@ def test_flower_leads_nowhere_else(elsewhere: str, flower: Shop, staff: User) ->
 
 
 @pytest.mark.parametrize(("minutes", "status"), [(50, 200), (70, 302)])
-def test_cookie_is_believed_for_an_hour(minutes: int, status: int, flower: Shop, staff: User) -> None:
+def test_cookie_is_believed_for_an_hour(minutes: int, status: int, shop: Shop, staff: User) -> None:
     then = time.time() - minutes * 60
     cookie = create_signed_value(settings.SECRET_KEY, "user", noted(staff), clock=lambda: then).decode()
 
@@ -206,7 +200,7 @@ ENDS: dict[str, Callable[[User, Client], Any]] = {
 
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-def test_cookie_ends_at_once_when_the_person(end: Callable[[User, Client], Any], flower: Shop, staff: User) -> None:
+def test_cookie_ends_at_once_when_the_person(end: Callable[[User, Client], Any], shop: Shop, staff: User) -> None:
     browser = browser_of(staff)
     key = note(str(browser.session.session_key))
     cookie = log_in(SIGNER.sign(key)).cookies["user"]
@@ -218,7 +212,7 @@ def test_cookie_ends_at_once_when_the_person(end: Callable[[User, Client], Any],
     assert not enters(SIGNER.sign(key))
 
 
-def test_copy_of_the_cookie_ends_when_its_person_logs_out_of_flower(flower: Shop, staff: User) -> None:
+def test_copy_of_the_cookie_ends_when_its_person_logs_out_of_flower(shop: Shop, staff: User) -> None:
     cookie = log_in(token_of(staff)).cookies["user"]
     assert sees(cookie)
 
@@ -236,28 +230,26 @@ def test_neither_token_nor_cookie_holds_the_session(staff: User) -> None:
     assert str(browser.session.session_key) not in sent
 
 
-def test_token_is_in_no_log(flower: Shop, staff: User) -> None:
+def test_token_is_in_no_log(shop: Shop, staff: User) -> None:
     token = token_of(staff)
-    before = len(flower.log.read_text(errors="replace"))
+    before = len(shop.log.read_text(errors="replace"))
 
     assert enters(token)
     # What is no text is an error, whose line names the whole address.
     broken = requests.get(f"{settings.FLOWER_URL}/login?token={quote(token)}&next=%FF", timeout=20)
 
     assert broken.status_code == 400
-    said = wait_for(
-        lambda: re.findall(r"400 GET /login\S*", flower.log.read_text(errors="replace")[before:]), "the line"
-    )
+    said = wait_for(lambda: re.findall(r"400 GET /login\S*", shop.log.read_text(errors="replace")[before:]), "the line")
     assert said == ["400 GET /login…"]
-    assert token.rpartition(":")[2] not in flower.log.read_text(errors="replace")
+    assert token.rpartition(":")[2] not in shop.log.read_text(errors="replace")
 
 
-def test_cookie_behind_tls_is_secure_and_a_former_key_lets_in(flower: Shop, staff: User) -> None:
+def test_cookie_behind_tls_is_secure_and_a_former_key_lets_in(shop: Shop, staff: User) -> None:
     former = TimestampSigner(key="the-former-key", salt=SIGNER.salt)
     assert not enters(former.sign(noted(staff)))
     try:
-        flower.variables = {"HTTPS": "true", "SECRET_KEY_FALLBACKS": "the-former-key"}
-        restart(flower)
+        shop.variables = {"HTTPS": "true", "SECRET_KEY_FALLBACKS": "the-former-key"}
+        restart(shop)
 
         entered = log_in(former.sign(noted(staff)))
         cookie = entered.headers["Set-Cookie"]
@@ -268,8 +260,8 @@ def test_cookie_behind_tls_is_secure_and_a_former_key_lets_in(flower: Shop, staf
         )
         left = requests.get(f"{settings.FLOWER_URL}/logout", headers={"Cookie": f"{name}={value}"}, timeout=20)
     finally:
-        flower.variables = {}
-        restart(flower)
+        shop.variables = {}
+        restart(shop)
 
     # No other site of the domain can set a cookie of this name.
     assert (name, page.status_code, anybody_s.status_code) == ("__Host-user", 200, 302)
@@ -279,7 +271,7 @@ def test_cookie_behind_tls_is_secure_and_a_former_key_lets_in(flower: Shop, staf
     assert {"Secure", "Path=/"} <= set(gone.split("; "))
 
 
-def restart(flower: Shop) -> None:
-    flower.stop("flower")
-    flower.start("flower")
+def restart(shop: Shop) -> None:
+    shop.stop("flower")
+    shop.start("flower")
     wait_for(lambda: answers(f"{settings.FLOWER_URL}/healthcheck"), "Flower")
