@@ -33,6 +33,19 @@ DOWNLOAD = "download of a report, first bytes"
 SEARCHES = {
     f"back-office-orders, {query}": f"/back-office/orders/?{query}"
     for query in ("q=casey", "q=nobody-is-called-so", "q=ABCD", "status=pending", "status=rejected", "page=100")
+} | {
+    f"admin, {query}": f"/admin/orders/{query}"
+    for query in (
+        "order/?q=nobody-is-called-so",
+        "order/?q=ABCD",
+        "order/?status__exact=cancelled",
+        "order/?created_at__gte=2099-01-01T00:00Z&created_at__lt=2099-01-02T00:00Z",
+        "payment/?q=ABCD",
+        "payment/?q=pi_none",
+        "payment/?status__exact=declined",
+        "orderevent/?q=ABCD",
+        "orderevent/?kind__exact=flagged",
+    )
 }
 # These would ask the world outside.
 OUTSIDE = {"Sync inventory", "Catch up with CRM"}

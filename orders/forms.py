@@ -15,7 +15,7 @@ from .models import Card, Order, Product, Status, sku_key
 
 # What stands in the address, by what it is called; without it, by name.
 SORTS = [("price", "Price, lowest first"), ("-price", "Price, highest first"), ("-created_at", "Newest first")]
-# So many people of one name are looked up by their keys.
+# So many rows that others point to are looked up by their keys.
 FEW = 1000
 
 
@@ -68,12 +68,25 @@ class OrderFilter(django_filters.FilterSet):
             told = texts.clean_words(text)
         except texts.Unprintable:
             return orders.none()
-        return orders.filter(Q(reference__startswith=texts.in_capitals(told)) | Q(customer__in=people_like(told)))
+        return orders.filter(reference_starts(told) | Q(customer__in=people_like(told)))
+
+
+def reference_starts(text: str) -> Q:
+    return Q(reference__startswith=texts.in_capitals(text))
+
+
+def orders_like(text: str) -> QuerySet[Order] | list[int]:
+    """Return the orders whose reference starts so, as `keys_of` does."""
+    return keys_of(Order.objects.filter(reference_starts(text)))
 
 
 def people_like(text: str) -> QuerySet[User] | list[int]:
-    """Return the people with such a name or address; their keys where they are few, which an index of orders finds."""
-    found = User.objects.filter(Q(name__icontains=text) | Q(email__icontains=text))
+    """Return the people with such a name or address, as `keys_of` does."""
+    return keys_of(User.objects.filter(Q(name__icontains=text) | Q(email__icontains=text)))
+
+
+def keys_of(found: QuerySet[Any]) -> QuerySet[Any] | list[int]:
+    """Return the rows; their keys where they are few, by which an index finds what points to them. Makes a query."""
     keys = list(found.values_list("pk", flat=True)[: FEW + 1])
     return keys if len(keys) <= FEW else found
 

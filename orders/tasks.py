@@ -246,7 +246,7 @@ def clear_old_events() -> None:
     """Delete old timeline noise, digests, sync runs and baskets. Safe to repeat: deletes are idempotent."""
     digests_before = week_of(timezone.now() - DIGESTS_KEPT)
     with going_on_next_night("events"):
-        delete_in_chunks(OrderEvent.objects.noise_before(timezone.now() - NOISE_KEPT).order_by("created_at"))
+        delete_in_chunks(OrderEvent.objects.noise_before(timezone.now() - NOISE_KEPT).order_by("kind", "created_at"))
         delete_in_chunks(Digest.objects.mail_ended().filter(week__lt=digests_before).order_by("week", "person_id"))
         # A run's differences first, since they name it.
         delete_in_chunks(InventoryDifference.objects.filter(sync__in=InventorySync.objects.old()).order_by("sync_id"))

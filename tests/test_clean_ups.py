@@ -400,7 +400,7 @@ MANY_ROWS: dict[str, tuple[Callable[[], QuerySet[Any]], str]] = {
         " FROM generate_series(1, %s) g",
     ),
     "events": (
-        lambda: OrderEvent.objects.noise_before(ago(YEAR)).order_by("created_at"),
+        lambda: OrderEvent.objects.noise_before(ago(YEAR)).order_by("kind", "created_at"),
         "INSERT INTO orders_orderevent (order_id, kind, detail, task_id, worker, created_at)"
         " SELECT (SELECT min(id) FROM orders_order), CASE WHEN g %% 50 = 0 THEN 'retry' ELSE 'placed' END, '', '', '',"
         " now() - interval '366 days' + g * interval '1 second' FROM generate_series(1, %s) g",

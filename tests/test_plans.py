@@ -70,6 +70,8 @@ def process(order: Order) -> None:
     services.settle({}, Order.objects.held(services.claim_orders(order.pk, limit=50)))
 
 
+ADMIN = "/admin/orders/"
+LONG_AGO = "created_at__gte=2020-01-01T00:00Z&created_at__lt=2020-01-02T00:00Z"
 HOT: dict[str, Callable[[Any], object]] = {
     "catalogue": lambda seen: seen.customer.get("/"),
     "own orders": lambda seen: seen.customer.get("/orders/"),
@@ -90,9 +92,20 @@ HOT: dict[str, Callable[[Any], object]] = {
     "admin's page of a customer": lambda seen: seen.staff.get(f"/admin/accounts/user/{seen.order.customer_id}/change/"),
     "own orders by the API": lambda seen: Client().get("/api/v1/orders/", headers=seen.token),
     "admin's orders, the next page": lambda seen: seen.staff.get("/admin/orders/order/?p=2"),
-    "admin's orders that need a person": lambda seen: seen.staff.get("/admin/orders/order/?needs_person=yes"),
+    "admin's orders that need a person": lambda seen: seen.staff.get(f"{ADMIN}order/?needs_person=yes"),
     "admin's payments": lambda seen: seen.staff.get("/admin/orders/payment/"),
     "admin's events": lambda seen: seen.staff.get("/admin/orders/orderevent/"),
+    "admin's search of orders by reference": lambda seen: seen.staff.get(f"{ADMIN}order/?q=0000117"),
+    "admin's search of orders of a person": lambda seen: seen.staff.get(f"{ADMIN}order/?q=Alice"),
+    "admin's search of orders of nobody": lambda seen: seen.staff.get(f"{ADMIN}order/?q=nobody-is-called-so"),
+    "admin's search of payments by order": lambda seen: seen.staff.get(f"{ADMIN}payment/?q=00000117"),
+    "admin's search of payments by number": lambda seen: seen.staff.get(f"{ADMIN}payment/?q=pi_117"),
+    "admin's search of events": lambda seen: seen.staff.get(f"{ADMIN}orderevent/?q=00000117"),
+    "admin's orders of a state that none has": lambda seen: seen.staff.get(f"{ADMIN}order/?status__exact=cancelled"),
+    "admin's orders of long ago": lambda seen: seen.staff.get(f"{ADMIN}order/?{LONG_AGO}"),
+    "admin's payments of a state that none has": lambda seen: seen.staff.get(f"{ADMIN}payment/?status__exact=declined"),
+    "admin's events of a rare kind": lambda seen: seen.staff.get(f"{ADMIN}orderevent/?kind__exact=rejected"),
+    "admin's events of long ago": lambda seen: seen.staff.get(f"{ADMIN}orderevent/?{LONG_AGO}"),
     "message for a new order": lambda seen: tasks.queue_new_order(seen.order),
     "claim, reserve and settle": lambda seen: process(seen.order),
     "process an order": lambda seen: tasks.process_order.apply(kwargs={"order_id": seen.order.pk}),

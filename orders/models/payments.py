@@ -118,6 +118,7 @@ class Payment(HasLease):
         ]
         indexes = [
             models.Index(fields=["refund_due_at"], name="payment_refund_due", condition=Q(refund_due_at__isnull=False)),
+            models.Index(fields=["status"], name="payment_unusual", condition=~Q(status=PaymentStatus.SUCCEEDED)),
         ]
 
     def __str__(self) -> str:

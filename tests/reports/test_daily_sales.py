@@ -463,4 +463,4 @@ def test_changed_days_are_found_by_index(lamp: Product) -> None:
         refunds = OrderEvent.objects.refunds_since(since).values_list("order").explain()
 
     assert "order_completed_at" in sales
-    assert "orderevent_refund" in refunds
+    assert "orderevent_unusual" in refunds
