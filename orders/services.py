@@ -296,18 +296,13 @@ def release(order_ids: Iterable[int]) -> None:
     quantities: Counter[int] = Counter()
     for product_id, quantity in OrderItem.objects.filter(order__in=order_ids).values_list("product", "quantity"):
         quantities[product_id] += quantity
-    lock_stock(quantities)
+    lock_products(quantities)
     Product.objects.add_stock(quantities)
 
 
 def lock_products(ids: Iterable[int]) -> dict[int, Product]:
     """Lock the products; return them by their keys."""
     return {p.pk: p for p in Product.objects.locking(ids)}
-
-
-def lock_stock(ids: Iterable[int]) -> dict[int, int]:
-    """Lock the products; return their stock."""
-    return dict(Product.objects.locking(ids).values_list("pk", "stock"))
 
 
 # --- Refunding ---

@@ -55,8 +55,8 @@ class ProductQuerySet(LeasedQuerySet["Product"]):
         return self.filter(created_at__gte=start, created_at__lt=end)
 
     def locking(self, ids: Iterable[int]) -> Self:
-        """These products, locked in key order, which prevents deadlocks."""
-        return self.filter(pk__in=ids).select_for_update().order_by("pk")
+        """These products, locked in key order, which prevents deadlocks; new orders of them do not wait."""
+        return self.filter(pk__in=ids).select_for_update(no_key=True).order_by("pk")
 
     def give_up_pictures(self) -> int:
         """Fail pictures whose attempts are used up; return how many."""

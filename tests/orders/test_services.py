@@ -8,7 +8,7 @@ from typing import TypeVar
 from unittest.mock import patch
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -231,6 +231,23 @@ def test_reserve_does_not_deadlock_when_baskets_name_the_products_in_different_o
     at_once(*[lambda order=order: services.reserve([order.pk]) for order in orders])
 
     assert (stock_of(one), stock_of(two)) == (2, 2)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_order_is_placed_while_another_gives_stock_back() -> None:
+    product = make_product(stock=10)
+    other = place_order(product=product)
+
+    def place() -> Order:
+        with connection.cursor() as cursor:
+            cursor.execute("SET lock_timeout = '5s'")
+        return place_order(product=product)
+
+    with transaction.atomic():
+        services.release([other.pk])
+        [placed] = at_once(place)
+
+    assert status_of(placed) == Status.PENDING
 
 
 # --- Settling ---
