@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from django.db import connection
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from myproject import texts
@@ -58,6 +58,9 @@ def test_all_kinds_of_space_around_a_text_are_dropped(clean: Callable[[str], str
 
 
 @given(ANY)
+@example("=1+1")
+@example("a\t@b")
+@example('a;"-1')
 def test_cell_of_csv_begins_no_formula_whatever_separates_cells(text: str) -> None:
     file = io.StringIO()
     csv.writer(file).writerow([texts.csv_cell(text), "end"])
