@@ -19,7 +19,10 @@ from myproject.celery import app
 from orders.models import Card, Kind, Order, OrderEvent, OrderItem, Payment, Product
 from orders.tasks import ORDERS_PER_MESSAGE, send_digest_emails, send_order_confirmation
 
+from .processes import wait_for
+
 ITEMS = 3
+HOUR = 3600
 # Orders written before the next ones ask for whom a message is on its way.
 AT_ONCE = 100
 PRODUCTS = 100
@@ -90,19 +93,20 @@ def release(queue: str) -> float:
 
 def wait_until_completed() -> float:
     """Return the moment when no order is open any more."""
+    unfinished = "SELECT 1 FROM orders_order WHERE status IN ('pending', 'processing') LIMIT 1"
+    return wait_for(lambda: not found(unfinished), "all orders", seconds=HOUR, every=0.01)
+
+
+def found(sql: str, *values: Any) -> bool:
     with connection.cursor() as cursor:
-        while True:
-            cursor.execute("SELECT 1 FROM orders_order WHERE status IN ('pending', 'processing') LIMIT 1")
-            if not cursor.fetchall():
-                return time.perf_counter()
-            time.sleep(0.01)
+        cursor.execute(sql, values)
+        return cursor.fetchone() is not None
 
 
 def wait_until_empty(queue: str) -> float:
     """Return the moment when the queue is empty and each of its messages acknowledged."""
-    while redis().llen(queue) or redis().hlen("unacked"):
-        time.sleep(0.01)
-    return time.perf_counter()
+    what = f"the end of the queue {queue}"
+    return wait_for(lambda: not (redis().llen(queue) or redis().hlen("unacked")), what, seconds=HOUR, every=0.01)
 
 
 def crowd(count: int) -> None:

@@ -135,7 +135,11 @@ def ask(count: int) -> None:
     Report.objects.all().delete()
     person = User.objects.get()
     for number, (kind, form) in enumerate(islice(cycle(KINDS), count)):
-        days = {"start": date(2025, 1, 1) + timedelta(days=number), "end": date(2025, 12, 31)}
+        shorter, later = divmod(number, 180)
+        days = {
+            "start": date(2025, 1, 1) + timedelta(days=later),
+            "end": date(2025, 12, 31) - timedelta(days=shorter),
+        }
         report = Report.objects.create(requested_by=person, kind=kind, format=form, **days, **Report.lease.fresh())
         generate_report.delay(report_id=str(report.pk))
 
@@ -144,15 +148,19 @@ def watch(worker: psutil.Process, count: int, begun: float) -> Grown:
     """Look at the child ten times a second until all reports have ended."""
     from reports.models import Report
 
+    from . import backlog
+
     after: dict[int, int] = {}
     pids, peak, ended = set[int](), 0, 0
-    while ended < count:
+    while ended < count and time.monotonic() < begun + backlog.HOUR:
         sizes = {child.pid: child.memory_info().rss // MEGABYTE for child in worker.children() if child.is_running()}
         pids |= sizes.keys()
         peak = max(peak, *sizes.values(), 0)
         ended = Report.objects.ended().count()
         after[ended] = max(sizes.values(), default=0)
         time.sleep(0.1)
+    if ended < count:
+        raise SystemExit(f"Only {ended} of {count} reports have ended within an hour.")
     half = min((number for number in after if number >= count // 2), default=count)
     first = min(number for number in after if number)
     return Grown(after[first], after[half], after[count], peak, len(pids), time.monotonic() - begun)

@@ -53,13 +53,15 @@ def running(*command: str, **environment: str) -> Iterator[None]:
         process.wait(SECONDS)
 
 
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + SECONDS
+def wait_for(condition: Callable[[], object], what: str, *, seconds: float = SECONDS, every: float = 0.1) -> float:
+    """Ask every so many seconds until the condition holds; return the moment. Ends the run when time is up."""
+    deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             tail = "\n".join((HOME / "processes.log").read_text(errors="replace").splitlines()[-20:])
-            raise SystemExit(f"Waited {SECONDS} s in vain for {what}:\n{tail}")
-        time.sleep(0.1)
+            raise SystemExit(f"Waited {seconds} s in vain for {what}:\n{tail}")
+        time.sleep(every)
+    return time.perf_counter()
 
 
 def answers() -> bool:

@@ -5,8 +5,6 @@ import uuid
 from collections.abc import Callable, Mapping
 from statistics import quantiles
 
-from django.db import connection
-
 from accounts.models import User
 from orders import services
 from orders.models import Card, Order, Product
@@ -181,9 +179,5 @@ def click(publish: Callable[[Order], object]) -> float:
 
 
 def wait_for_order(pk: int) -> None:
-    with connection.cursor() as cursor:
-        while True:
-            cursor.execute("SELECT 1 FROM orders_order WHERE id = %s AND status = 'completed'", [pk])
-            if cursor.fetchall():
-                return
-            time.sleep(0.001)
+    completed = "SELECT 1 FROM orders_order WHERE id = %s AND status = 'completed'"
+    processes.wait_for(lambda: backlog.found(completed, pk), f"order {pk}", every=0.001)
