@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import os
 import pwd
+import re
 import shutil
 import signal
 import stat
@@ -200,14 +201,21 @@ class Postgres(Server):
         if any(self.data.iterdir()):
             raise Unavailable(f"{self.data} is not a PostgreSQL data folder; start over with: make clean-data")
         command: list[str | Path] = [*self._as_nobody(), self._binary("initdb"), "-D", self.data]
-        # PostgreSQL's own Unicode: a search finds Лампа by лампа on every machine, whatever locales it has.
-        letters = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-        options = ["-U", "postgres", "--auth=trust", *letters, "--no-instructions"]
+        options = ["-U", "postgres", "--auth=trust", "--encoding=UTF8", *self._letters(), "--no-instructions"]
         made = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
         if made.returncode:
             lines = made.stderr.strip().splitlines()
             reason = next((line for line in lines if "FATAL" in line or "error" in line), lines[-1] if lines else "")
             raise Unavailable(f"initdb failed ({reason}); {self.advice()}")
+
+    def _letters(self) -> list[str]:
+        """Return the options by which a search finds Лампа by лампа on every machine, whatever locales it has."""
+        said = subprocess.run([self._binary("initdb"), "--version"], check=True, capture_output=True, text=True).stdout
+        version = re.search(r"\d+", said)
+        if version and int(version[0]) >= 17:
+            return ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        # Before PostgreSQL had its own Unicode, it took the system's.
+        return ["--locale=C.UTF-8"]
 
     def command(self) -> Sequence[str | Path]:
         options = ["-h", "", "-k", str(self.sockets), "-c", "unix_socket_permissions=0700"]
