@@ -52,15 +52,15 @@ class Claim(NamedTuple):
 
 
 def exactly(wanted: float) -> Claim:
-    return Claim(f"{wanted:g}", lambda found: found == wanted)
+    return Claim(f"{wanted:,g}", lambda found: found == wanted)
 
 
 def at_least(wanted: float) -> Claim:
-    return Claim(f"at least {wanted:g}", lambda found: found >= wanted)
+    return Claim(f"at least {wanted:,g}", lambda found: found >= wanted)
 
 
 def at_most(wanted: float) -> Claim:
-    return Claim(f"at most {wanted:g}", lambda found: found <= wanted)
+    return Claim(f"at most {wanted:,g}", lambda found: found <= wanted)
 
 
 class Line(NamedTuple):
@@ -75,6 +75,10 @@ class Snippet(NamedTuple):
     path: str
     name: str
     lines: list[Line]
+
+    @property
+    def place(self) -> str:
+        return f"{self.path} · {self.name}"
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,10 @@ class Experiment:
     test: str
     # The page of the documentation that says more, as a path below docs/.
     docs: str
+
+    @property
+    def page(self) -> str:
+        return f"docs/{self.docs}"
 
     @property
     def sides(self) -> dict[str, Side]:

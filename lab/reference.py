@@ -57,7 +57,7 @@ def rows_of(chosen: Experiment, numbers: dict[str, dict[str, float]]) -> Iterato
     yield "|---|--:|--:|"
     for key, words in WORDS.items():
         if any(key in seen for seen in sides.values()):
-            cells = (f"{seen[key]:g}" if key in seen else "–" for seen in sides.values())
+            cells = (f"{seen[key]:,g}" if key in seen else "–" for seen in sides.values())
             yield f"| {words} | {' | '.join(cells)} |"
 
 

@@ -104,7 +104,7 @@ def run_one(slug: str, arena: Arena, progress: Progress, record: bool) -> int:
         progress.side(name, broken=found, done=True)
         if record and not found:
             results.note(slug, name, arena)
-        told = ", ".join(f"{key} {number:g}" for key, number in arena.numbers.items())
+        told = ", ".join(f"{key} {number:,g}" for key, number in arena.numbers.items())
         sys.stdout.write(f"  {name}: {told}{''.join(f'{chr(10)}    NOT AS TOLD: {words}' for words in found)}\n")
         sys.stdout.flush()
         broken += len(found)

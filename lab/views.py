@@ -10,7 +10,7 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
-from lab import notes, results, runs
+from lab import notes, places, results, runs
 from lab.experiment import Experiment
 from lab.experiments import CHAPTERS, EXPERIMENTS
 from myproject.web.pages import staff_may
@@ -61,6 +61,16 @@ def run(request: HttpRequest, slug: str) -> HttpResponse:
     if not runs.start(chosen.slug):
         messages.warning(request, f"“{runs.latest().title}” is running. One experiment at a time.")
     return redirect("lab:experiment", slug)
+
+
+@for_experimenters
+@require_safe
+def file(request: HttpRequest, path: str) -> HttpResponse:
+    """Show a file that an experiment names, and no other."""
+    if path not in places.files():
+        raise Http404("No experiment names such a file.")
+    context = {"path": path, "lines": places.lines_of(path, request.GET.get("name", ""))}
+    return render(request, "lab/file.html", context)
 
 
 def chosen_by(slug: str) -> Experiment:

@@ -197,7 +197,7 @@ def ours_link_error(lab: Arena) -> Numbers:
 def import_killed(lab: Arena, side: str, row: ProductImport) -> Numbers:
     worker, of_it = lab.common(side), ProductImport.objects.filter(pk=row.pk)
     lab.until(lambda: of_it.filter(status=ImportStatus.RUNNING).exists(), "the import to run")
-    lab.say(f"{LINES} products are being imported.", asked=1)
+    lab.say(f"{LINES:,} products are being imported.", asked=1)
     worker.kill()
     lab.say("The worker is killed; another one comes.")
     lab.common(side)

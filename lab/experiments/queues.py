@@ -94,11 +94,11 @@ def comes_last(
     for number in range(many):
         crowd(str(number))
     urgent("urgent")
-    lab.say(f"{many} tasks are queued, and then an urgent one.", asked=many + 1)
+    lab.say(f"{many:,} tasks are queued, and then an urgent one.", asked=many + 1)
     with lab.worker(side, concurrency=1):
         lab.until(lambda: "urgent" in marks.left("taken"), "the urgent task")
     before = marks.left("taken").index("urgent")
-    lab.say(f"It ran after {before} of {many} others.")
+    lab.say(f"It ran after {before:,} of {many:,} others.")
     return lab.count(before=before)
 
 
@@ -106,7 +106,7 @@ experiment(
     "priority-on-redis",
     "Task priorities, on Redis",
     practice="Give the urgent task priority=9, as on RabbitMQ.",
-    fault=f"{CROWD} tasks wait already.",
+    fault=f"{CROWD:,} tasks wait already.",
     naive=Side(naive_priority, (naive_workers.take,), "def take", {"before": at_least(CROWD - 2)}),
     ours=Side(ours_priority, (queues.routes,), 'verbs = {f"*.tasks.{verb}_*"', {"before": at_most(3)}),
     why="On Redis 0 is the highest priority: the urgent task runs last. Ours has a queue for each nature of work, and "
@@ -164,7 +164,7 @@ def burst(lab: Arena, queue: Any, positional: bool) -> Numbers:
             queue(pk)
         else:
             queue(order_id=pk)
-    lab.say(f"{BURST} orders are queued for a worker of two processes.")
+    lab.say(f"{BURST:,} orders are queued for a worker of two processes.")
     lab.watch(AFTER, lambda: {"ended": rows.completed_in_all()})
     lab.say(f"{AFTER} seconds later.")
     return lab.count(ended=rows.completed_in_all())
@@ -174,7 +174,7 @@ experiment(
     "burst",
     "One task, one order",
     practice="Each task charges its order and waits for the answer.",
-    fault=f"A burst of {BURST} orders, and a provider that takes a third of a second. Seen after {AFTER} seconds.",
+    fault=f"A burst of {BURST:,} orders, and a provider that takes a third of a second. Seen after {AFTER} seconds.",
     naive=Side(naive_burst, (naive.process_order,), "charge(order)", {"placed": exactly(BURST), "ended": at_most(90)}),
     ours=Side(
         ours_burst,

@@ -84,9 +84,9 @@ def forgotten(lab: Arena, backend: str) -> Numbers:
     ids = [uuid.uuid4().hex for _ in range(RESULTS)]
     for task_id in ids:
         store.store_result(task_id, "done", "SUCCESS")
-    lab.say(f"{RESULTS} tasks have stored their results.", asked=RESULTS)
+    lab.say(f"{RESULTS:,} tasks have stored their results.", asked=RESULTS)
     kept = sum(store.get_task_meta(task_id)["status"] == "SUCCESS" for task_id in ids)
-    lab.say(f"{kept} of them can be read.")
+    lab.say(f"{kept:,} of them can be read.")
     return lab.count(lost=RESULTS - kept)
 
 
@@ -103,7 +103,7 @@ experiment(
     "cache-as-result-backend",
     "CELERY_RESULT_BACKEND = 'django-cache'",
     practice="Keep results in Django's cache, made by createcachetable.",
-    fault=f"{RESULTS} tasks run.",
+    fault=f"{RESULTS:,} tasks run.",
     naive=Side(naive_cache, (naive.CacheSettings,), "MAX_ENTRIES", {"asked": exactly(RESULTS), "lost": at_least(50)}),
     ours=Side(
         ours_cache,

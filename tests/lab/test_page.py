@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
+from html import unescape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from django.conf import settings
@@ -43,6 +46,23 @@ def text(client: Client, path: str = f"/lab/{SLUG}/") -> str:
     answer = client.get(path)
     assert answer.status_code == 200
     return answer.content.decode()
+
+
+# --- The code ---
+
+
+def test_each_place_leads_to_a_page_that_marks_it(client: Client) -> None:
+    pages = [text(client, f"/lab/{slug}/") for slug in EXPERIMENTS] + [text(client, "/lab/")]
+    links = {link for page in pages for link in re.findall(r'<a href="([^"]+)"><code>', page)}
+
+    assert len(links) > 2 * len(EXPERIMENTS)
+    for link in links:
+        assert ('<mark id="here">' in text(client, unescape(link).partition("#")[0])) == ("name=" in link), link
+
+
+@pytest.mark.parametrize("path", ["manage.py", ".env", "orders/../.env", "/etc/passwd", "orders", "\0"])
+def test_file_that_no_experiment_names_is_not_shown(path: str, client: Client) -> None:
+    assert client.get(f"/lab/files/{quote(path)}").status_code == 404
 
 
 # --- The registry ---
