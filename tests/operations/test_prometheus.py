@@ -3,11 +3,13 @@
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 from urllib.request import urlopen
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -86,7 +88,9 @@ def has_data(query: str) -> bool:
     return any(sample["value"][1] != "NaN" for sample in found["result"])
 
 
-def test_prometheus_reads_the_shop_evaluates_each_rule_and_has_data_for_each_panel(prometheus: None) -> None:
+def test_prometheus_reads_the_shop_evaluates_each_rule_and_has_data_for_each_panel(
+    prometheus: None, tmp_path: Path
+) -> None:
     missing = {panel["title"]: target["expr"] for panel in PANELS for target in panel.get("targets", [])}
 
     def is_complete() -> bool:
@@ -105,3 +109,13 @@ def test_prometheus_reads_the_shop_evaluates_each_rule_and_has_data_for_each_pan
     health = {target["labels"]["job"]: target["health"] for target in ask("targets")["activeTargets"]}
     assert health == dict.fromkeys(PORTS, "up")
     wait_for(lambda: float(ask("query", query=COMPLETED)["result"][0]["value"][1]) >= 1, "a completed order")
+    assert panels_with_lines(tmp_path / "all.svg") == [p["title"] for p in PANELS if p["type"] == "timeseries"]
+
+
+def panels_with_lines(file: Path) -> list[str | None]:
+    """Have the dashboard drawn; return the titles of the panels that show something."""
+    options = ["--prometheus", f"http://127.0.0.1:{PORT}", "--since", "2", "--out", str(file)]
+    subprocess.run([sys.executable, "-m", "benchmarks.dashboard", *options], cwd=settings.BASE_DIR, check=True)
+    svg = "{http://www.w3.org/2000/svg}"
+    panels = ElementTree.parse(file).iter(f"{svg}g")
+    return [panel.findtext(f"{svg}text") for panel in panels if panel.find(f"{svg}polyline") is not None]
