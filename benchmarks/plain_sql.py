@@ -25,7 +25,7 @@ WITH claimed AS (
     SELECT product_id, sum(quantity) AS units FROM orders_orderitem
     WHERE order_id IN (SELECT id FROM claimed) GROUP BY product_id
 ), locked AS (
-    SELECT id FROM orders_product WHERE id IN (SELECT product_id FROM wanted) ORDER BY id FOR UPDATE
+    SELECT id FROM orders_product WHERE id IN (SELECT product_id FROM wanted) ORDER BY id FOR NO KEY UPDATE
 ), taken AS (
     UPDATE orders_product SET stock = stock - units FROM wanted, locked
     WHERE orders_product.id = product_id AND locked.id = product_id

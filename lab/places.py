@@ -37,8 +37,9 @@ def address_of(place: str) -> str:
 
 
 def lines_of(path: str, name: str) -> list[Line]:
-    """Return the lines of a named file, marked where it defines the name."""
+    """Return the lines of a named file, marked where it defines the name, which no part of another thing does."""
     begins = re.compile(rf"\s*((async def|def|class) {re.escape(name)}\b|{re.escape(name)} ?[=:])") if name else None
     texts = (settings.BASE_DIR / path).read_text().splitlines()
-    first = next((number for number, text in enumerate(texts) if begins and begins.match(text)), None)
-    return [Line(number + 1, text, number == first) for number, text in enumerate(texts)]
+    found = [number for number, text in enumerate(texts) if begins and begins.match(text)]
+    place = min(found, key=lambda number: len(texts[number]) - len(texts[number].lstrip()), default=None)
+    return [Line(number + 1, text, number == place) for number, text in enumerate(texts)]

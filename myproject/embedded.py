@@ -209,13 +209,15 @@ class Postgres(Server):
             raise Unavailable(f"initdb failed ({reason}); {self.advice()}")
 
     def _letters(self) -> list[str]:
-        """Return the options by which a search finds Лампа by лампа on every machine, whatever locales it has."""
-        said = subprocess.run([self._binary("initdb"), "--version"], check=True, capture_output=True, text=True).stdout
-        version = re.search(r"\d+", said)
-        if version and int(version[0]) >= 17:
-            return ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-        # Before PostgreSQL had its own Unicode, it took the system's.
-        return ["--locale=C.UTF-8"]
+        """Return the options by which a search finds Лампа by лампа, on every machine whatever locales it has.
+
+        Before PostgreSQL 17, which has a Unicode of its own, the system must have C.UTF-8.
+        """
+        told = subprocess.run([self._binary("initdb"), "--version"], capture_output=True, text=True, check=False)
+        version = re.search(r"\d+", told.stdout)
+        if version and int(version[0]) < 17:
+            return ["--locale=C.UTF-8"]
+        return ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
 
     def command(self) -> Sequence[str | Path]:
         options = ["-h", "", "-k", str(self.sockets), "-c", "unix_socket_permissions=0700"]

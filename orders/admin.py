@@ -2,10 +2,11 @@ import uuid
 from collections.abc import Callable
 from functools import reduce
 from operator import attrgetter, or_
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.views.main import ChangeList
 from django.core.cache import cache
 from django.core.files.uploadedfile import UploadedFile
 from django.db import transaction
@@ -186,11 +187,25 @@ class NeedsPerson(admin.SimpleListFilter):
         return queryset.filter(flagged_at__isnull=self.value() == "no") if self.value() else queryset
 
 
+class Search(NamedTuple):
+    """A way to search a list: what it finds, for its help, and the rule for what is typed, as a whole."""
+
+    finds: str
+    rule: Callable[[str], Q]
+
+
 class GrowingAdmin(ReadOnlyAdmin):
-    """A list of what is kept for good: it is searched only for what an index finds, by the whole of what is typed."""
+    """A list of what is kept for good: it is searched and sorted only by what has an index."""
 
     # How each of `search_fields` is searched.
-    searches: ClassVar[dict[str, Callable[[str], Q]]]
+    searches: ClassVar[dict[str, Search]]
+    sortable_by: ClassVar[list[str] | tuple[str, ...] | None] = ()
+
+    def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
+        changes = super().get_changelist_instance(request)
+        finds = [self.searches[name].finds for name in self.get_search_fields(request)]
+        changes.search_help_text = f"Finds {' or '.join(finds)}."
+        return changes
 
     def get_search_results(self, request: HttpRequest, rows: QuerySet[Any], term: str) -> tuple[QuerySet[Any], bool]:
         try:
@@ -198,8 +213,11 @@ class GrowingAdmin(ReadOnlyAdmin):
         except Unprintable:
             return rows.none(), False
         # Not those whose field this person may not see.
-        found = (self.searches[name](text) for name in self.get_search_fields(request))
+        found = (self.searches[name].rule(text) for name in self.get_search_fields(request))
         return rows.filter(reduce(or_, found, Q(pk__in=[]))) if text else rows, False
+
+
+OF_ORDER = Search("the start of the order’s reference", lambda text: Q(order__in=orders_like(text)))
 
 
 @admin.register(Order)
@@ -209,11 +227,13 @@ class OrderAdmin(OwesMailAdmin, GrowingAdmin):
     list_filter = [NeedsPerson, "status", "created_at"]
     list_select_related = ["customer"]
     searches = {
-        "reference": reference_starts,
-        "customer__email": lambda text: Q(customer__in=people_like(text)),
+        "reference": Search("the start of a reference", reference_starts),
+        "customer__email": Search(
+            "a part of the customer’s name or address", lambda text: Q(customer__in=people_like(text))
+        ),
     }
     search_fields = list(searches)
-    search_help_text = "The start of a reference, or a part of the customer’s name or address."
+    sortable_by = ("reference", "completed_at")
     # By primary key, which is the order in which they were placed.
     ordering = ["-pk"]
     inlines = [ItemLines, PaymentLines, EventLines]
@@ -297,11 +317,10 @@ class PaymentAdmin(GrowingAdmin):
     list_filter = ["status"]
     list_select_related = ["order"]
     searches = {
-        "order__reference": lambda text: Q(order__in=orders_like(text)),
-        "provider_id": lambda text: Q(provider_id=text),
+        "order__reference": OF_ORDER,
+        "provider_id": Search("the whole of the provider’s id", lambda text: Q(provider_id=text)),
     }
     search_fields = list(searches)
-    search_help_text = "The start of the order’s reference, or the whole of the provider’s id."
     ordering = ["-pk"]
 
 
@@ -310,9 +329,8 @@ class OrderEventAdmin(GrowingAdmin):
     list_display = ["created_at", "order", "kind", "detail", "task_id", "worker"]
     list_filter = ["kind", "created_at"]
     list_select_related = ["order"]
-    searches = {"order__reference": lambda text: Q(order__in=orders_like(text))}
+    searches = {"order__reference": OF_ORDER}
     search_fields = list(searches)
-    search_help_text = "The start of the order’s reference."
     ordering = ["-pk"]
 
 

@@ -17,6 +17,9 @@ class Migration(migrations.Migration):
             "order", BrinIndex(fields=["created_at"], name="order_placed", pages_per_range=32, autosummarize=True)
         ),
         AddIndexConcurrently(
+            "order", models.Index(fields=["status"], name="order_refunded", condition=Q(status="refunded"))
+        ),
+        AddIndexConcurrently(
             "payment", models.Index(fields=["status"], name="payment_unusual", condition=~Q(status="succeeded"))
         ),
         AddIndexConcurrently(

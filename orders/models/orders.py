@@ -261,6 +261,7 @@ class Order(Leased, OwesMail):
             models.Index(fields=["completed_at"], name="order_completed_at"),
             models.Index(fields=["flagged_at"], name="order_flagged", condition=Q(flagged_at__isnull=False)),
             models.Index(fields=["created_at", "status"], name="order_unsold", condition=Q(status__in=UNSOLD)),
+            models.Index(fields=["status"], name="order_refunded", condition=Q(status=Status.REFUNDED)),
             # Orders lie in the table about as they were placed, so the first and last time of each 32 pages are enough.
             BrinIndex(fields=["created_at"], name="order_placed", pages_per_range=32, autosummarize=True),
         ]

@@ -13,7 +13,7 @@ from django.conf import settings
 from django.test import Client
 
 from accounts.models import User
-from lab import notes, reference, results, runs
+from lab import notes, places, reference, results, runs
 from lab.experiment import EXPERIMENTS as ENTERED
 from lab.experiments import CHAPTERS, EXPERIMENTS
 from myproject.celery import app
@@ -58,6 +58,17 @@ def test_each_place_leads_to_a_page_that_marks_it(client: Client) -> None:
     assert len(links) > 2 * len(EXPERIMENTS)
     for link in links:
         assert ('<mark id="here">' in text(client, unescape(link).partition("#")[0])) == ("name=" in link), link
+
+
+def test_mark_is_where_the_name_is_defined() -> None:
+    for snippet in [each for chosen in EXPERIMENTS.values() for side in chosen.sides.values() for each in side.code]:
+        [marked] = [line for line in places.lines_of(snippet.path, snippet.name) if line.is_marked]
+        assert marked.number in [line.number for line in snippet.lines], snippet.place
+    composed = (ROOT / "docker-compose.yml").read_text().splitlines()
+    for name in ("migrate", "redis"):
+        [marked] = [line for line in places.lines_of("docker-compose.yml", name) if line.is_marked]
+        assert marked.text == f"  {name}:"
+        assert "services:" in composed[: marked.number]
 
 
 @pytest.mark.parametrize("path", ["manage.py", ".env", "orders/../.env", "/etc/passwd", "orders", "\0"])
