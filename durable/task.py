@@ -80,11 +80,13 @@ class Task(DjangoTask):
         transaction.on_commit(publish, robust=True)
 
     def retry(self, *args: Any, exc: Exception | None = None, countdown: float | None = None, **options: Any) -> Any:
-        """Like Celery's own, but after the counterpart's Retry-After at the earliest, up to a maximum."""
+        """Like Celery's own, but after a second or the counterpart's Retry-After at the earliest, up to a maximum."""
         asked = min(getattr(exc, "retry_after", None) or 0, self.retry_backoff_max)
-        # Whole seconds: RabbitMQ's delayed delivery knows no fractions.
-        pause = math.ceil(max(countdown or 0, asked))
-        return super().retry(*args, exc=exc, countdown=pause or countdown, **options)
+        if countdown is not None or asked:
+            # Never at once, as jitter would have it: the next run could end, and store its result, before this one
+            # stores that it is retried. Whole seconds: RabbitMQ's delayed delivery knows no fractions.
+            countdown = max(1, math.ceil(max(countdown or 0, asked)))
+        return super().retry(*args, exc=exc, countdown=countdown, **options)
 
 
 def survive(publish: Callable[[], Any], what: str) -> bool:

@@ -1,6 +1,7 @@
 """How tasks reach their queue, and what happens to them on the way."""
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -267,6 +268,19 @@ def test_task_waits_as_long_as_it_was_asked_to_and_never_more_than_ten_minutes(
     fail.apply((error,), retries=0)
 
     assert f"retry: Retry in {seconds}s" in caplog.text
+
+
+@pytest.mark.django_db
+def test_task_is_never_tried_again_at_once(
+    fail: Task, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, "celery.app.trace")
+    # The least that jitter can choose.
+    monkeypatch.setattr("celery.utils.time.random.randrange", lambda end: 0)
+
+    fail.apply(("temporary",))
+
+    assert re.findall(r"retry: Retry in (\d+)s", caplog.text) == ["1"] * 5
 
 
 @pytest.mark.django_db
