@@ -17,7 +17,6 @@ from django.utils.html import format_html
 from structlog.contextvars import bound_contextvars
 
 from durable.errors import TemporaryError
-from myproject.texts import Unprintable, clean_words
 from myproject.web.admin import ActingAdmin, EditedForm, OwesMailAdmin, ReadOnlyAdmin
 
 from . import money, pictures, services, tasks, thumbnails
@@ -207,11 +206,7 @@ class GrowingAdmin(ReadOnlyAdmin):
         changes.search_help_text = f"Finds {' or '.join(finds)}."
         return changes
 
-    def get_search_results(self, request: HttpRequest, rows: QuerySet[Any], term: str) -> tuple[QuerySet[Any], bool]:
-        try:
-            text = clean_words(term)
-        except Unprintable:
-            return rows.none(), False
+    def search(self, request: HttpRequest, rows: QuerySet[Any], text: str) -> tuple[QuerySet[Any], bool]:
         # Not those whose field this person may not see.
         found = (self.searches[name].rule(text) for name in self.get_search_fields(request))
         return rows.filter(reduce(or_, found, Q(pk__in=[]))) if text else rows, False
