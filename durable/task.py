@@ -2,6 +2,7 @@
 
 import logging
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -75,7 +76,10 @@ class Task(DjangoTask):
 
         # A named function, since `robust` cannot log a functools.partial on Django 5.2.
         def publish() -> None:
-            survive(partial(context.run, self.apply_async, *args, **kwargs), self.name)
+            if breaker.is_open():
+                context.run(log.warning, "%s was not queued, the broker did not answer a moment ago", self.name)
+            else:
+                survive(partial(context.run, self.apply_async, *args, **kwargs), self.name)
 
         transaction.on_commit(publish, robust=True)
 
@@ -89,11 +93,36 @@ class Task(DjangoTask):
         return super().retry(*args, exc=exc, countdown=countdown, **options)
 
 
+class CircuitBreaker:
+    """Open for a moment after a failure: a page that queues fifty messages waits for a frozen broker's timeouts once.
+
+    A pattern of Michael Nygard's *Release It!*; each process has one.
+    """
+
+    SECONDS = 1.0
+
+    def __init__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.opened_at = -math.inf
+
+    def open(self) -> None:
+        self.opened_at = time.monotonic()
+
+    def is_open(self) -> bool:
+        return time.monotonic() - self.opened_at < self.SECONDS
+
+
+breaker = CircuitBreaker()
+
+
 def survive(publish: Callable[[], Any], what: str) -> bool:
     """Publish; log a warning and return False if the broker does not accept it: a sweep queues it later."""
     try:
         publish()
     except (KombuError, OSError) as error:
+        breaker.open()
         log.warning("%s was not queued, the broker does not answer: %s", what, error)
         return False
     return True

@@ -14,6 +14,7 @@ from django.conf import settings
 from django.utils import timezone
 from kombu.message import Message
 
+from durable.task import breaker
 from myproject import embedded
 from myproject.celery import app
 from myproject.monitoring.broker import waiting
@@ -30,6 +31,7 @@ class Broker:
         """Have the app publish there, over new connections."""
         app.conf.broker_url = app.conf.broker_read_url = app.conf.broker_write_url = url
         app._after_fork()
+        breaker.close()
 
     def empty(self) -> None:
         with app.connection_for_write(self.url) as connection:

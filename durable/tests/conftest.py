@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from celery._state import _task_stack
 
+from durable.task import breaker
 from durable.tests.celery import app
 from durable.tests.jobs.models import Job
 from durable.tests.jobs.tasks import finish_job
@@ -52,5 +53,6 @@ def messages() -> list[Any]:
 @pytest.fixture(autouse=True)
 def empty_queue() -> Iterator[None]:
     yield
+    breaker.close()
     for path in (HOME / "queue").iterdir():
         path.unlink(missing_ok=True)

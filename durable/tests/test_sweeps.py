@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from durable.task import breaker
 from durable.tests.conftest import end_lease, messages
 from durable.tests.jobs.models import Job
 from durable.tests.jobs.tasks import check_broken_jobs_first, check_jobs, finish_job
@@ -62,6 +63,21 @@ def test_broker_that_is_away_costs_time_and_no_error() -> None:
     check_jobs()
 
     assert [message.payload[1] for message in messages()] == [{"job_id": row.pk}]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_after_a_failure_a_request_waits_for_no_further_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(breaker, "SECONDS", 60.0)
+    queue, away = HOME / "queue", HOME / "away"
+    queue.rename(away)
+    finish_job.delay_on_commit(job_id=1)
+    away.rename(queue)
+
+    finish_job.delay_on_commit(job_id=2)
+    breaker.close()
+    finish_job.delay_on_commit(job_id=3)
+
+    assert [message.payload[1] for message in messages()] == [{"job_id": 3}]
 
 
 def test_task_twice_is_once() -> None:

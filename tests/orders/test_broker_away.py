@@ -3,6 +3,7 @@
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 from django.test import Client
@@ -28,10 +29,25 @@ def shopper(login: Callable[[User], Client], customer: User) -> Client:
 
 
 @pytest.fixture
-def frozen() -> Iterator[str]:
-    """The address of a broker that accepts connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield broker_at(server.getsockname()[1])
+def frozen() -> Iterator[socket.socket]:
+    """A broker that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
+        server.setblocking(False)
+        yield server
+
+
+def address(server: socket.socket) -> str:
+    return broker_at(server.getsockname()[1])
+
+
+def tries(server: socket.socket) -> int:
+    """Return how often somebody has connected since this was last asked."""
+    count = 0
+    with suppress(BlockingIOError):
+        while True:
+            server.accept()[0].close()
+            count += 1
+    return count
 
 
 def test_checkout_queues_the_order(broker: Broker, shopper: Client) -> None:
@@ -54,8 +70,10 @@ def test_checkout_redirects_to_the_pending_order_when_the_broker_is_away(broker:
     assert shopper.get(answer["Location"]).status_code == 200
 
 
-def test_checkout_does_not_wait_when_the_broker_is_frozen(broker: Broker, shopper: Client, frozen: str) -> None:
-    broker.use(frozen)
+def test_checkout_does_not_wait_when_the_broker_is_frozen(
+    broker: Broker, shopper: Client, frozen: socket.socket
+) -> None:
+    broker.use(address(frozen))
     add(shopper, make_product())
     start = time.monotonic()
 
@@ -63,6 +81,22 @@ def test_checkout_does_not_wait_when_the_broker_is_frozen(broker: Broker, shoppe
 
     assert answer.status_code == 302
     assert time.monotonic() - start < 8
+
+
+def test_many_messages_wait_for_a_frozen_broker_once(
+    broker: Broker, login: Callable[[User], Client], customer: User, staff: User, frozen: socket.socket
+) -> None:
+    person = login(staff)
+    orders = [place_order(customer) for _ in range(12)]
+    broker.use(address(frozen))
+    tasks.process_order.delay_on_commit(order_id=orders[0].pk)
+    once = tries(frozen)
+    broker.use(address(frozen))
+
+    person.post("/back-office/orders/requeue/", {"order": [order.reference for order in orders]})
+
+    assert tries(frozen) == once > 0
+    assert Order.objects.filter(events__kind="nudged").count() == len(orders)
 
 
 def test_order_is_queued_by_the_sweep_when_the_broker_was_away(broker: Broker, shopper: Client) -> None:
