@@ -140,11 +140,11 @@ def without_indexes(cursor: Any) -> Iterator[None]:
     """Make the indexes of the orders' tables anew at the end: to keep them up with so many rows takes longer."""
     cursor.execute(statements.INDEXES)
     indexes = cursor.fetchall()
-    for name, _ in indexes:
-        cursor.execute(f"DROP INDEX {name}")
+    for drop, _ in indexes:
+        cursor.execute(drop)
     yield
-    for _, definition in indexes:
-        cursor.execute(definition)
+    for _, make in indexes:
+        cursor.execute(make)
 
 
 def write_syncs(past: Past) -> None:

@@ -1,7 +1,8 @@
 """The history's orders in a few statements over whole tables: row by row, a large one would take hours.
 
 `demo_history` has each order's fate and the times of its life; all other rows follow from it, a batch at a time, of
-which `demo_order` are the orders. Random numbers start from the same seed, so that two histories look alike.
+which `demo_item` are the lines and `demo_order` the orders. No batch reads the tables that it fills: they grow. Random
+numbers start from the same seed, so that two histories look alike.
 """
 
 # Until the transaction ends. Where the shop is no superuser, each statement checks its own keys.
@@ -13,11 +14,16 @@ SELECT CASE WHEN rolsuper THEN set_config('session_replication_role', 'replica',
 FROM pg_roles WHERE rolname = current_user
 """
 
-# All but those of constraints; none where the shop does not own its tables.
+# How to drop each index, and how to make it again: all but primary keys; none where the shop does not own its tables.
 INDEXES = """
-SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid)
+SELECT CASE WHEN conname IS NULL THEN format('DROP INDEX %s', indexrelid::regclass)
+            ELSE format('ALTER TABLE %s DROP CONSTRAINT %I', indrelid::regclass, conname) END,
+       CASE WHEN conname IS NULL THEN pg_get_indexdef(indexrelid)
+            ELSE format('ALTER TABLE %s ADD CONSTRAINT %I %s', indrelid::regclass, conname,
+                        pg_get_constraintdef(pg_constraint.oid)) END
 FROM pg_index JOIN pg_class ON pg_class.oid = indrelid AND pg_has_role(relowner, 'USAGE')
-WHERE NOT indisunique AND indrelid IN (
+LEFT JOIN pg_constraint ON conindid = indexrelid AND contype = 'u'
+WHERE NOT indisprimary AND indrelid IN (
   'orders_order'::regclass, 'orders_orderitem'::regclass, 'orders_payment'::regclass, 'orders_orderevent'::regclass
 )
 """
@@ -100,7 +106,7 @@ WHERE fate IN ('retried', 'again', 'refunded', 'cancelled', 'flagged')
 INDEX = "CREATE INDEX ON demo_history (n)"
 
 BATCH = """
-CREATE TEMP TABLE demo_order AS SELECT * FROM demo_history WHERE n > %(done)s AND n <= %(done)s + %(batch)s
+CREATE TEMP TABLE demo_batch AS SELECT * FROM demo_history WHERE n > %(done)s AND n <= %(done)s + %(batch)s
 """
 
 # Different products: the goods are divided into five parts, and each further line is from the next one.
@@ -109,9 +115,26 @@ CREATE TEMP TABLE demo_item AS
 SELECT pk, line, id AS product, name, price, 1 + floor(power(random(), 5) * 3)::int AS quantity
 FROM (
   SELECT pk, line, first,
-         CASE line WHEN 1 THEN 0 ELSE (line - 1) * part + floor(random() * (part - 1)) END::int AS step
-  FROM demo_order, generate_series(1, lines) AS line, (SELECT max(kinds) / 5 AS part FROM demo_goods) AS goods
-) AS wanted JOIN demo_goods ON place = (first + step) %% kinds
+         (first + CASE line WHEN 1 THEN 0 ELSE (line - 1) * part + floor(random() * (part - 1)) END::int)
+           %% goods AS place
+  FROM demo_batch, generate_series(1, lines) AS line,
+       (SELECT max(kinds) AS goods, max(kinds) / 5 AS part FROM demo_goods) AS counted
+) AS wanted JOIN demo_goods USING (place)
+"""
+
+ORDER = """
+CREATE TEMP TABLE demo_order AS
+SELECT demo_batch.*, total,
+       CASE fate WHEN 'declined' THEN %(declined)s WHEN 'cancelled' THEN 'You cancelled this order.'
+                 WHEN 'rejected' THEN 'Out of stock: ' || name || ' (0 left, ' || quantity
+                                      || ' ordered). You were not charged.' ELSE '' END AS reason,
+       CASE WHEN fate IN ('completed', 'retried', 'refunded') THEN ended
+            WHEN fate = 'again' THEN confirmed - interval '30 milliseconds' END AS completed_at
+FROM demo_batch JOIN (
+  SELECT pk, sum(price * quantity) AS total, min(name) FILTER (WHERE line = 1) AS name,
+         min(quantity) FILTER (WHERE line = 1) AS quantity FROM demo_item GROUP BY pk
+) AS sums USING (pk)
+ORDER BY placed
 """
 
 LETTER = "substr('0123456789ABCDEFGHJKMNPQRSTVWXYZ', 1 + ((scattered >> {bits}) %% 32)::int, 1)"
@@ -125,25 +148,16 @@ INSERT INTO orders_order (
 SELECT pk, left(letters, 4) || '-' || right(letters, 4), customer, md5(%(name)s || pk)::uuid,
        CASE WHEN fate IN ('completed', 'retried', 'again') THEN 'completed' WHEN fate = 'declined' THEN 'payment_failed'
             WHEN fate = 'flagged' THEN 'processing' ELSE fate END,
-       CASE fate WHEN 'declined' THEN %(declined)s WHEN 'cancelled' THEN 'You cancelled this order.'
-                 WHEN 'rejected' THEN 'Out of stock: ' || name || ' (0 left, ' || quantity
-                                      || ' ordered). You were not charged.' ELSE '' END,
-       total, %(currency)s, placed,
-       CASE WHEN fate IN ('completed', 'retried', 'refunded') THEN ended
-            WHEN fate = 'again' THEN confirmed - interval '30 milliseconds' END,
+       reason, total, %(currency)s, placed, completed_at,
        CASE WHEN fate = 'again' THEN confirmed - interval '400 milliseconds' ELSE placed END,
        CASE WHEN fate = 'flagged' THEN changed END, CASE WHEN fate = 'flagged' THEN %(flagged)s ELSE '' END,
        CASE WHEN fate = 'flagged' THEN changed END, '', NULL, '',
        CASE WHEN fate IN ('completed', 'retried', 'again', 'refunded') THEN confirmed END, ''
-FROM demo_order
-JOIN (
-  SELECT pk, sum(price * quantity) AS total, min(name) FILTER (WHERE line = 1) AS name,
-         min(quantity) FILTER (WHERE line = 1) AS quantity FROM demo_item GROUP BY pk
-) AS sums USING (pk),
+FROM demo_order,
 LATERAL (SELECT (pk * 4123456789 + %(offset)s) %% 1099511627776 AS scattered) AS permuted,
 LATERAL (SELECT {letters} AS letters) AS reference
 ORDER BY demo_order.placed
-""".format(letters=" || ".join(LETTER.format(bits=5 * digit) for digit in range(8)))  # noqa: S608 # nosec B608
+""".format(letters=" || ".join(LETTER.format(bits=5 * digit) for digit in range(8)))  # nosec B608
 
 INSERT_ITEMS = """
 INSERT INTO orders_orderitem (order_id, product_id, name, price, quantity)
@@ -165,7 +179,7 @@ SELECT pk, attempt, md5('key' || %(name)s || pk || '/' || attempt)::uuid,
        CASE WHEN outcome = 'refunded' THEN md5('refund' || %(name)s || pk)::uuid END,
        CASE WHEN outcome = 'refunded' THEN changed END, '',
        CASE WHEN outcome = 'refunded' THEN 're_' || left(md5('re' || %(name)s || pk), 24) ELSE '' END
-FROM demo_order JOIN orders_order ON id = pk,
+FROM demo_order,
 LATERAL (
   SELECT 1 AS attempt, CASE WHEN fate IN ('completed', 'retried') THEN 'succeeded'
                             WHEN fate = 'refunded' THEN 'refunded'
@@ -181,7 +195,7 @@ INSERT INTO orders_orderevent (order_id, kind, detail, created_at, task_id, work
 SELECT pk, kind, detail, at,
        CASE WHEN run = '' THEN '' ELSE md5(run || %(name)s || pk)::uuid::text END,
        CASE WHEN run = '' THEN '' ELSE %(worker)s END
-FROM demo_order JOIN orders_order ON id = pk,
+FROM demo_order,
 LATERAL (VALUES
   ('placed', '', placed, '', true),
   ('processing', '', reserved, 'process', fate <> 'rejected'),
@@ -211,7 +225,7 @@ SELECT md5(run || %(name)s || pk)::uuid::text, task, 1, 'SUCCESS', '', '', path,
        jsonb_build_array(jsonb_build_array(
            what, 'orders.order:' || pk, extract(epoch FROM asked),
            round((extract(epoch FROM ended_at - asked) * 950)::numeric, 1), false))
-FROM demo_order JOIN orders_order ON id = pk,
+FROM demo_order,
 LATERAL (VALUES
   ('process', 'orders.tasks.process_order', 'orders', 'POST /checkout/', interval '21 milliseconds',
    placed + interval '3 milliseconds', reserved - interval '6 milliseconds', reserved + interval '1 millisecond',
@@ -227,11 +241,11 @@ WHERE happened AND placed > %(now)s - interval '31 days'
 ORDER BY ended_at
 """
 
-DROP = "DROP TABLE demo_order, demo_item"
+DROP = "DROP TABLE demo_batch, demo_item, demo_order"
 
 # Once for the whole history, and then for each batch of it.
 WHOLE = [SEED, GOODS, ORDERS, CHOSEN, TIMES, INDEX]
-EACH = [BATCH, ITEMS, INSERT_ORDERS, INSERT_ITEMS, INSERT_PAYMENTS, INSERT_EVENTS, INSERT_RUNS, DROP]
+EACH = [BATCH, ITEMS, ORDER, INSERT_ORDERS, INSERT_ITEMS, INSERT_PAYMENTS, INSERT_EVENTS, INSERT_RUNS, DROP]
 
 # What the warehouse had to receive, so that after all sales as much is left as there is: each week's on its Monday.
 DELIVERIES = """
