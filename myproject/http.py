@@ -15,6 +15,8 @@ from durable.errors import PermanentError, TemporaryError, readable
 WORTH_ANOTHER_TRY = {408, 425, 429}
 # Seconds that a counterpart may ask us to wait: one that is mistaken must not stop the work for years.
 LONGEST_PAUSE = 3600.0
+# Bytes of an answer, unpacked: one that has no end must not fill a worker's memory.
+LARGEST_ANSWER = 10 * 2**20
 
 
 class Refused(PermanentError):
@@ -33,7 +35,8 @@ def request(method: str, url: str, *, timeout: float = 30, **options: Any) -> re
     """
     try:
         with trace.call(f"{method} {urlsplit(url).path}"):
-            answer = requests.request(method, url, timeout=timeout, allow_redirects=False, **options)
+            answer = requests.request(method, url, timeout=timeout, allow_redirects=False, stream=True, **options)
+            answer._content = _content(answer)
     except requests.RequestException as error:
         raise TemporaryError(f"{method} {url}: {type(error).__name__}") from error
     if answer.status_code < 300 or answer.status_code == requests.codes.not_modified:
@@ -42,6 +45,17 @@ def request(method: str, url: str, *, timeout: float = 30, **options: Any) -> re
     if answer.status_code >= 500 or answer.status_code in WORTH_ANOTHER_TRY:
         raise TemporaryError(told, retry_after=_pause(answer.headers.get("Retry-After", "")))
     raise Refused(told, answer.status_code)
+
+
+def _content(answer: requests.Response) -> bytes:
+    """Return what the answer says; the rest of one that is too long is not read."""
+    content = bytearray()
+    with answer:
+        for part in answer.iter_content(2**16):
+            content += part
+            if len(content) > LARGEST_ANSWER:
+                raise TemporaryError(f"{answer.url}: the answer has more than {LARGEST_ANSWER:,} bytes")
+    return bytes(content)
 
 
 def _reason(answer: requests.Response) -> str:

@@ -1,6 +1,8 @@
 """One request to a counterpart: what it answers, and which of our two errors that is."""
 
-from collections.abc import Iterator
+import gzip
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 from typing import Any
@@ -17,6 +19,7 @@ class Counterpart(HTTPServer):
 
     status = 200
     headers: dict[str, str] = {}
+    body = b"as you\nwish"
 
     @property
     def url(self) -> str:
@@ -31,7 +34,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.server.status != 304:
-            self.wfile.write(b"as you\nwish")
+            with suppress(ConnectionError):
+                self.wfile.write(self.server.body)
 
     def log_message(self, *args: Any) -> None:
         """Keep the tests' output clean."""
@@ -99,6 +103,21 @@ def test_request_tells_how_long_it_was_asked_to_wait(
         http.request("GET", counterpart.url)
 
     assert caught.value.retry_after == seconds
+
+
+@pytest.mark.parametrize(("packed", "headers"), [(bytes, {}), (gzip.compress, {"Content-Encoding": "gzip"})])
+@pytest.mark.parametrize("status", [200, 404, 503])
+def test_answer_that_is_too_long_is_not_read(
+    counterpart: Counterpart, status: int, packed: Callable[[bytes], bytes], headers: dict[str, str]
+) -> None:
+    counterpart.status, counterpart.headers = status, headers
+    counterpart.body = packed(b"x" * http.LARGEST_ANSWER)
+    if status == 200:
+        assert len(http.request("GET", counterpart.url).content) == http.LARGEST_ANSWER
+    counterpart.body = packed(b"x" * (http.LARGEST_ANSWER + 1))
+
+    with pytest.raises(TemporaryError, match="the answer has more than 10,485,760 bytes"):
+        http.request("GET", counterpart.url)
 
 
 def test_request_may_be_repeated_without_an_answer() -> None:
