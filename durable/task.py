@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
+from threading import Lock
 from typing import Any
 
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
@@ -15,7 +16,7 @@ from celery.contrib.django.task import DjangoTask
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.worker import request
 from django.db import Error, InterfaceError, OperationalError, close_old_connections, transaction
-from kombu.exceptions import KombuError
+from kombu.exceptions import KombuError, SerializationError
 
 from durable.errors import TemporaryError
 
@@ -76,10 +77,10 @@ class Task(DjangoTask):
 
         # A named function, since `robust` cannot log a functools.partial on Django 5.2.
         def publish() -> None:
-            if breaker.is_open():
-                context.run(log.warning, "%s was not queued, the broker did not answer a moment ago", self.name)
-            else:
+            if breaker.lets_through():
                 survive(partial(context.run, self.apply_async, *args, **kwargs), self.name)
+            else:
+                context.run(log.warning, "%s was not queued, the broker was away a moment ago", self.name)
 
         transaction.on_commit(publish, robust=True)
 
@@ -94,24 +95,32 @@ class Task(DjangoTask):
 
 
 class CircuitBreaker:
-    """Open for a moment after a failure: a page that queues fifty messages waits for a frozen broker's timeouts once.
+    """Keeps a page that queues fifty messages from waiting fifty times for the timeouts of a broker that is frozen.
 
-    A pattern of Michael Nygard's *Release It!*; each process has one.
+    It opens after a failure. While it is open, one message is tried each second; a success closes it. A pattern of
+    Michael Nygard's *Release It!*; each process has one.
     """
 
     SECONDS = 1.0
 
     def __init__(self) -> None:
+        self.lock = Lock()
         self.close()
 
     def close(self) -> None:
-        self.opened_at = -math.inf
+        self.tried_at = math.inf
 
     def open(self) -> None:
-        self.opened_at = time.monotonic()
+        self.tried_at = time.monotonic()
 
-    def is_open(self) -> bool:
-        return time.monotonic() - self.opened_at < self.SECONDS
+    def lets_through(self) -> bool:
+        with self.lock:
+            if self.tried_at == math.inf:
+                return True
+            if time.monotonic() - self.tried_at < self.SECONDS:
+                return False
+            self.open()
+            return True
 
 
 breaker = CircuitBreaker()
@@ -122,9 +131,12 @@ def survive(publish: Callable[[], Any], what: str) -> bool:
     try:
         publish()
     except (KombuError, OSError) as error:
-        breaker.open()
+        # What cannot be written down says nothing about the broker.
+        if not isinstance(error, SerializationError):
+            breaker.open()
         log.warning("%s was not queued, the broker does not answer: %s", what, error)
         return False
+    breaker.close()
     return True
 
 

@@ -36,10 +36,12 @@ def request(method: str, url: str, *, timeout: float = 30, **options: Any) -> re
     try:
         with trace.call(f"{method} {urlsplit(url).path}"):
             answer = requests.request(method, url, timeout=timeout, allow_redirects=False, stream=True, **options)
-            answer._content = _content(answer)
+            answer._content = _start(answer)
     except requests.RequestException as error:
         raise TemporaryError(f"{method} {url}: {type(error).__name__}") from error
     if answer.status_code < 300 or answer.status_code == requests.codes.not_modified:
+        if len(answer.content) > LARGEST_ANSWER:
+            raise TemporaryError(f"{method} {url}: AnswerTooLong")
         return answer
     told = f"{method} {url}: {answer.status_code} {_reason(answer)}"
     if answer.status_code >= 500 or answer.status_code in WORTH_ANOTHER_TRY:
@@ -47,14 +49,14 @@ def request(method: str, url: str, *, timeout: float = 30, **options: Any) -> re
     raise Refused(told, answer.status_code)
 
 
-def _content(answer: requests.Response) -> bytes:
-    """Return what the answer says; the rest of one that is too long is not read."""
+def _start(answer: requests.Response) -> bytes:
+    """Return what the answer says; of one that is too long, the start, which is too long as well."""
     content = bytearray()
     with answer:
         for part in answer.iter_content(2**16):
             content += part
             if len(content) > LARGEST_ANSWER:
-                raise TemporaryError(f"{answer.url}: the answer has more than {LARGEST_ANSWER:,} bytes")
+                break
     return bytes(content)
 
 

@@ -136,11 +136,13 @@ def check_pending_pictures() -> list[Sweep]:
 def check_pending_orders() -> list[Sweep]:
     """Queue overdue orders, refunds and mails again; flag old ones for a person. Safe to repeat: so is each of them."""
     orders = Order.objects.due().for_machine().order_by("due_at")
+    requeued = Order.objects.due().requeued().order_by("due_at")
     refunds = Payment.objects.due().select_related("order").order_by("refund_due_at")
     confirmations = Order.objects.mail_due().order_by("mail_due_at")
     syncs = InventorySync.objects.due()
     return [
         Sweep(orders, process_order, "order_id", limit=500, give_up=services.give_up_old_orders, context=about_order),
+        Sweep(requeued, process_order, "order_id", context=about_order),
         Sweep(refunds, refund_order, "order_id", "order_id", limit=500, context=about_refund),
         Sweep(confirmations, send_order_confirmation, "order_id", limit=10, at_once=mail.BATCH, context=about_order),
         Sweep(syncs, sync_inventory, "sync_id", give_up=InventorySync.objects.give_up),

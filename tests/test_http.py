@@ -105,18 +105,33 @@ def test_request_tells_how_long_it_was_asked_to_wait(
     assert caught.value.retry_after == seconds
 
 
-@pytest.mark.parametrize(("packed", "headers"), [(bytes, {}), (gzip.compress, {"Content-Encoding": "gzip"})])
-@pytest.mark.parametrize("status", [200, 404, 503])
-def test_answer_that_is_too_long_is_not_read(
-    counterpart: Counterpart, status: int, packed: Callable[[bytes], bytes], headers: dict[str, str]
+PACKED = pytest.mark.parametrize(("packed", "headers"), [(bytes, {}), (gzip.compress, {"Content-Encoding": "gzip"})])
+
+
+@PACKED
+def test_answer_that_is_too_long_is_none(
+    counterpart: Counterpart, packed: Callable[[bytes], bytes], headers: dict[str, str]
 ) -> None:
-    counterpart.status, counterpart.headers = status, headers
-    counterpart.body = packed(b"x" * http.LARGEST_ANSWER)
-    if status == 200:
-        assert len(http.request("GET", counterpart.url).content) == http.LARGEST_ANSWER
+    counterpart.headers, counterpart.body = headers, packed(b"x" * http.LARGEST_ANSWER)
+    assert len(http.request("GET", counterpart.url).content) == http.LARGEST_ANSWER
     counterpart.body = packed(b"x" * (http.LARGEST_ANSWER + 1))
 
-    with pytest.raises(TemporaryError, match="the answer has more than 10,485,760 bytes"):
+    with pytest.raises(TemporaryError, match=f"^GET {counterpart.url}: AnswerTooLong$"):
+        http.request("GET", counterpart.url)
+
+
+@PACKED
+@pytest.mark.parametrize(("status", "error"), [(404, http.Refused), (503, TemporaryError)])
+def test_of_a_long_reason_the_start_is_read(
+    counterpart: Counterpart,
+    status: int,
+    error: type[Exception],
+    packed: Callable[[bytes], bytes],
+    headers: dict[str, str],
+) -> None:
+    counterpart.status, counterpart.headers, counterpart.body = status, headers, packed(b"because " * 10_000_000)
+
+    with pytest.raises(error, match=f": {status} because because"):
         http.request("GET", counterpart.url)
 
 

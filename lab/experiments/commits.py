@@ -179,7 +179,7 @@ experiment(
         {"placed": exactly(1), "ended": exactly(1), "seconds": at_most(FREEZE - 2)},
     ),
     why="Without timeouts the request waits for as long as Redis is frozen: here until it thaws, otherwise forever. "
-    "Ours waits a second for each of two attempts, shows the page, and leaves the rest to the sweep.",
+    "Ours waits 0.7 seconds for each of at most three attempts, shows the page, and leaves the rest to the sweep.",
     answers=("myproject/transport/broker_url.py · REDIS", "durable/checks/traps.py · broker_may_take_forever"),
     test="tests/orders/test_broker_away.py",
     docs="operations/brokers.md",

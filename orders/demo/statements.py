@@ -1,8 +1,8 @@
 """The history's orders in a few statements over whole tables: row by row, a large one would take hours.
 
 `demo_history` has each order's fate and the times of its life; all other rows follow from it, a batch at a time, of
-which `demo_item` are the lines and `demo_order` the orders. No batch reads the tables that it fills: they grow. Random
-numbers start from the same seed, so that two histories look alike.
+which `demo_item` are the lines and `demo_order` the orders. No statement of a batch names a table that it fills:
+those grow. Random numbers start from the same seed, so that two histories look alike.
 """
 
 # Until the transaction ends. Where the shop is no superuser, each statement checks its own keys.
@@ -26,6 +26,7 @@ LEFT JOIN pg_constraint ON conindid = indexrelid AND contype = 'u'
 WHERE NOT indisprimary AND indrelid IN (
   'orders_order'::regclass, 'orders_orderitem'::regclass, 'orders_payment'::regclass, 'orders_orderevent'::regclass
 )
+ORDER BY 1
 """
 
 SEED = "SELECT setseed(0.42)"

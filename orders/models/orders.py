@@ -11,7 +11,7 @@ from typing import Any, Self
 from django.conf import settings
 from django.contrib.postgres.indexes import BrinIndex
 from django.db import connection, models, transaction
-from django.db.models import Count, Q
+from django.db.models import Count, OuterRef, Q, Subquery
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.functional import cached_property
@@ -124,6 +124,11 @@ class OrderQuerySet(MailQuerySet):
 
     def flagged(self) -> Self:
         return self.filter(flagged_at__isnull=False)
+
+    def requeued(self) -> Self:
+        """Flagged orders that staff have requeued, and of which nothing was heard since: the message may be lost."""
+        newest = OrderEvent.objects.filter(order=OuterRef("pk")).order_by("-pk").values("kind")[:1]
+        return self.flagged().remembered().alias(newest=Subquery(newest)).filter(newest=Kind.REQUEUED)
 
     def flag(self, reason: str) -> list[str]:
         """Flag these orders for a person, once per reason, with one alert for all; return the newly flagged ones."""

@@ -11,6 +11,7 @@ from unittest.mock import patch
 import pytest
 import requests
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.db.models import Count, F, Max, Min, Sum
 from django.test import Client
 from django.utils import timezone
@@ -100,9 +101,11 @@ def test_history_has_every_state(world: Sandbox) -> None:
 @pytest.mark.parametrize("batch", [orders.demo.BATCH, 70])
 def test_rows_agree_with_each_other(world: Sandbox, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
     monkeypatch.setattr(orders.demo, "BATCH", batch)
+    before = indexes()
 
     seed()
 
+    assert indexes() == before
     assert past().count() == 300
     assert dangling() == []
     totals = past().annotate(sums=Sum(F("items__price") * F("items__quantity")))
@@ -123,6 +126,16 @@ def test_rows_agree_with_each_other(world: Sandbox, monkeypatch: pytest.MonkeyPa
     assert sum(row.net for row in DailySales.objects.all()) == sum(
         order.total for order in sold.filter(status=Status.COMPLETED)
     )
+
+
+def indexes() -> set[tuple[str, str]]:
+    """Return each index and each constraint, with its definition."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' UNION "
+            "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint"
+        )
+        return set(cursor.fetchall())
 
 
 def dangling() -> list[str]:

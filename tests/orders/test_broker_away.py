@@ -9,6 +9,7 @@ import pytest
 from django.test import Client
 
 from accounts.models import User
+from durable.task import breaker
 from myproject import embedded
 from orders import tasks
 from orders.models import Order, Status
@@ -84,8 +85,14 @@ def test_checkout_does_not_wait_when_the_broker_is_frozen(
 
 
 def test_many_messages_wait_for_a_frozen_broker_once(
-    broker: Broker, login: Callable[[User], Client], customer: User, staff: User, frozen: socket.socket
+    broker: Broker,
+    login: Callable[[User], Client],
+    customer: User,
+    staff: User,
+    frozen: socket.socket,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(breaker, "SECONDS", 60.0)
     person = login(staff)
     orders = [place_order(customer) for _ in range(12)]
     broker.use(address(frozen))
@@ -109,6 +116,27 @@ def test_order_is_queued_by_the_sweep_when_the_broker_was_away(broker: Broker, s
     tasks.check_pending_orders()
 
     assert broker.messages() == [("orders", "orders.tasks.process_order", {"order_id": Order.objects.get().pk})]
+
+
+def test_flagged_order_that_was_requeued_is_queued_by_the_sweep_until_a_worker_had_it(
+    broker: Broker, login: Callable[[User], Client], staff: User
+) -> None:
+    order, untouched = place_order(), place_order()
+    end_lease(order)
+    end_lease(untouched)
+    Order.objects.flag("Look for its charge.")
+    broker.empty()
+    broker.use(NOWHERE)
+    login(staff).post("/back-office/orders/requeue/", {"order": order.reference})
+    broker.use(broker.url)
+
+    tasks.check_pending_orders()
+    swept = broker.messages()
+    Order.objects.filter(pk=order.pk).move(Status.PROCESSING)
+    tasks.check_pending_orders()
+
+    assert swept == [("orders", "orders.tasks.process_order", {"order_id": order.pk})]
+    assert broker.messages() == []
 
 
 def test_messages_survive_when_the_broker_is_restarted(
