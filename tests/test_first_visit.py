@@ -198,6 +198,20 @@ def test_table_has_medians_next_run_and_file() -> None:
     assert rows["orders.tasks.process_order"].next_at is None
 
 
+def test_table_looks_at_the_newest_runs_only(login: Login, staff: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_table, "MOST_RUNS", 2)
+    for number, milliseconds in enumerate((900, 20, 10)):
+        run = make_run("a.b:1", task="orders.tasks.check_pending_orders")
+        started = timezone.now() - timedelta(minutes=3 - number)
+        ended = started + timedelta(milliseconds=milliseconds)
+        Run.objects.filter(pk=run.pk).update(started_at=started, ended_at=ended)
+
+    page = login(staff).get("/how-it-works/").content.decode()
+
+    assert "2&nbsp;or more" in page
+    assert "15.0&nbsp;ms" in page
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_page_makes_as_many_queries_for_one_order_as_for_three(
     count: int, login: Login, customer: User, django_assert_num_queries: Any

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import pytest
 from django.db import connection
 from django.test import Client
+from django.utils import timezone
 
 from accounts import services as people
 from accounts.models import User
@@ -23,7 +25,7 @@ pytestmark = pytest.mark.django_db
 
 # Enough for PostgreSQL to prefer an index wherever there is one.
 MANY, CUSTOMERS = 12_000, 300
-LARGE = {"orders_order", "orders_orderitem", "orders_payment", "orders_orderevent"}
+LARGE = {"orders_order", "orders_orderitem", "orders_payment", "orders_orderevent", "myproject_run"}
 ORDERS = """
 INSERT INTO orders_order (reference, customer_id, token, status, reason, total, currency, created_at, completed_at,
     mail_sent_at, claimed_by, opened_at, flag_reason, mail_error)
@@ -47,6 +49,13 @@ INSERT INTO orders_orderevent (order_id, kind, detail, task_id, worker, created_
 SELECT id, kind, '', gen_random_uuid()::text, '', created_at
 FROM orders_order, unnest(ARRAY['placed', 'processing', 'completed', 'confirmed']) AS kind
 """
+RUNS = """
+INSERT INTO myproject_run (task_id, task, attempt, state, why, request_id, path, queue, worker, pid, sent_at,
+    started_at, ended_at, is_periodic, about, calls)
+SELECT gen_random_uuid(), 'orders.tasks.process_order', 1, 'SUCCESS', '', '', '', 'orders', '', 1, at, at, at, false,
+    ARRAY['orders.order:' || n], '[]'
+FROM generate_series(1, %(count)s) AS n, LATERAL (SELECT now() - n * interval '1 second' AS at) AS made
+"""
 
 
 @pytest.fixture
@@ -60,10 +69,16 @@ def many(db: None, customer: User) -> None:
         cursor.execute(ITEMS, {"products": products})
         cursor.execute(PAYMENTS)
         cursor.execute(EVENTS)
+        cursor.execute(RUNS, {"count": MANY})
         for _ in range(3):
             place_order(customer)
         cursor.execute("ANALYZE")
     list(daily_sales.rebuild())
+
+
+def count_a_month() -> None:
+    last = timezone.localdate() - timedelta(days=30)
+    daily_sales.count(last - timedelta(days=30), last)
 
 
 def process(order: Order) -> None:
@@ -81,6 +96,7 @@ HOT: dict[str, Callable[[Any], object]] = {
     "what hinders staff from closing their account": lambda seen: seen.staff.get("/people/delete/"),
     "own account's end": lambda seen: seen.customer.get("/people/delete/"),
     "dashboard of staff": lambda seen: seen.staff.get("/dashboard/"),
+    "how it works": lambda seen: seen.staff.get("/how-it-works/"),
     "all orders": lambda seen: seen.staff.get("/back-office/orders/"),
     "last page of all orders": lambda seen: seen.staff.get("/back-office/orders/?page=400"),
     "orders of a person": lambda seen: seen.staff.get("/back-office/orders/?q=Alice"),
@@ -116,6 +132,7 @@ HOT: dict[str, Callable[[Any], object]] = {
     "sweep of orders": lambda seen: tasks.check_pending_orders(),
     "claim of mails": lambda seen: Order.objects.claim(limit=50, lease=MAIL),
     "clear old events": lambda seen: tasks.clear_old_events(),
+    "sales of a month": lambda seen: count_a_month(),
     "refunds that are due": lambda seen: list(Payment.objects.due()),
 }
 

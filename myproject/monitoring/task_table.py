@@ -1,6 +1,6 @@
 """The tasks of the shop in a table: purpose, how long each waited and ran lately, its next run, and its code."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -14,17 +14,27 @@ from myproject.monitoring.beat import UNREADABLE, following
 from myproject.traces.waterfall import source_of
 
 LATELY = timedelta(days=7)
+# Runs of each task that are looked at, the newest ones: so the page takes as long where there are a million.
+MOST_RUNS = 500
+# A part for each task: PostgreSQL knows how often each of them ran, but nothing of the tasks of a list.
+NEWEST = """
+(SELECT task, sent_at, started_at, ended_at FROM myproject_run WHERE task = %s AND ended_at > %s
+ ORDER BY ended_at DESC LIMIT %s)
+"""
 # Milliseconds, as medians: one slow run in a night says nothing of the others.
 MEDIANS = """
 SELECT task, count(*), max(ended_at),
        percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM started_at - sent_at)) * 1000,
        percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM ended_at - started_at)) * 1000
-FROM myproject_run WHERE ended_at > %s GROUP BY task
+FROM ({newest}) AS run GROUP BY task
 """
 
 
 class Row(NamedTuple):
-    """A task; what its runs say is None where there was none lately, `next_at` where nothing is scheduled."""
+    """A task; what its runs say is None where there was none lately, `next_at` where nothing is scheduled.
+
+    Of `runs` at most `MOST_RUNS` are counted.
+    """
 
     name: str
     purpose: str
@@ -36,25 +46,31 @@ class Row(NamedTuple):
     ran: float | None = None
     next_at: datetime | None = None
 
+    @property
+    def has_more_runs(self) -> bool:
+        return self.runs == MOST_RUNS
+
 
 def rows() -> list[Row]:
     """Return all tasks of ours by name. Makes two queries."""
-    measured, coming = runs_of(), next_times()
     # The web knows only the tasks that its own modules have imported.
     current_app.loader.import_default_modules()
+    codes = {name: code for name in sorted(current_app.tasks) if (code := source_of(name))}
+    measured, coming = runs_of(codes), next_times()
     found = []
-    for name in sorted(current_app.tasks):
-        if code := source_of(name):
-            runs, last_at, waited, ran = measured.get(name, (0, None, None, None))
-            purpose = (current_app.tasks[name].__doc__ or "").partition(".")[0]
-            queue = current_app.amqp.router.route({}, name)["queue"].name
-            found.append(Row(name, purpose, queue, code, runs, last_at, waited, ran, coming.get(name)))
+    for name, code in codes.items():
+        runs, last_at, waited, ran = measured.get(name, (0, None, None, None))
+        purpose = (current_app.tasks[name].__doc__ or "").partition(".")[0]
+        queue = current_app.amqp.router.route({}, name)["queue"].name
+        found.append(Row(name, purpose, queue, code, runs, last_at, waited, ran, coming.get(name)))
     return found
 
 
-def runs_of() -> Mapping[str, tuple[Any, ...]]:
+def runs_of(names: Collection[str]) -> Mapping[str, tuple[Any, ...]]:
+    since = timezone.now() - LATELY
+    statement = MEDIANS.format(newest="UNION ALL".join([NEWEST] * len(names)))
     with connection.cursor() as cursor:
-        cursor.execute(MEDIANS, [timezone.now() - LATELY])
+        cursor.execute(statement, [value for name in names for value in (name, since, MOST_RUNS)])
         return {task: rest for task, *rest in cursor.fetchall()}
 
 

@@ -66,6 +66,7 @@ class Run(models.Model):
         indexes = [
             GinIndex(fields=["about"], name="run_about"),
             models.Index(fields=["ended_at"], name="run_ended_at"),
+            models.Index(fields=["task", "ended_at"], name="run_of_task"),
         ]
 
     def __str__(self) -> str:
