@@ -3,7 +3,7 @@
 import json
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -76,6 +76,7 @@ def unshown(text: str) -> list[str]:
 
 def content(report: Report, table: Table, rows: list[list[str]]) -> dict[str, Any]:
     totals = table.total_texts if rows else []
+    most = too_long([column.width for column in table.columns])
     named = zip(table.columns, totals, strict=False)
     return {
         "title": report.get_kind_display(),
@@ -85,10 +86,22 @@ def content(report: Report, table: Table, rows: list[list[str]]) -> dict[str, An
         "headings": [column.heading for column in table.columns],
         "widths": [column.width for column in table.columns],
         "right": [column.type in NUMBERS for column in table.columns],
-        "rows": rows,
+        "most": most,
+        "rows": [row if fits(row, most) else {"long": row} for row in rows],
         "totals": totals,
         "figures": [(column.heading, text) for column, text in named if column.name in table.totals],
         "has_chart": bool(table.drawn),
         "chart_title": table.chart_title,
         "empty": table.empty,
     }
+
+
+def too_long(widths: Sequence[float]) -> list[int]:
+    """Return from how many letters on a word may not fit into each of the columns, which share a line."""
+    # Many columns stand on a page that is turned.
+    letters = 110 if len(widths) > 6 else 75
+    return [max(6, int(letters * width / sum(widths))) for width in widths]
+
+
+def fits(row: Sequence[str], most: Sequence[int]) -> bool:
+    return all(len(word) < letters for text, letters in zip(row, most, strict=True) for word in text.split())
