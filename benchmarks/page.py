@@ -1,6 +1,6 @@
-"""The figures of a run as a page of the documentation, with a chart: `python -m benchmarks.page`; `make docs` runs it.
+"""The figures of runs as a page of the documentation, with a chart: `python -m benchmarks.page`; `make docs` runs it.
 
-`results.json` is what `make bench`, or a part of it, has left in `var/bench.json`.
+Each file in `results` is what `make bench`, or a part of it, has left in `var/bench.json`.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-FOUND, PAGE = HERE / "results.json", HERE.parent / "docs" / "performance" / "figures.md"
+FOUND, PAGE = HERE / "results", HERE.parent / "docs" / "performance" / "figures.md"
 # Of a scenario with more goals than that, such as one for each page, the chart shows the one that is missed most.
 SHOWN = 6
 WIDTH, STEP, BAR = 720, 38, 12
@@ -20,9 +20,8 @@ WIDTH, STEP, BAR = 720, 38, 12
 GOAL, MOST = WIDTH / 2, 2
 HEAD = """# Figures
 
-Of `benchmarks/results.json`, measured on {at}: {machine}, load {load} when it began. {versions}. Medians of the rounds,
-from the lowest to the highest in brackets; sides took turns within each round. The ratio is to the first line of each
-table, or to what its name says.
+Of the runs in `benchmarks/results`. Medians of the rounds, from the lowest to the highest in brackets; sides took turns
+within each round. The ratio is to the first line of each table, or to what its name says.
 
 Each bar is a goal, which is the line in the middle; a bar that ends before it has missed.
 
@@ -30,22 +29,35 @@ Each bar is a goal, which is the line in the middle; a bar that ends before it h
 {chart}
 ```
 """
+RUN = """## {at}
+
+{machine}, load {load} when it began. {versions}.
+"""
 UNITS = {"ms": (1000, " ms"), "MB": (1, " MB")}
 
 Row = dict[str, Any]
 
 
 def main() -> None:
-    found = json.loads(FOUND.read_text())
-    scenarios = [(title, list(rows)) for title, rows in groupby(found["rows"], itemgetter("scenario"))]
-    versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
-    head = HEAD.format(**found | {"versions": versions, "chart": chart(scenarios)})
-    PAGE.write_text("\n".join([head, *(table(title, rows) for title, rows in scenarios)]))
+    runs = [json.loads(path.read_text()) for path in sorted(FOUND.glob("*.json"))]
+    shown = [scenario for run in runs for scenario in scenarios(run)]
+    PAGE.write_text("\n".join([HEAD.format(chart=chart(shown)), *(part for run in runs for part in told(run))]))
+
+
+def scenarios(run: dict[str, Any]) -> list[tuple[str, list[Row]]]:
+    return [(title, list(rows)) for title, rows in groupby(run["rows"], itemgetter("scenario"))]
+
+
+def told(run: dict[str, Any]) -> Iterator[str]:
+    versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
+    yield RUN.format(**run | {"versions": versions})
+    for title, rows in scenarios(run):
+        yield table(title, rows)
 
 
 def table(title: str, rows: list[Row]) -> str:
     lines = [f"| {row['side']} | {figure(row)} | {row['ratio']:.2f}\N{NO-BREAK SPACE}× | {goal(row)} |" for row in rows]
-    return "\n".join([f"## {title}", "", "| | | ratio | goal |", "|---|--:|--:|---|", *lines, ""])
+    return "\n".join([f"### {title}", "", "| | | ratio | goal |", "|---|--:|--:|---|", *lines, ""])
 
 
 def figure(row: Row) -> str:
