@@ -85,8 +85,8 @@ def progress(rows: int) -> list[Row]:
     speeds = in_turn({side: partial(measure, side) for side in ("csv", "watched")}, WATCHED)
     without = speeds["csv"]
     return [
-        Row(f"{rows:,} order lines as CSV", "without a sign of life", without, without, unit="rows/s"),
-        Row("", "with one each second", speeds["watched"], without, least=0.98, unit="rows/s"),
+        Row(f"{rows:,} order lines as CSV, with signs of life", "without", without, without, unit="rows/s"),
+        Row("", "one each second", speeds["watched"], without, least=0.98, unit="rows/s"),
     ]
 
 

@@ -24,14 +24,14 @@ Of the runs in `benchmarks/results`. Medians of the rounds, from the lowest to t
 within each round. The ratio is to the first line of each table, or to what its name says.
 
 Each bar is a goal, which is the line in the middle; a bar that ends before it has missed.
-
-```{{raw}} html
-{chart}
-```
 """
 RUN = """## {at}
 
 {machine}, load {load} when it began. {versions}.
+
+```{{raw}} html
+{chart}
+```
 """
 UNITS = {"ms": (1000, " ms"), "MB": (1, " MB")}
 
@@ -40,18 +40,14 @@ Row = dict[str, Any]
 
 def main() -> None:
     runs = [json.loads(path.read_text()) for path in sorted(FOUND.glob("*.json"))]
-    shown = [scenario for run in runs for scenario in scenarios(run)]
-    PAGE.write_text("\n".join([HEAD.format(chart=chart(shown)), *(part for run in runs for part in told(run))]))
-
-
-def scenarios(run: dict[str, Any]) -> list[tuple[str, list[Row]]]:
-    return [(title, list(rows)) for title, rows in groupby(run["rows"], itemgetter("scenario"))]
+    PAGE.write_text("\n".join([HEAD, *(part for run in runs for part in told(run))]))
 
 
 def told(run: dict[str, Any]) -> Iterator[str]:
+    scenarios = [(title, list(rows)) for title, rows in groupby(run["rows"], itemgetter("scenario"))]
     versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
-    yield RUN.format(**run | {"versions": versions})
-    for title, rows in scenarios(run):
+    yield RUN.format(**run | {"versions": versions, "chart": chart(scenarios)})
+    for title, rows in scenarios:
         yield table(title, rows)
 
 

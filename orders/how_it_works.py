@@ -65,7 +65,7 @@ def page(request: HttpRequest) -> HttpResponse:
     if request.htmx:  # type: ignore[attr-defined]
         return render(request, "orders/_how_it_works.html", context)
     if may_look(request):
-        context["tasks"] = task_table.rows()
+        context |= {"tasks": task_table.rows(), "most_runs": task_table.MOST_RUNS}
     return render(request, "orders/how_it_works.html", context)
 
 

@@ -88,9 +88,9 @@ def count(first: date, last: date) -> None:
 
 
 def sold_items(first: date, last: date) -> QuerySet[Any]:
-    """Return the items of orders completed on these days, including orders that were refunded later."""
-    # The keys of their orders lie close together. Told between which, PostgreSQL reads a part of the items and not all.
-    # It is asked for the number, too, or it would look for the least key among all orders, from the first one on.
+    """Return the items of orders completed on these days, including orders that were refunded later. Makes a query."""
+    # Most keys of their orders lie close together. Told between which, PostgreSQL reads a part of the items, not all.
+    # It is asked for the number of orders, too: for the least key alone it would go through all orders from the first.
     orders = Order.objects.filter(sold_on(first, last))
     keys = orders.aggregate(Count("pk"), least=Min("pk", default=0), greatest=Max("pk", default=0))
     items = OrderItem.objects.filter(

@@ -14,7 +14,7 @@ from myproject.monitoring.beat import UNREADABLE, following
 from myproject.traces.waterfall import source_of
 
 LATELY = timedelta(days=7)
-# Runs of each task that are looked at, the newest ones: so the page takes as long where there are a million.
+# Runs of each task that are looked at, the newest ones: so the page takes no longer where there are a million.
 MOST_RUNS = 500
 # A part for each task: PostgreSQL knows how often each of them ran, but nothing of the tasks of a list.
 NEWEST = """
@@ -45,10 +45,6 @@ class Row(NamedTuple):
     waited: float | None = None
     ran: float | None = None
     next_at: datetime | None = None
-
-    @property
-    def has_more_runs(self) -> bool:
-        return self.runs == MOST_RUNS
 
 
 def rows() -> list[Row]:

@@ -76,7 +76,8 @@ def unshown(text: str) -> list[str]:
 
 def content(report: Report, table: Table, rows: list[list[str]]) -> dict[str, Any]:
     totals = table.total_texts if rows else []
-    most = too_long([column.width for column in table.columns])
+    widths, is_wide = [column.width for column in table.columns], len(table.columns) > 6
+    limits = too_long(widths, is_wide)
     named = zip(table.columns, totals, strict=False)
     return {
         "title": report.get_kind_display(),
@@ -84,10 +85,11 @@ def content(report: Report, table: Table, rows: list[list[str]]) -> dict[str, An
         "period": report.subtitle,
         "made": f"made on {date_format(timezone.localtime(), 'j F Y, H:i')}",
         "headings": [column.heading for column in table.columns],
-        "widths": [column.width for column in table.columns],
+        "widths": widths,
+        "wide": is_wide,
         "right": [column.type in NUMBERS for column in table.columns],
-        "most": most,
-        "rows": [row if fits(row, most) else {"long": row} for row in rows],
+        "too-long": limits,
+        "rows": [row if fits(row, limits) else {"long": row} for row in rows],
         "totals": totals,
         "figures": [(column.heading, text) for column, text in named if column.name in table.totals],
         "has_chart": bool(table.drawn),
@@ -96,12 +98,11 @@ def content(report: Report, table: Table, rows: list[list[str]]) -> dict[str, An
     }
 
 
-def too_long(widths: Sequence[float]) -> list[int]:
-    """Return from how many letters on a word may not fit into each of the columns, which share a line."""
-    # Many columns stand on a page that is turned.
-    letters = 110 if len(widths) > 6 else 75
+def too_long(widths: Sequence[float], is_wide: bool) -> list[int]:
+    """Return for each column how many letters a word has that may not fit; the columns share the width of the page."""
+    letters = 110 if is_wide else 75
     return [max(6, int(letters * width / sum(widths))) for width in widths]
 
 
-def fits(row: Sequence[str], most: Sequence[int]) -> bool:
-    return all(len(word) < letters for text, letters in zip(row, most, strict=True) for word in text.split())
+def fits(row: Sequence[str], limits: Sequence[int]) -> bool:
+    return all(len(word) < limit for text, limit in zip(row, limits, strict=True) for word in text.split())

@@ -1,6 +1,6 @@
 """XLSX: the database formats the rows as XML, Python zips them.
 
-Thirteen times as fast as XlsxWriter, whose constant-memory mode formats each cell in Python. The cost is this file,
+Twenty times as fast as XlsxWriter, whose constant-memory mode formats each cell in Python. The cost is this file,
 which has to know the format (ECMA-376, part 1, *SpreadsheetML*).
 """
 

@@ -387,11 +387,23 @@ def test_pdf_says_which_letters_it_cannot_show() -> None:
 
 def test_pdf_breaks_a_word_that_is_wider_than_its_column() -> None:
     sell(customer=make_user(name="W" * 80))
+    sell(customer=make_user(name="Casey Customer"))
 
-    file = written(Kind.SALES_BY_CUSTOMER, Format.PDF)
+    text = text_of(written(Kind.SALES_BY_CUSTOMER, Format.PDF))
 
-    assert any("W" * 10 in line for line in text_of(file).splitlines())
-    assert not any("W" * 40 in line for line in text_of(file).splitlines())
+    assert any("W" * 10 in line for line in text.splitlines())
+    assert not any("W" * 40 in line for line in text.splitlines())
+    assert "Casey Customer" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "fits"), [("Harbour", True), ("Harbours", False), ("a b c d e f g", True), ("", True)]
+)
+def test_pdf_looks_closer_at_rows_with_a_word_that_may_not_fit(words: str, fits: bool) -> None:
+    limits = to_pdf.too_long([1, 8.2], is_wide=False)
+
+    assert limits == [8, 66]
+    assert to_pdf.fits([words, "Harbour Storm Lantern"], limits) is fits
 
 
 def test_pdf_says_when_there_is_nothing() -> None:
